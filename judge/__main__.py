@@ -1,0 +1,215 @@
+"""python -m judge train | evaluate | score | data
+
+    python -m judge data monet2photo                      # download the public data set
+    python -m judge train --data auto                     # -> models/judge.pt
+    python -m judge evaluate                              # AUC, calibration, worst mistakes
+    python -m judge score --images out/ --sources photos/ # the score of any folder of images
+"""
+
+import json
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+from urllib.error import URLError
+
+import pandas as pd
+import torch
+from torchvision.datasets.utils import download_and_extract_archive
+from torchvision.utils import make_grid, save_image
+
+from judge import images, model, training
+from judge.command import Namespace, Parser, UserError, subcommands, taken
+from judge.score import Scorer
+
+# The CycleGAN authors' own archives.
+ARCHIVE = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def data_option(parser: Parser) -> None:
+    parser.add_argument(
+        "--data", default="auto", metavar="NAME|DIR",
+        help="monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB "
+        "(photographs); auto is data/monet2photo where it is and the sample otherwise",
+    )
+
+
+def judge_option(parser: Parser) -> None:
+    parser.add_argument("--judge", type=Path, default=Path(model.DEFAULT_FILE), metavar="FILE",
+                        help="the judge's file")
+
+
+def json_option(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+# ---------------------------------------------------------------------------------------------
+# train
+
+
+def train_options(parser: Parser) -> None:
+    data_option(parser)
+    parser.add_argument("--paintings", type=Path, nargs="+", metavar="DIR",
+                        help="instead of --data, with --photos: folders of paintings")
+    parser.add_argument("--photos", type=Path, nargs="+", metavar="DIR",
+                        help="instead of --data, with --paintings: folders of photographs")
+    parser.add_argument("--size", choices=["auto", *images.SIZES], default="auto",
+                        help="what it is to judge, 64, 128 or 256 px; auto is sketch without a "
+                        "GPU and paper with one")
+    parser.add_argument("--out", type=Path, default=Path(model.DEFAULT_FILE), metavar="FILE",
+                        help="where to save the judge")
+    parser.add_fields(training.Recipe)
+
+
+def train(options: Namespace) -> None:
+    """Train a judge that tells paintings from photographs, calibrate it and save it."""
+    paintings, photos, size = options.paintings, options.photos, options.size
+    if bool(paintings) != bool(photos):
+        raise UserError("--paintings and --photos go together")
+    found = images.from_folders(paintings, photos) if paintings else images.find(options.data)
+    size = images.default_size() if size == "auto" else size
+    print(f"data: {found.notice}; size: {model.size_in_words(images.SIZES[size])}; on {device()}")
+    recipe = taken(training.Recipe, options)
+    judge, card = training.train(found, images.SIZES[size], recipe, device())
+    model.save(judge, card, options.out)
+    start, seconds, epochs = (card.training[key] for key in ("weights", "seconds", "epochs"))
+    print(f"trained from weights: {start}, {epochs} epochs, {seconds:.0f} s")
+    print(in_words(card.metrics))
+    print(f"saved {options.out}")
+
+
+# ---------------------------------------------------------------------------------------------
+# evaluate
+
+
+def evaluate_options(parser: Parser) -> None:
+    judge_option(parser)
+    data_option(parser)
+    json_option(parser)
+    parser.add_argument("--sheet", type=Path, metavar="FILE",
+                        help="where to put the picture of the worst mistakes; by default beside "
+                        "the judge")
+
+
+def evaluate(options: Namespace) -> None:
+    """Measure a judge on the test images and show its worst mistakes."""
+    network, _ = model.load(options.judge, device())
+    found = images.find(options.data)
+    measured, verdicts = training.evaluate(network, found, device())
+    if options.json:
+        print(json.dumps(measured))
+        return
+    print(f"judge {options.judge} on the test images of {found.notice}")
+    print(in_words(measured))
+    sheet = options.sheet or options.judge.with_suffix(".mistakes.png")
+    mistakes = worst(verdicts)
+    print(mistakes.to_string(index=False))
+    pixels = images.load([Path(path) for path in mistakes["file"]], network.size).pixels
+    save_image(make_grid(pixels / 255, nrow=4), sheet)
+    print(f"the same as pictures, row by row: {sheet}")
+
+
+# ---------------------------------------------------------------------------------------------
+# score
+
+
+def score_options(parser: Parser) -> None:
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="what to score")
+    parser.add_argument("--sources", type=Path, metavar="DIR",
+                        help="the photographs they were made from, in the same order of names")
+    judge_option(parser)
+    data_option(parser)
+    json_option(parser)
+
+
+def score(options: Namespace) -> None:
+    """The score of a folder of images, one number per part."""
+    network, _ = model.load(options.judge, device())
+    found = images.find(options.data)
+
+    def floats(paths: list[Path]) -> torch.Tensor:
+        return images.to_float(images.load(paths, network.size).pixels).to(device())
+
+    scorer = Scorer(
+        network,
+        None if options.sources is None else floats(images.listed([options.sources])),
+        floats(found.test[images.PAINTINGS]),
+    )
+    parts = scorer(floats(images.listed([options.images]))).named()
+    if options.json:
+        print(json.dumps(parts))
+    else:
+        print(f"{options.images} by {options.judge}, paintings of {found.notice}")
+        print(pd.Series(parts).to_string(float_format="{:.4f}".format))
+
+
+# ---------------------------------------------------------------------------------------------
+# data
+
+
+def data_options(parser: Parser) -> None:
+    parser.add_argument("name", help="for example monet2photo, vangogh2photo, cezanne2photo")
+    parser.add_argument("--url", help="another place to take the zip file from")
+
+
+def data(options: Namespace) -> None:
+    """Download a public CycleGAN data set into data/."""
+    name, url = options.name, options.url or ARCHIVE.format(name=options.name)
+    target = images.DATA / name
+    if target.exists():
+        raise UserError(f"{target} is already there: move it away to download it again")
+    images.DATA.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=images.DATA, prefix=f".{name}-") as part:
+        try:
+            download_and_extract_archive(url, part, remove_finished=True)
+        except (URLError, OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+            raise UserError(f"{url} could not be downloaded and unpacked: {error}") from None
+        unpacked = Path(part) / name
+        images.find(str(unpacked))  # all four folders are there, or one line says which is not
+        shutil.move(unpacked, target)
+    print(f"downloaded {target}")
+
+
+# ---------------------------------------------------------------------------------------------
+# What the commands print
+
+
+def in_words(measured: dict) -> str:
+    """The figures of `training.evaluate` as a short paragraph and the confusion table."""
+    figures = "  ".join(
+        f"{name.replace('_', ' ')} {measured[name]:.4f}"
+        for name in ("auc", "accuracy", "brier", "calibration_error")
+    )
+    table = pd.DataFrame(
+        measured["confusion"],
+        index=[f"is a {name}" for name in model.CLASSES],
+        columns=[f"judged {name}" for name in model.CLASSES],
+    )
+    skipped = sum(len(count["skipped"]) for count in measured["counts"].values())
+    note = f"\n{skipped} files could not be read" if skipped else ""
+    return f"on the test images: {figures}\n{table.to_string()}{note}"
+
+
+def worst(verdicts: training.Verdicts, count: int = 16) -> pd.DataFrame:
+    """The images whose verdict is furthest from the truth, worst first."""
+    table = pd.DataFrame({
+        "file": verdicts.paths,
+        "is": [model.CLASSES[label] for label in verdicts.labels],
+        "p_painting": verdicts.painting.round(4),
+        "error": abs(verdicts.labels - verdicts.painting),
+    })
+    return table.nlargest(count, "error").drop(columns="error")
+
+
+if __name__ == "__main__":
+    subcommands("python -m judge", __doc__, {
+        "train": (train_options, train),
+        "evaluate": (evaluate_options, evaluate),
+        "score": (score_options, score),
+        "data": (data_options, data),
+    })

@@ -1,0 +1,87 @@
+"""What every command of Salon shares: dataclasses become options, mistakes become one line."""
+
+import argparse
+import re
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from math import inf
+
+import jsonargparse
+from jsonargparse import Namespace
+from jsonargparse.typing import restricted_number_type
+
+# The docstring under a dataclass field is its option's help.
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+Weight = restricted_number_type("Weight", float, [(">=", 0), ("<", inf)])  # a loss weight
+Rate = restricted_number_type("Rate", float, [(">", 0), ("<", inf)])  # a learning rate
+Share = restricted_number_type("Share", float, [(">", 0), ("<=", 1)])  # a part of a whole
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. Its text is one line: what is wrong, where, what to do."""
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and leaves the line breaks of descriptions alone."""
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """A parser whose options read `--cycle-weight` for a field `cycle_weight`, and that raises."""
+
+    def __init__(self, description: str = "", **options):
+        super().__init__(
+            description=description, formatter_class=Help, exit_on_error=False, **options
+        )
+
+    def add_argument(self, *names, **options):
+        dashed = [name.replace("_", "-") if name.startswith("--") else name for name in names]
+        return super().add_argument(*dashed, **options)
+
+    def add_fields(self, cls: type) -> None:
+        """An option for each field of the dataclass `cls`, with its type, default and docstring."""
+        self.add_class_arguments(cls, as_group=False)
+
+
+def taken(cls: type, options: Namespace):
+    """An instance of the dataclass `cls` from the options that `Parser.add_fields` added."""
+    return cls(**{field.name: options[field.name] for field in fields(cls)})
+
+
+def subcommands(prog: str, description: str, commands: dict[str, tuple[Callable, Callable]]) -> None:
+    """Run one of `commands`, each a pair: what adds its options, and what does it."""
+    parser = Parser(description, prog=prog)
+    choices = parser.add_subcommands()
+    for name, (add_options, command) in commands.items():
+        choice = Parser(command.__doc__)
+        add_options(choice)
+        choices.add_subcommand(name, choice, help=command.__doc__.split("\n")[0])
+
+    def chosen(arguments: list[str]) -> int | None:
+        options = parser.parse_args(arguments)
+        return commands[options.subcommand][1](options[options.subcommand])
+
+    main(prog, chosen)
+
+
+def main(prog: str, command: Callable[[list[str]], int | None]) -> None:
+    """Call `command` with the command line's arguments and exit with what it returns.
+
+    A `UserError` or a wrong option ends in one line on stderr and exit code 2; Ctrl-C in 130.
+    """
+    arguments = [re.sub(r"^--\w+", lambda m: m[0].replace("_", "-"), a) for a in sys.argv[1:]]
+    try:
+        code = command(arguments)
+    except (UserError, argparse.ArgumentError) as error:
+        print(f"{prog}: {one_line(error)}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    sys.exit(code)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's text without line breaks."""
+    return " ".join(str(error).split())

@@ -1,0 +1,244 @@
+"""Folders of images as uint8 tensors, and data sets by name. Only this file opens images.
+
+A data set has two domains, in CycleGAN's folder layout and in the order of its `monet2photo`:
+A is the paintings, B the photographs.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from judge.command import UserError
+
+# The edge of the square images that each size of the workbench trains on, in pixels.
+SIZES = {"sketch": 64, "draft": 128, "paper": 256}
+
+DATA = Path("data")  # where data sets by name are kept, on the user's machine
+KNOWN = ("monet2photo", "sample")
+
+# The order, written down once: `monet2photo/trainA` holds Monets, `trainB` landscapes.
+PAINTINGS, PHOTOS = "A", "B"
+
+
+def default_size() -> str:
+    """`sketch` without a GPU, `paper` with one."""
+    return "paper" if torch.cuda.is_available() else "sketch"
+
+
+# ---------------------------------------------------------------------------------------------
+# Data sets
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where the images of two domains lie, not yet opened."""
+
+    name: str
+    """Name for tables and records: the folder's, or `sample`."""
+    train: dict[str, list[Path]]
+    """Files to train on, by domain (`PAINTINGS`, `PHOTOS`)."""
+    test: dict[str, list[Path]]
+    """Files held out, by domain."""
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether this is the built-in sample, whose results mean nothing beyond "it runs"."""
+        return self.name == "sample"
+
+    @property
+    def notice(self) -> str:
+        """What to say of the data wherever results are shown."""
+        return f"{self.name} (built-in stand-in, not real paintings)" if self.stand_in else self.name
+
+
+def find(data: str) -> DataSet:
+    """The data set that `data` names.
+
+    Args:
+        data: `auto` (`data/monet2photo` where it is, the built-in sample otherwise), `sample`
+            (made under `data/` on first use), `monet2photo`, or a folder with the subfolders
+            `trainA testA` (paintings) and `trainB testB` (photographs).
+
+    Raises:
+        UserError: there is no such folder, or one of the four holds no image.
+    """
+    data = resolved(data)
+    folder = DATA / data if data in KNOWN else Path(data)
+    if data == "sample" and not folder.is_dir():
+        from judge import sample  # not above: scikit-learn takes a second to import
+
+        print(f"making the built-in sample in {folder}", flush=True)
+        sample.make(folder)
+    if not folder.is_dir():
+        hint = f"python -m judge data {data}" if data in KNOWN else "give --data a folder or `sample`"
+        raise UserError(f"no data folder {folder}: {hint}")
+    return DataSet(
+        folder.resolve().name,
+        *({domain: listed([folder / f"{split}{domain}"]) for domain in (PAINTINGS, PHOTOS)}
+          for split in ("train", "test")),
+    )
+
+
+def resolved(data: str) -> str:
+    """`auto` as what it stands for on this machine; anything else as it is."""
+    if data != "auto":
+        return data
+    return "monet2photo" if (DATA / "monet2photo").is_dir() else "sample"
+
+
+def from_folders(paintings: Sequence[Path], photos: Sequence[Path]) -> DataSet:
+    """A data set of any folders; every tenth file of each domain is held out.
+
+    Raises:
+        UserError: a folder is missing or holds no image, or a domain has fewer than ten files.
+    """
+    files = {PAINTINGS: listed(paintings), PHOTOS: listed(photos)}
+    for paths in files.values():
+        if len(paths) < 10:
+            raise UserError(f"{paths[0].parent}: {len(paths)} images are too few, give at least 10")
+    name = " + ".join(Path(folder).resolve().name for folder in [*paintings, *photos])
+    train = {domain: [p for i, p in enumerate(paths) if i % 10] for domain, paths in files.items()}
+    return DataSet(name, train, {domain: paths[::10] for domain, paths in files.items()})
+
+
+def listed(folders: Sequence[Path]) -> list[Path]:
+    """Image files below `folders`, sorted, hidden ones left out.
+
+    Raises:
+        UserError: a folder does not exist or holds no file with an image's ending.
+    """
+    endings = Image.registered_extensions()
+    files = []
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}: images are read from it")
+        found = sorted(
+            path for path in folder.rglob("*")
+            if path.suffix.lower() in endings and not path.name.startswith(".")
+        )
+        if not found:
+            raise UserError(f"no images in {folder}: put JPEG, PNG, WebP or TIFF files there")
+        files += found
+    return files
+
+
+# ---------------------------------------------------------------------------------------------
+# Images
+
+
+@dataclass(frozen=True)
+class Images:
+    """Decoded images of one size."""
+
+    pixels: torch.Tensor
+    """uint8 [N, 3, size, size], RGB."""
+    paths: list[str]
+    """Where each came from, N of them."""
+    skipped: list[str]
+    """Files that could not be decoded, with the reason."""
+    enlarged: int
+    """How many had a shorter edge than `size` and were scaled up."""
+
+    def counts(self) -> dict:
+        """For records: how many images, which were left out and why, how many were scaled up."""
+        return {"images": len(self.paths), "skipped": self.skipped, "enlarged": self.enlarged}
+
+
+def load(paths: Sequence[Path], size: int) -> Images:
+    """Decode `paths` to squares of `size` pixels: shorter edge resized, centre cut out.
+
+    CycleGAN squashes to a square instead, which is the same on its square data and distorts
+    other people's. Decoded pixels are cached (`cache_folder`), since every trial needs them.
+
+    Raises:
+        UserError: not one file could be decoded.
+    """
+    cache = cache_folder() / f"{_fingerprint(paths, size)}.pt"
+    try:
+        return Images(**torch.load(cache, weights_only=True))
+    except (OSError, RuntimeError, ValueError, TypeError):  # absent, damaged or another version's
+        images = _decode_all(paths, size)
+    _keep(cache, images)
+    return images
+
+
+def to_float(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 0..255 to float [-1, 1], a generator's range."""
+    return pixels.float() / 127.5 - 1
+
+
+def _decode_all(paths: Sequence[Path], size: int) -> Images:
+    with ThreadPoolExecutor() as pool:
+        decoded = list(pool.map(lambda path: _decode_or_reason(path, size), paths))
+    good = [(path, *image) for path, image in zip(paths, decoded) if not isinstance(image, str)]
+    skipped = [f"{path}: {why}" for path, why in zip(paths, decoded) if isinstance(why, str)]
+    if not good:
+        raise UserError(f"none of {len(paths)} files could be read as an image, first {skipped[0]}")
+    names, pixels, enlarged = zip(*good)
+    stack = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+    return Images(stack, [str(name) for name in names], skipped, sum(enlarged))
+
+
+def _decode_or_reason(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
+    try:
+        return decode(path, size)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return str(error) or type(error).__name__
+
+
+def decode(path: Path, size: int) -> tuple[np.ndarray, bool]:
+    """One file as uint8 [size, size, 3] RGB, and whether it had to be enlarged.
+
+    EXIF orientation is applied, transparency laid on white, 16-bit grey scaled to 8.
+
+    Raises:
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: as Pillow does.
+    """
+    with Image.open(path) as image:
+        image = rgb(ImageOps.exif_transpose(image))
+        fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        return np.asarray(fitted), min(image.size) < size
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """`image` in 8-bit RGB as a viewer would show it; Pillow's own `convert` clips and uncovers."""
+    if image.mode.startswith("I"):  # 16 bits a pixel: `convert` would clip at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.has_transparency_data:  # `convert` would uncover what transparency hides
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+# ---------------------------------------------------------------------------------------------
+# Cache
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: `$XDG_CACHE_HOME/salon` or `~/.cache/salon`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "salon"
+
+
+def _fingerprint(paths: Sequence[Path], size: int) -> str:
+    """Changes when a file is added, removed, renamed or rewritten, or another size is asked for."""
+    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(repr((size, stats)).encode()).hexdigest()[:32]
+
+
+def _keep(cache: Path, images: Images) -> None:
+    """Write whole or not at all: other trials may be starting now."""
+    part = cache.with_suffix(f".{os.getpid()}.part")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(vars(images), part)
+        part.replace(cache)
+    except (OSError, RuntimeError) as error:  # a cache is a convenience: without it, only slower
+        part.unlink(missing_ok=True)
+        print(f"note: decoded images could not be cached in {cache.parent} ({error})")

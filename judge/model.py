@@ -1,0 +1,129 @@
+"""The judge: a torchvision ResNet, its preprocessing and temperature, and its file."""
+
+import hashlib
+import os
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchvision import models
+
+from judge.command import UserError
+from judge.images import SIZES
+
+CLASSES = ("photo", "painting")
+FORMAT = "salon-judge-1"
+DEFAULT_FILE = "models/judge.pt"
+
+# Statistics of ImageNet's RGB channels in [0, 1]: what torchvision's pretrained weights expect.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a judge's file says about the judge beside its weights; every field is plain data."""
+
+    arch: str
+    """The torchvision model's name, for example `resnet18`."""
+    size: int
+    """Edge in pixels of the images it was trained on, and the only one it judges."""
+    classes: tuple[str, ...]
+    """In the order of its outputs."""
+    training: dict
+    """Data set and counts, weights it started from, seed, epochs, versions."""
+    metrics: dict
+    """On the test images: AUC, accuracy, Brier score, calibration error (see `judge.training`)."""
+
+
+class Judge(nn.Module):
+    """A ResNet with calibrated probabilities, over images in a generator's own range.
+
+    Shapes: images are float [N, 3, size, size] in [-1, 1].
+    """
+
+    def __init__(self, arch: str, size: int, classes: tuple[str, ...] = CLASSES):
+        super().__init__()
+        self.arch, self.size, self.classes = arch, size, classes
+        self.backbone = models.get_model(arch)
+        self.head = nn.Linear(self.backbone.fc.in_features, len(classes))
+        self.backbone.fc = nn.Identity()
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("std", torch.tensor(STD)[:, None, None])
+        self.register_buffer("temperature", torch.ones(()))
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """What the last layer sees, [N, features] (512 for resnet18).
+
+        Raises:
+            UserError: the images have another size than the judge was trained on. They are not
+                resized in silence: it would hide or invent just the textures that it looks at.
+        """
+        if tuple(images.shape[-2:]) != (self.size, self.size):
+            height, width = images.shape[-2:]
+            raise UserError(f"the judge was trained at {self.size} px, these images have {height}x"
+                            f"{width}: train one at that size (python -m judge train --size ...)")
+        return self.backbone(((images + 1) / 2 - self.mean) / self.std)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits before calibration, [N, classes]."""
+        return self.head(self.features(images))
+
+    def probabilities(self, features: torch.Tensor) -> torch.Tensor:
+        """Calibrated probabilities from `features`, [N, classes], rows summing to 1.
+
+        Temperature scaling, Guo et al. 2017 (1706.04599), section 4.2.
+        """
+        return torch.softmax(self.head(features).float() / self.temperature, dim=1)
+
+    def painting(self, features: torch.Tensor) -> torch.Tensor:
+        """P(painting) from `features`, [N] in [0, 1]."""
+        return self.probabilities(features)[:, self.classes.index("painting")]
+
+
+def size_in_words(size: int) -> str:
+    """64 as `sketch (64 px)`, a size no preset has as `96 px`."""
+    name = next((name for name, pixels in SIZES.items() if pixels == size), None)
+    return f"{name} ({size} px)" if name else f"{size} px"
+
+
+def save(judge: Judge, card: Card, file: Path) -> None:
+    """Write the judge to `file`, whole or not at all.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"format": FORMAT, "card": asdict(card), "weights": judge.state_dict()}, part)
+        part.replace(file)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        part.unlink(missing_ok=True)
+        raise UserError(f"the judge could not be written to {file}: {error}") from error
+
+
+def load(file: Path | str, device: torch.device | str = "cpu") -> tuple[Judge, Card]:
+    """The judge in `file`, in eval mode with frozen weights, and its card.
+
+    Raises:
+        UserError: there is no such file, or it is not a judge.
+    """
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"no judge at {file}: python -m judge train --out {file}") from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError):
+        raise UserError(f"{file} is not a judge's file: python -m judge train makes one") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{file} is not a judge's file (no {FORMAT}): python -m judge train makes one")
+    card = Card(**content["card"])
+    judge = Judge(card.arch, card.size, tuple(card.classes))
+    judge.load_state_dict(content["weights"])
+    return judge.eval().requires_grad_(False).to(device), card
+
+
+def file_hash(file: Path | str) -> str:
+    """SHA-256 of a file, for records: which judge it was."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

@@ -1,0 +1,292 @@
+"""Trains a judge, calibrates it, and measures it on images it never saw."""
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import torch
+import torchvision
+from sklearn import metrics as sk
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics.functional.classification import binary_calibration_error
+from torchvision import models
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+from judge.command import UserError
+from judge.images import PAINTINGS, PHOTOS, DataSet, load, to_float
+from judge.model import CLASSES, Card, Judge
+from judge.score import features_of
+from judge.seeds import generator
+
+HELD_OUT = 0.1  # share of the training images kept for early stopping and calibration
+CALIBRATION_BINS = 15  # Guo et al. 2017, section 5
+MARGIN = 1.25  # images are kept this much larger than the judge's size, for crops to cut from
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a judge is trained."""
+
+    arch: str = "resnet18"
+    """A torchvision ResNet's name."""
+    weights: str = "imagenet"
+    """Where training starts: `imagenet` (torchvision's pretrained), `none`, or a state-dict file."""
+    epochs: int = 20
+    """Passes over the training images, at the most."""
+    patience: int = 6
+    """Passes without a better held-out loss after which training stops; the best is kept."""
+    batch_size: int = 32
+    """Images a step."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW under a one-cycle schedule (Smith 2018, 1803.09820)."""
+    weight_decay: float = 0.05
+    """Of AdamW (Loshchilov and Hutter 2019, 1711.05101)."""
+    seed: int = 0
+    """Same seed, same machine: same judge."""
+
+
+# ---------------------------------------------------------------------------------------------
+# Data
+
+
+def augmentation(size: int) -> v2.Transform:
+    """Random views, uint8 [3, *, *] -> uint8 [3, size, size], alike for both classes.
+
+    The two domains reach us compressed differently (photographs at JPEG quality 75 with halved
+    chroma, Monets often better), and a network learns that rather than style. So every image of
+    both is resized by a random factor and re-encoded at a random quality with halved chroma. Blur
+    and colour shifts move a CNN from texture to shape (Geirhos et al. 2019, 1811.12231).
+    """
+    return v2.Compose([
+        v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.9, 1.1), antialias=True),
+        v2.RandomHorizontalFlip(),
+        v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
+        v2.RandomApply([v2.GaussianBlur(3, sigma=(0.1, 1.0))], p=0.2),
+        v2.JPEG(quality=(50, 100)),
+    ])
+
+
+class Views(Dataset):
+    """Images with labels; with `augment`, a view that depends on (seed, epoch, image) alone, so
+    that the number of worker processes does not change the judge."""
+
+    def __init__(self, pixels: torch.Tensor, labels: torch.Tensor, augment=None, seed: int = 0):
+        self.pixels, self.labels, self.augment, self.seed = pixels, labels, augment, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = self.pixels[index]
+        if self.augment:
+            with torch.random.fork_rng(devices=[]):
+                torch.set_rng_state(generator(self.seed, "augment", self.epoch, index).get_state())
+                image = self.augment(image)
+        return image, self.labels[index]
+
+
+def labelled(domains: dict[str, list[Path]], size: int) -> tuple[torch.Tensor, torch.Tensor, dict]:
+    """Pixels [N, 3, size, size] of both domains, labels [N] in the order of `CLASSES`, counts."""
+    photos, paintings = load(domains[PHOTOS], size), load(domains[PAINTINGS], size)
+    labels = torch.tensor([0.0] * len(photos.paths) + [1.0] * len(paintings.paths)).long()
+    counts = {"photos": photos.counts(), "paintings": paintings.counts()}
+    return torch.cat([photos.pixels, paintings.pixels]), labels, counts
+
+
+def split(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices to train on and to hold out; each class gives the same share."""
+    order = torch.randperm(len(labels), generator=generator(seed, "split"))
+    held = []
+    for label in range(len(CLASSES)):
+        of_class = order[labels[order] == label]
+        held.append(of_class[: max(1, round(len(of_class) * HELD_OUT))])
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    mask[torch.cat(held)] = True
+    return order[~mask[order]], torch.cat(held)
+
+
+# ---------------------------------------------------------------------------------------------
+# Training
+
+
+def train(data: DataSet, size: int, recipe: Recipe, device: torch.device) -> tuple[Judge, Card]:
+    """A calibrated judge for images of `size` pixels, and its card.
+
+    Raises:
+        UserError: no such architecture, weights that do not fit, or no images.
+    """
+    started = time.perf_counter()
+    judge, origin = start(recipe, size, device)
+    pixels, labels, counts = labelled(data.train, round(size * MARGIN))
+    fit_at, held_at = split(labels, recipe.seed)
+    views = Views(pixels[fit_at], labels[fit_at], augmentation(size), recipe.seed)
+    held = held_out(pixels[held_at], size, device), labels[held_at].to(device)
+
+    epochs = fit(judge, views, held, recipe, device)
+    calibrate(judge, *held)
+    report = {
+        "data": data.name, "stand_in": data.stand_in, "counts": counts,
+        **vars(recipe), "weights": origin, "epochs": epochs,
+        "seconds": round(time.perf_counter() - started, 1), "device": str(device),
+        "versions": {"torch": str(torch.__version__), "torchvision": torchvision.__version__},
+    }
+    measured, _ = evaluate(judge, data, device)
+    return judge, Card(recipe.arch, size, CLASSES, report, measured)
+
+
+def held_out(pixels: torch.Tensor, size: int, device: torch.device) -> torch.Tensor:
+    """Unaugmented views for measuring, float [-1, 1] [N, 3, size, size]."""
+    return to_float(v2.functional.resize(pixels, [size, size], antialias=True)).to(device)
+
+
+def start(recipe: Recipe, size: int, device: torch.device) -> tuple[Judge, str]:
+    """An untrained judge and where its weights came from.
+
+    Pretrained weights that cannot be had are said to be missing, never passed over in silence.
+    """
+    if not recipe.arch.startswith(("resnet", "wide_resnet", "resnext")):
+        raise UserError(f"--arch {recipe.arch} is not a ResNet: for example resnet18, resnet50")
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(generator(recipe.seed, "init").get_state())
+        try:
+            judge = Judge(recipe.arch, size)
+        except ValueError as error:
+            raise UserError(f"--arch {recipe.arch}: {error}") from None
+    origin = recipe.weights
+    if recipe.weights == "imagenet":
+        try:
+            state = models.get_model_weights(recipe.arch)["DEFAULT"].get_state_dict(progress=True)
+            judge.backbone.load_state_dict(_without_head(state))
+        except (URLError, OSError, RuntimeError) as error:
+            origin = "none (imagenet could not be had)"
+            print(f"pretrained weights could not be had ({error}): training from scratch")
+    elif recipe.weights != "none":
+        judge.backbone.load_state_dict(_without_head(_state_from(recipe.weights, recipe.arch, judge)))
+    return judge.to(device), origin
+
+
+def _without_head(state: dict) -> dict:
+    """ImageNet's 1000 classes are not ours; everything below them is."""
+    return {name: value for name, value in state.items() if not name.startswith("fc.")}
+
+
+def _state_from(file: str, arch: str, judge: Judge) -> dict:
+    """A torchvision state dict from the user's own file."""
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        fits = set(_without_head(state)) == set(judge.backbone.state_dict())
+    except FileNotFoundError:
+        raise UserError(f"no weights at {file}: give imagenet, none or a file") from None
+    except Exception:  # unpickling foreign bytes fails in many ways, all of which mean one thing
+        fits = False
+    if not fits:
+        raise UserError(f"{file} does not hold the weights of a torchvision {arch}")
+    return state
+
+
+def fit(judge: Judge, views: Views, held: tuple, recipe: Recipe, device: torch.device) -> int:
+    """Train `judge` in place; the weights of the best epoch remain. Returns the epochs run."""
+    optimizer = torch.optim.AdamW(judge.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+    steps = math.ceil(len(views) / recipe.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps * recipe.epochs)
+    best, best_loss, best_epoch = None, math.inf, -1
+    bar = tqdm(total=steps * recipe.epochs, desc="judge", unit="step", disable=None)
+    for epoch in range(recipe.epochs):
+        judge.train()
+        for images, labels in batches(views, epoch, recipe, device):
+            loss = nn.functional.cross_entropy(judge(to_float(images.to(device))), labels.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            bar.update()
+        held_loss = nn.functional.cross_entropy(logits_of(judge.eval(), held[0]), held[1]).item()
+        bar.set_postfix(held_out_loss=f"{held_loss:.3f}")
+        if held_loss < best_loss:
+            best, best_loss, best_epoch = copy.deepcopy(judge.state_dict()), held_loss, epoch
+        elif epoch - best_epoch >= recipe.patience:
+            break
+    bar.close()
+    if best is None:
+        raise UserError(f"the judge's training diverged: lower --lr {recipe.lr}")
+    judge.load_state_dict(best)
+    return epoch + 1
+
+
+def batches(views: Views, epoch: int, recipe: Recipe, device: torch.device) -> DataLoader:
+    """One pass in an order that depends on (seed, epoch) alone."""
+    views.epoch = epoch
+    order = torch.randperm(len(views), generator=generator(recipe.seed, "order", epoch)).tolist()
+    # Decoded images and two cores: worker processes only pay where a GPU waits for them.
+    workers = min(8, torch.get_num_threads()) if device.type == "cuda" else 0
+    return DataLoader(views, recipe.batch_size, sampler=order, num_workers=workers)
+
+
+@torch.no_grad()
+def logits_of(judge: Judge, images: torch.Tensor) -> torch.Tensor:
+    """The judge's logits of many images, computed in batches."""
+    return judge.head(features_of(judge, images))
+
+
+def calibrate(judge: Judge, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Set the temperature that minimises the log loss on held-out images (Guo et al. 2017, 4.2)."""
+    logits = logits_of(judge.eval(), images)
+    log_temperature = torch.zeros((), device=logits.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = nn.functional.cross_entropy(logits / log_temperature.exp(), labels)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    # Held-out images all told apart leave no minimum: then certainty is bounded, not infinite.
+    judge.temperature.copy_(log_temperature.detach().exp().clamp(0.05, 20))
+
+
+# ---------------------------------------------------------------------------------------------
+# Measuring
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a judge says of each test image, to look at its mistakes."""
+
+    paths: Sequence[str]
+    labels: np.ndarray
+    """1 for a painting, 0 for a photograph, [N]."""
+    painting: np.ndarray
+    """P(painting), [N] in [0, 1]."""
+
+
+def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, Verdicts]:
+    """Measures on the test images: auc, accuracy, brier, calibration_error, confusion, counts.
+
+    `confusion` has rows by truth and columns by verdict, both in the order of `CLASSES`;
+    `calibration_error` is the expected calibration error over 15 bins (Guo et al. 2017, eq. 3).
+    """
+    photos, paintings = (load(data.test[domain], judge.size) for domain in (PHOTOS, PAINTINGS))
+    pixels = torch.cat([photos.pixels, paintings.pixels])
+    labels = np.repeat([0, 1], [len(photos.paths), len(paintings.paths)])
+    features = torch.cat([features_of(judge, to_float(part).to(device)) for part in pixels.split(256)])
+    with torch.no_grad():
+        painting = judge.painting(features).double().cpu()
+    measured = {
+        "auc": float(sk.roc_auc_score(labels, painting)),
+        "accuracy": float(sk.accuracy_score(labels, painting > 0.5)),
+        "brier": float(sk.brier_score_loss(labels, painting)),
+        "calibration_error": binary_calibration_error(
+            painting, torch.from_numpy(labels), n_bins=CALIBRATION_BINS).item(),
+        "confusion": sk.confusion_matrix(labels, painting > 0.5).tolist(),
+        "counts": {"photos": photos.counts(), "paintings": paintings.counts()},
+    }
+    return measured, Verdicts(photos.paths + paintings.paths, labels, painting.numpy())
