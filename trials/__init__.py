@@ -1,0 +1,1 @@
+"""What NNI runs: one program per system, each also a plain command."""

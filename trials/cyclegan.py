@@ -1,0 +1,367 @@
+"""CycleGAN, photographs to paintings and back (Zhu et al. 2017, 1703.10593).
+
+    python -m trials.cyclegan --data data/monet2photo --judge models/judge.pt
+    python -m trials.cyclegan --budget 0.1 --identity-weight 2    # the first tenth of the schedule
+
+A is the paintings, B the photographs, as in `monet2photo`. G_BA paints: B -> A (the paper's F), G_AB
+goes back (the paper's G); D_A tells paintings from painted photographs, D_B the other way round.
+
+    adversarial   LSGAN: D_A(G_BA(b)) -> 1, D_B(G_AB(a)) -> 1          equation 1, section 4
+    cycle         |G_AB(G_BA(b)) - b| and |G_BA(G_AB(a)) - a|          equation 2
+    identity      |G_BA(a) - a| and |G_AB(b) - b|                      section 5.2, L_identity
+    D             half of (D_A(a) - 1)^2 + D_A(earlier fakes)^2        section 4; pool: section 4
+"""
+
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Literal, NamedTuple
+
+import torch
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+from torch import nn
+from torch.nn.functional import l1_loss
+from torchvision.utils import make_grid
+
+from judge import images, model
+from judge.command import Rate, Share, UserError, Weight
+from judge.score import Scorer
+from judge.seeds import generator
+from trials.batches import HeldOut, held_out, unpaired
+from trials.losses import lsgan
+from trials.networks import PatchDiscriminator, ResnetGenerator
+from trials.session import Session, run
+
+
+class Preset(NamedTuple):
+    """What goes with a size: networks, length of the full schedule, and what a report looks at."""
+
+    ngf: int  # generator features
+    blocks: int  # residual blocks
+    ndf: int  # discriminator features
+    steps: int | None  # the full schedule in steps,
+    epochs: int | None  # or in passes over the larger domain
+    report_every: int  # steps
+    photos: int  # held-out photographs that are painted and scored
+
+
+# `paper` is the published recipe; the others are smaller all over, and fixed in steps so that a
+# trial costs the same on any data. Pixels: judge.images.SIZES.
+PRESETS = {
+    #                ngf  blocks  ndf     steps  epochs  report  photos
+    "sketch": Preset(16,       3,  16,    5_000,   None,    100,     64),
+    "draft":  Preset(32,       6,  32,   50_000,   None,    500,    128),
+    "paper":  Preset(64,       9,  64,     None,    200,  1_000,    256),
+}  # fmt: skip
+
+SHEET = 8  # photographs on the sample sheet
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a trial computes. Defaults are the published ones; None is what the size says."""
+
+    data: str = "auto"
+    """monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB (photographs);
+    auto is data/monet2photo where it is and the built-in sample otherwise."""
+    judge: str = model.DEFAULT_FILE
+    """File of the judge that scores the paintings (python -m judge train)."""
+    size: Literal["auto", "sketch", "draft", "paper"] = "auto"
+    """Pixels, networks and schedule: sketch 64 px, draft 128 px, paper 256 px as published; auto is
+    sketch without a GPU and paper with one."""
+    budget: Share = 1.0
+    """Share of the full schedule to train for. A trial goes on when started again with more."""
+    seed: int = 0
+    """Of initial weights, batches, crops and pools."""
+
+    identity_weight: Weight = 5.0
+    """Of the identity loss: 0.5 x cycle weight in section 5.2. 0 leaves it out."""
+    cycle_weight: Weight = 10.0
+    """Of the cycle consistency loss, both ways (section 4)."""
+    adversarial_weight: Weight = 1.0
+    """Of the generators' adversarial loss (equation 3)."""
+    generator_lr: Rate = 2e-4
+    """Adam's learning rate for both generators (section 4)."""
+    discriminator_lr: Rate = 2e-4
+    """Adam's learning rate for both discriminators (section 4)."""
+    beta1: ClosedUnitInterval = 0.5
+    """Adam's first decay (the authors' code)."""
+    beta2: ClosedUnitInterval = 0.999
+    """Adam's second decay (the authors' code)."""
+    batch_size: PositiveInt = 1
+    """Images of each domain a step (section 4)."""
+    pool_size: NonNegativeInt = 50
+    """Earlier fakes kept for each discriminator (section 4). 0 shows it the newest only."""
+    discriminator_threshold: Weight = 0.0
+    """A discriminator whose loss is under this is not updated in that step. 0 never skips."""
+    decay: Share = 0.5
+    """Last share of the schedule over which the rates fall linearly to 0 (100 of 200 epochs)."""
+
+    ngf: PositiveInt | None = None
+    """Generator features after the first convolution."""
+    blocks: PositiveInt | None = None
+    """Residual blocks of a generator."""
+    ndf: PositiveInt | None = None
+    """Discriminator features after the first convolution."""
+    steps: PositiveInt | None = None
+    """The full schedule in steps."""
+    epochs: PositiveInt | None = None
+    """The full schedule in passes over the larger domain, instead of steps."""
+    report_every: PositiveInt | None = None
+    """Steps between reports."""
+    photos: PositiveInt | None = None
+    """Held-out photographs that are painted and scored at a report."""
+
+    def complete(self, device: torch.device) -> "Settings":
+        """These settings with everything filled in that the size decides.
+
+        Raises:
+            UserError: both steps and epochs are given.
+        """
+        if self.steps and self.epochs:
+            raise UserError("--steps and --epochs both give the length of the schedule: give one")
+        size = self.size
+        if size == "auto":
+            size = "paper" if device.type == "cuda" else "sketch"
+        preset = PRESETS[size]._asdict()
+        if self.steps or self.epochs:
+            preset |= {"steps": None, "epochs": None}
+        unset = {name: value for name, value in preset.items() if getattr(self, name) is None}
+        return replace(self, size=size, data=images.resolved(self.data), **unset)
+
+    @property
+    def pixels(self) -> int:
+        """Edge of the images, in pixels."""
+        return images.SIZES[self.size]
+
+    def schedule(self, larger: int) -> int:
+        """Steps of the full schedule, for `larger` images in the larger domain."""
+        return self.steps or self.epochs * -(-larger // self.batch_size)
+
+    def last(self, larger: int) -> int:
+        """The step that the budget ends at."""
+        return max(1, round(self.schedule(larger) * self.budget))
+
+    def reports(self) -> int:
+        """How many reports a trial makes. Opens no image."""
+        larger = max(map(len, images.find(self.data).train.values()))
+        return -(-self.last(larger) // self.report_every)
+
+
+# ---------------------------------------------------------------------------------------------
+# Model
+
+
+class HistoryPool:
+    """Earlier fakes, shown to a discriminator in place of half of the new ones.
+
+    Shrivastava et al. 2017 (1612.07828), section 2.3, with the swaps of CycleGAN's code.
+    """
+
+    def __init__(self, size: int):
+        self.size, self.fakes = size, []
+
+    def swap(self, fakes: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+        """[N, 3, H, W] of new fakes, each kept, or with probability 0.5 swapped for an older."""
+        shown = []
+        for fake in fakes:
+            if len(self.fakes) < self.size:
+                self.fakes.append(fake)
+            elif self.size and torch.rand((), generator=draw) < 0.5:
+                at = int(torch.randint(self.size, (), generator=draw))
+                self.fakes[at], fake = fake, self.fakes[at]
+            shown.append(fake)
+        return torch.stack(shown)
+
+
+class CycleGAN:
+    """Networks, optimisers, pools and step: all that the next step depends on.
+
+    Args:
+        settings: complete.
+        schedule: steps of the full schedule.
+    """
+
+    def __init__(self, settings: Settings, schedule: int, device: torch.device):
+        self.settings, self.schedule, self.step = settings, schedule, 0
+        with torch.random.fork_rng():
+            torch.manual_seed(generator(settings.seed, "networks").initial_seed())
+            self.G_AB = ResnetGenerator(settings.ngf, settings.blocks).to(device)
+            self.G_BA = ResnetGenerator(settings.ngf, settings.blocks).to(device)
+            self.D_A = PatchDiscriminator(settings.ndf).to(device)
+            self.D_B = PatchDiscriminator(settings.ndf).to(device)
+        self.optimizer_G = self._adam(self.G_AB, self.G_BA)
+        self.optimizer_D = self._adam(self.D_A, self.D_B)
+        self.pool_A, self.pool_B = HistoryPool(settings.pool_size), HistoryPool(settings.pool_size)
+
+    def _adam(self, *networks: nn.Module) -> torch.optim.Adam:
+        """One optimiser for a pair; its rate is set anew at each step."""
+        parameters = chain(*(network.parameters() for network in networks))
+        return torch.optim.Adam(parameters, betas=(self.settings.beta1, self.settings.beta2))
+
+    def update(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One step on paintings `a` and photographs `b`, float [N, 3, H, W] in [-1, 1]; returns
+        each loss by name, unweighted."""
+        factor = decay_factor(self.step, self.schedule, self.settings.decay)
+        set_rate(self.optimizer_G, self.settings.generator_lr * factor)
+        set_rate(self.optimizer_D, self.settings.discriminator_lr * factor)
+        losses, fake_a, fake_b = self._update_generators(a, b)
+        draw = generator(self.settings.seed, "pool", self.step)
+        losses |= self._update_discriminators(
+            a, b, self.pool_A.swap(fake_a, draw), self.pool_B.swap(fake_b, draw))
+        self.step += 1
+        return losses
+
+    def _update_generators(self, a: torch.Tensor, b: torch.Tensor) -> tuple[dict, torch.Tensor, torch.Tensor]:
+        s = self.settings
+        for discriminator in (self.D_A, self.D_B):  # gradients pass through, none are kept
+            discriminator.requires_grad_(False)
+        # InstanceNorm is per image, so a fake and an identity share a call without meeting.
+        fake_a, same_a = self._translate(self.G_BA, b, a)
+        fake_b, same_b = self._translate(self.G_AB, a, b)
+        losses = {
+            "adversarial_A": lsgan(self.D_A(fake_a), real=True),
+            "adversarial_B": lsgan(self.D_B(fake_b), real=True),
+            "cycle_A": l1_loss(self.G_BA(fake_b), a),
+            "cycle_B": l1_loss(self.G_AB(fake_a), b),
+        }
+        total = s.adversarial_weight * (losses["adversarial_A"] + losses["adversarial_B"])
+        total += s.cycle_weight * (losses["cycle_A"] + losses["cycle_B"])
+        if s.identity_weight:
+            losses |= {"identity_A": l1_loss(same_a, a), "identity_B": l1_loss(same_b, b)}
+            total += s.identity_weight * (losses["identity_A"] + losses["identity_B"])
+        self.optimizer_G.zero_grad()
+        total.backward()
+        self.optimizer_G.step()
+        return losses, fake_a.detach(), fake_b.detach()
+
+    def _translate(self, G: nn.Module, source: torch.Tensor, target: torch.Tensor) -> tuple:
+        """`source` translated, and `target` as it comes out if the identity loss wants it."""
+        if not self.settings.identity_weight:
+            return G(source), None
+        return G(torch.cat([source, target])).chunk(2)
+
+    def _update_discriminators(self, a, b, shown_a, shown_b) -> dict[str, torch.Tensor]:
+        losses = {}
+        self.optimizer_D.zero_grad()
+        for name, D, real, fake in (("A", self.D_A, a, shown_a), ("B", self.D_B, b, shown_b)):
+            D.requires_grad_(True)
+            on_real, on_fake = D(torch.cat([real, fake])).chunk(2)
+            loss = losses[f"discriminator_{name}"] = (lsgan(on_real, True) + lsgan(on_fake, False)) / 2
+            threshold = self.settings.discriminator_threshold
+            if not threshold or loss.item() >= threshold:
+                loss.backward()
+        self.optimizer_D.step()
+        return losses
+
+    @torch.no_grad()
+    def paint(self, photos: torch.Tensor, batch: int = 16) -> torch.Tensor:
+        """Photographs as paintings, float [N, 3, H, W] in [-1, 1] both."""
+        return torch.cat([self.G_BA(part) for part in photos.split(batch)])
+
+    def state_dict(self) -> dict:
+        """All that the next step depends on, as tensors and plain data."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return parts | {"step": self.step, "pool_A": self.pool_A.fakes, "pool_B": self.pool_B.fakes}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Put back what `state_dict` gave."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.step, self.pool_A.fakes, self.pool_B.fakes = (
+            state[name] for name in ("step", "pool_A", "pool_B"))
+
+    def _parts(self) -> dict:
+        names = ("G_AB", "G_BA", "D_A", "D_B", "optimizer_G", "optimizer_D")
+        return {name: getattr(self, name) for name in names}
+
+
+def decay_factor(step: int, schedule: int, decay: float) -> float:
+    """1, and over the last `decay` of the schedule linearly down to 0 (section 4)."""
+    return min(1.0, (schedule - step) / (schedule * decay))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give `optimizer` a learning rate that is a function of the step, not a state of its own."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+# ---------------------------------------------------------------------------------------------
+# Trial
+
+
+def train(settings: Settings, session: Session) -> None:
+    """Train for the budget, reporting what the judge says of held-out photographs."""
+    device = session.device
+    judge, card = judge_for(settings, device)
+    data = images.find(settings.data)
+    paintings, photos = unpaired(data, settings.pixels, device)
+    test = held_out(data, settings.pixels, settings.photos, device)
+    scorer = Scorer(judge, test.photos, test.paintings)
+
+    larger = max(len(paintings.pixels), len(photos.pixels))
+    schedule, last = settings.schedule(larger), settings.last(larger)
+    net = CycleGAN(settings, schedule, device)
+    session.restore(net)
+    session.note(
+        data={"name": data.name, "stand_in": data.stand_in, "test": test.counts,
+              "train": {"paintings": paintings.counts, "photos": photos.counts}},
+        judge={"file": settings.judge, "sha256": model.file_hash(settings.judge),
+               "data": card.training["data"], "auc": card.metrics["auc"]},
+        schedule={"steps": schedule, "until": last},
+    )  # fmt: skip
+    print(f"CycleGAN, {model.size_in_words(settings.pixels)}, {data.notice}, {last} of {schedule} steps")
+    warn(paintings.counts, photos.counts, data, card)
+
+    for step in session.steps(net, last):
+        a, b = (domain.batch(settings.seed, step, settings.batch_size) for domain in (paintings, photos))
+        session.add(net.update(a, b))
+        if session.due(net.step, settings.report_every, last):
+            painted = net.paint(test.photos)
+            session.report(
+                net, scorer(painted), sheet(test, painted),
+                images=net.step * settings.batch_size, lr_factor=decay_factor(step, schedule, settings.decay),
+            )  # fmt: skip
+
+
+def check(settings: Settings) -> None:
+    """What must be there before a trial of these settings can train.
+
+    Raises:
+        UserError: no data, no judge, or one of another size.
+    """
+    images.find(settings.data)
+    judge_for(settings, torch.device("cpu"))
+
+
+def judge_for(settings: Settings, device: torch.device) -> tuple[model.Judge, model.Card]:
+    """The judge that the settings name.
+
+    Raises:
+        UserError: there is none, or it was trained at another size.
+    """
+    judge, card = model.load(settings.judge, device)
+    if card.size != settings.pixels:
+        raise UserError(
+            f"{settings.judge} was trained at {model.size_in_words(card.size)}, this trial paints at "
+            f"{model.size_in_words(settings.pixels)}: python -m judge train --size {settings.size} --out FILE"
+        )
+    return judge, card
+
+
+def warn(paintings: dict, photos: dict, data: images.DataSet, card: model.Card) -> None:
+    """Say what makes the score mean less than it seems."""
+    for name in paintings["skipped"] + photos["skipped"]:
+        print(f"warning: left out, cannot be read: {name}")
+    if card.training["data"] != data.name:
+        print(f"warning: the judge learnt from {card.training['data']}, not from {data.name}")
+
+
+def sheet(test: HeldOut, painted: torch.Tensor) -> torch.Tensor:
+    """The same photographs each time, sources above translations: float [3, H, W] in [0, 1]."""
+    rows = torch.cat([test.photos[:SHEET], painted[:SHEET]])
+    return make_grid(rows, nrow=min(SHEET, len(painted)), normalize=True, value_range=(-1, 1))
+
+
+if __name__ == "__main__":
+    run(train, Settings)

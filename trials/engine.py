@@ -1,0 +1,69 @@
+"""The search engine as a trial sees it: parameters in, results out. Only this file knows NNI.
+
+A trial that is started by hand runs without an engine, also where NNI is not installed.
+"""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+
+class Alone:
+    """No engine: the trial was started by hand."""
+
+    folder: Path | None = None
+
+    def parameters(self) -> dict:
+        """Nothing is proposed: the command line says it all."""
+        return {}
+
+    def intermediate(self, values: dict[str, float]) -> None:
+        """A result on the way; nobody listens."""
+
+    def final(self, values: dict[str, float]) -> None:
+        """The one result; nobody listens."""
+
+
+class Nni:
+    """NNI 2.10.1, which started this process (its `NNI_OUTPUT_DIR` is the trial's folder)."""
+
+    def __init__(self):
+        import nni  # not above: by hand, a trial runs where NNI is not installed
+
+        self._nni = nni
+        self.folder = Path(os.environ["NNI_OUTPUT_DIR"])
+        if os.environ["NNI_PLATFORM"] == "local":
+            threading.Thread(target=_end_with_manager, daemon=True).start()
+
+    def parameters(self) -> dict:
+        """What the tuner proposes for this trial, by name of setting."""
+        return dict(self._nni.get_next_parameter())
+
+    def intermediate(self, values: dict[str, float]) -> None:
+        """Report `values` with a numeric `default`, all finite: anything else stops NNI's tuner."""
+        self._nni.report_intermediate_result(values)
+
+    def final(self, values: dict[str, float]) -> None:
+        """As `intermediate`, once a trial: a second final stops NNI's tuner."""
+        self._nni.report_final_result(values)
+
+
+def here() -> Alone | Nni:
+    """The engine that started this process."""
+    return Nni() if "NNI_PLATFORM" in os.environ else Alone()
+
+
+def _end_with_manager(interval: float = 1.0) -> None:
+    """Ask this process to end, as NNI would, once NNI's manager is gone.
+
+    A killed manager leaves its trials running, and a resumed search starts them a second time.
+    """
+    import psutil  # comes with NNI
+
+    # trial <- the shell of NNI's run script <- the manager, a node process
+    manager = next((p for p in psutil.Process().parents() if "node" in p.name()), None)
+    while manager is not None and manager.is_running():
+        time.sleep(interval)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,91 @@
+"""The networks of the CycleGAN paper (1703.10593), as its authors published them."""
+
+import torch
+from torch import nn
+
+
+def normalised(channels: int) -> nn.InstanceNorm2d:
+    """Instance normalisation without affine parameters, so the convolutions before keep a bias."""
+    return nn.InstanceNorm2d(channels)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a skip; paper, section 7.2: `Rk`."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), normalised(channels),
+            nn.ReLU(inplace=True),
+            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), normalised(channels),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+class ResnetGenerator(nn.Sequential):
+    """Image to image, [N, 3, H, W] in [-1, 1] -> the same; H and W must divide by 4.
+
+    Paper, section 7.2: c7s1-64, d128, d256, R256 x blocks, u128, u64, c7s1-3 for `channels` 64;
+    resnet_9blocks at 256 px has 11.378 M parameters, resnet_6blocks serves 128 px.
+
+    Args:
+        channels: features after the first convolution (`ngf`).
+        blocks: residual blocks at a quarter of the resolution.
+    """
+
+    def __init__(self, channels: int = 64, blocks: int = 9):
+        n = channels
+        super().__init__(
+            nn.ReflectionPad2d(3), nn.Conv2d(3, n, 7), normalised(n), nn.ReLU(inplace=True),
+            *_down(n, 2 * n),
+            *_down(2 * n, 4 * n),
+            *[ResidualBlock(4 * n) for _ in range(blocks)],
+            *_up(4 * n, 2 * n),
+            *_up(2 * n, n),
+            nn.ReflectionPad2d(3), nn.Conv2d(n, 3, 7), nn.Tanh(),
+        )  # fmt: skip
+        initialise(self)
+
+
+def _down(before: int, after: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(before, after, 3, stride=2, padding=1)
+    return [convolution, normalised(after), nn.ReLU(inplace=True)]
+
+
+def _up(before: int, after: int) -> list[nn.Module]:
+    convolution = nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1)
+    return [convolution, normalised(after), nn.ReLU(inplace=True)]
+
+
+class PatchDiscriminator(nn.Sequential):
+    """Scores overlapping patches, [N, 3, H, W] -> [N, 1, H/8 - 2, W/8 - 2] for three layers.
+
+    Paper, section 7.2: C64, C128, C256, C512 with 4x4 kernels and a one-channel output, the 70x70
+    PatchGAN of pix2pix (1611.07004, appendix 6.1.2); 2.765 M parameters.
+
+    Args:
+        channels: features after the first convolution (`ndf`).
+        layers: convolutions of stride 2, `n_layers_D`. 3 gives a receptive field of 70 px.
+    """
+
+    def __init__(self, channels: int = 64, layers: int = 3):
+        widths = [channels * min(2**i, 8) for i in range(layers + 1)]
+        body = [nn.Conv2d(3, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        for i, (before, after) in enumerate(zip(widths, widths[1:]), start=1):
+            stride = 2 if i < layers else 1
+            body += [
+                nn.Conv2d(before, after, 4, stride, padding=1), normalised(after),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]  # fmt: skip
+        super().__init__(*body, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        initialise(self)
+
+
+def initialise(network: nn.Module) -> None:
+    """Weights from N(0, 0.02), biases 0 (paper, section 7.1), drawn from torch's global generator."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+            nn.init.zeros_(layer.bias)

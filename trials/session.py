@@ -1,0 +1,341 @@
+"""What every trial shares: settings in; reports, pictures and checkpoints out; one final result.
+
+A system is a file with a frozen dataclass `Settings` and a function `train(settings, session)`:
+
+    def train(settings, session):
+        model = ...                                     # has `step`, state_dict, load_state_dict
+        session.restore(model)                          # nothing happens on a fresh folder
+        for step in session.steps(model, last):
+            losses = model.update(...)                  # adds 1 to model.step
+            session.add(losses)
+            if session.due(model.step, every, last):
+                session.report(model, score, sheet)
+
+    if __name__ == "__main__":
+        run(train, Settings)
+
+`Settings` has a method `complete(device)` that fills in what depends on the machine, and a field
+`budget` that may grow when a trial goes on.
+"""
+
+import fcntl
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from json import dumps
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from judge.command import Parser, UserError, main, one_line, taken
+from judge.score import WORST, Score
+from trials import engine
+from trials.records import (
+    atomically,
+    device_name,
+    git_commit,
+    identity,
+    identity_of,
+    json_line,
+    read_json,
+    read_lines,
+    versions,
+    write_json,
+    writing_to,
+)  # fmt: skip
+
+RUNS = Path("runs")  # where trials started by hand leave their folders
+CHECK_EVERY = 20  # steps between looks at the losses, each of which waits for the device
+EXPLODED = 1e3  # healthy losses stay near 1; LSGAN's are unbounded
+
+
+class Diverged(Exception):
+    """Training left the finite world: the trial ends now, with the worst score."""
+
+
+class Stopped(Exception):
+    """Someone asked the trial to end: NNI, Ctrl-C, or the manager's death."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How a trial runs, as against what it computes."""
+
+    out: Path | None = None
+    """Folder for what the trial leaves behind; by default runs/ and a name that depends on the
+    settings, so that the same command continues the same trial."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto is the GPU where there is one."""
+    threads: int | None = None
+    """CPU threads; by default as many as cores. Trials at once x threads must not pass the cores."""
+
+    def torch_device(self) -> torch.device:
+        """The device asked for.
+
+        Raises:
+            UserError: cuda where there is none.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: torch sees no GPU here, use --device cpu")
+        name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(name)
+
+
+# ---------------------------------------------------------------------------------------------
+# Starting
+
+
+def run(train: Callable[[Any, "Session"], None], Settings: type) -> None:
+    """Run a trial from the command line or under the engine, and exit."""
+    module = Path(sys.modules[train.__module__].__file__).stem
+    prog = f"python -m trials.{module}"
+
+    def command(arguments: list[str]) -> int:
+        sys.stdout.reconfigure(line_buffering=True)  # under the engine a log is read as it grows
+        options = parser_of(Settings, prog).parse_args(arguments)
+        machine, host = taken(Machine, options), engine.here()
+        if machine.threads:
+            torch.set_num_threads(machine.threads)
+        parameters = host.parameters()
+        try:
+            given = with_parameters(taken(Settings, options), parameters)
+            settings = given.complete(machine.torch_device())
+            session = Session(module, settings, machine, host, parameters)
+        except UserError as error:  # no session yet to say so
+            if host.folder:
+                write_json(host.folder / "run.json", {
+                    "parameters": parameters, "status": "failed", "reason": one_line(error)})
+            raise
+        return session.carry_out(train)
+
+    main(prog, command)
+
+
+def parser_of(Settings: type, prog: str) -> Parser:
+    """The command line of a trial: an option for each setting, and for how it runs."""
+    parser = Parser(sys.modules[Settings.__module__].__doc__, prog=prog)
+    parser.add_fields(Settings)
+    parser.add_fields(Machine)
+    return parser
+
+
+def with_parameters(settings: Any, parameters: dict) -> Any:
+    """`settings` with the tuner's `parameters` in the fields of their names.
+
+    Raises:
+        UserError: a name that is no setting, a value of the wrong type, sign or range.
+    """
+    parser = Parser()
+    parser.add_fields(type(settings))
+    try:
+        checked = parser.parse_object(parameters)
+    except Exception as error:  # jsonargparse raises what its types raise
+        raise UserError(f"parameters {dumps(parameters)}: {one_line(error)}") from None
+    for name, value in parameters.items():
+        if isinstance(value, str) and not isinstance(checked[name], str):
+            raise UserError(f"parameter {name} is the string {value!r} where a number belongs")
+    return replace(settings, **{name: checked[name] for name in parameters})
+
+
+# ---------------------------------------------------------------------------------------------
+# The session
+
+
+class Session:
+    """One trial's folder, its device, its engine and what it has reported."""
+
+    def __init__(self, system: str, settings: Any, machine: Machine, host, parameters: dict):
+        self.settings, self.host = settings, host
+        self.device = machine.torch_device()
+        self.folder = host.folder or machine.out or RUNS / f"{system}-{identity(settings)}"
+        self._claim()
+        self._started, self._stop, self._bar = time.perf_counter(), None, None
+        self._sums, self._count, self._writer = {}, 0, None
+        self._reports: list[dict] = []
+        self._record = {
+            "system": system, "parameters": parameters, "settings": asdict(settings),
+            "status": "running", "reason": None, "score": None, "device": device_name(self.device),
+            "threads": torch.get_num_threads(), "versions": versions(), "commit": git_commit(),
+        }  # fmt: skip
+        self._write_record()
+
+    def _claim(self) -> None:
+        """Make the folder and lock it: an orphan of an earlier start may still be writing there.
+
+        Raises:
+            UserError: not writable, in use, or another trial's.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.folder / ".lock", "w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {self.folder}: wait for it to end") from None
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror}") from None
+        before = read_json(self.folder / "run.json").get("settings")
+        if before is not None and identity_of(before) != identity(self.settings):
+            now = asdict(self.settings)
+            changed = ", ".join(name for name in now if before.get(name) != now[name])
+            raise UserError(f"{self.folder} holds a trial with other {changed}: choose another --out")
+
+    def carry_out(self, train: Callable) -> int:
+        """Train to the end of the budget, or to whatever ends it before; returns the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        try:
+            train(self.settings, self)
+            return self._end("finished", None, self._reports[-1]["score"], 0)
+        except Diverged as error:
+            print(f"diverged: {error}")
+            return self._end("diverged", str(error), {"default": WORST}, 0)
+        except Stopped as error:
+            print(f"stopped: {error}")
+            return self._end("stopped", str(error), None, 128 + self._stop)
+        except Exception as error:
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            self._end("failed", kind + one_line(error), None, 1)
+            raise
+
+    def _end(self, status: str, reason: str | None, score: dict | None, code: int) -> int:
+        """Write how the trial ended, and only then tell the engine its one result."""
+        self._record |= {"status": status, "reason": reason, "score": score}
+        self._record["seconds"] = round(time.perf_counter() - self._started, 1)
+        if self._bar:
+            self._bar.close()
+        if self._writer:
+            self._writer.close()
+        try:
+            self._write_record()
+        except UserError:  # already failing, of a full disk perhaps: the first reason is the one
+            if status != "failed":
+                raise
+        if score:
+            self.host.final(score)
+            print(f"{status}: score {score['default']:.4f}, {self._record['seconds']:.0f} s, {self.folder}")
+        return code
+
+    def _on_signal(self, number: int, _frame) -> None:
+        if self._stop:  # asked twice: now, checkpoint or not
+            raise KeyboardInterrupt
+        self._stop = number
+
+    # -----------------------------------------------------------------------------------------
+    # What a system calls
+
+    def note(self, **facts) -> None:
+        """Put facts into run.json: data set and counts, judge."""
+        self._record |= facts
+        self._write_record()
+
+    def restore(self, model: Any) -> None:
+        """Continue from the folder's checkpoint, if there is one.
+
+        Raises:
+            UserError: it cannot be read, or is of another system.
+        """
+        file = self.folder / "checkpoint.pt"
+        if not file.exists():
+            return
+        try:
+            model.load_state_dict(torch.load(file, map_location=self.device, weights_only=True))
+        except Exception as error:  # unpickling foreign bytes fails in many ways
+            raise UserError(f"{file} cannot be read ({one_line(error)}): move {self.folder} away") from None
+        # Reports after the checkpoint will be made again.
+        self._reports = [line for line in read_lines(self._stats) if line["step"] <= model.step]
+        atomically(self._stats, lambda part: part.write_text("".join(map(json_line, self._reports))))
+        self.note(resumed_at=model.step)
+        print(f"continues at step {model.step} from {file}")
+
+    def steps(self, model: Any, last: int) -> Iterator[int]:
+        """Steps from `model.step` up to `last`, with a progress bar; ends early when asked to."""
+        self._bar = tqdm(initial=model.step, total=last, unit="step", disable=None)
+        while model.step < last:
+            if self._stop:
+                self.save(model)
+                raise Stopped(f"{signal.Signals(self._stop).name} at step {model.step}")
+            yield model.step
+            self._bar.update()
+
+    def add(self, losses: dict[str, torch.Tensor]) -> None:
+        """Take a step's losses (scalars on the device) into the means of the next report.
+
+        Raises:
+            Diverged: one is not finite or has exploded; looked at every `CHECK_EVERY` steps, so
+                that the device is not waited for at each.
+        """
+        self._sums = {name: self._sums.get(name, 0) + loss.detach() for name, loss in losses.items()}
+        self._count += 1
+        if self._count % CHECK_EVERY == 0:
+            self._means()
+
+    def _means(self) -> dict[str, float]:
+        values = (torch.stack(list(self._sums.values())) / self._count).tolist()
+        means = dict(zip(self._sums, values))
+        for name, value in means.items():
+            if not math.isfinite(value) or abs(value) > EXPLODED:
+                raise Diverged(f"{name} loss is {value:g}")
+        return means
+
+    def due(self, step: int, every: int, last: int) -> bool:
+        """Whether to report after `step` steps."""
+        return step % every == 0 or step == last
+
+    def report(self, model: Any, score: Score, sheet: torch.Tensor, **facts: float) -> None:
+        """Report: engine, stats.jsonl, TensorBoard, sample sheet (float [3, H, W] in [0, 1]),
+        then the checkpoint. Losses are means since the last report.
+
+        Raises:
+            Diverged: the score is not finite.
+            UserError: the folder cannot be written; the last checkpoint is whole.
+        """
+        named, losses, step = score.named(), self._means(), model.step
+        if not all(map(math.isfinite, named.values())):
+            raise Diverged(f"the score is not finite: {named}")
+        seconds = round(time.perf_counter() - self._started, 1)
+        line = {"step": step, "seconds": seconds, **facts, "score": named, "losses": losses}
+        with writing_to(self.folder):
+            with open(self._stats, "a") as stats:
+                stats.write(json_line(line))
+            self._show(step, named, losses, facts, sheet)
+        self.save(model)
+        self._reports.append(line)
+        self._sums, self._count = {}, 0
+        self.host.intermediate(named)
+        tqdm.write(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in named.items()))
+
+    def save(self, model: Any) -> None:
+        """Write the checkpoint, whole or not at all.
+
+        Raises:
+            UserError: it cannot be written; the last one is still there.
+        """
+        with writing_to(self.folder):
+            atomically(self.folder / "checkpoint.pt", lambda part: torch.save(model.state_dict(), part))
+
+    def _show(self, step: int, named: dict, losses: dict, facts: dict, sheet: torch.Tensor) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # not above: takes a second
+        from torchvision.utils import save_image
+
+        (self.folder / "samples").mkdir(exist_ok=True)
+        save_image(sheet, self.folder / "samples" / f"step_{step:06d}.png")
+        if self._writer is None:  # NNI's TensorBoard button looks into this folder
+            self._writer = SummaryWriter(self.folder / "tensorboard", purge_step=step)
+        for group, values in (("score", named), ("loss", losses), ("progress", facts)):
+            for name, value in values.items():
+                self._writer.add_scalar(f"{group}/{name}", value, step)
+        self._writer.add_image("samples", sheet, step)
+        self._writer.flush()
+
+    @property
+    def _stats(self) -> Path:
+        return self.folder / "stats.jsonl"
+
+    def _write_record(self) -> None:
+        with writing_to(self.folder):
+            write_json(self.folder / "run.json", self._record)
