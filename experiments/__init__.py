@@ -1,0 +1,1 @@
+"""How a search runs: one YAML a search, and what to do around it."""

@@ -1,0 +1,168 @@
+"""python -m experiments run | check | report
+
+    python -m experiments check experiments/cyclegan.yml   # before anything runs
+    python -m experiments run experiments/cyclegan.yml     # the search, with a live table
+    python -m experiments report ID                        # its table, at any time
+"""
+
+import signal
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+
+from experiments import engine, report
+from experiments.check import Plan
+from experiments.check import check as checked
+from judge import images
+from judge.command import Namespace, Parser, subcommands
+
+POLL = 2.0  # seconds between looks at NNI's database
+STALLED = 60.0  # seconds in which a trial normally starts
+
+
+def file_option(parser: Parser) -> None:
+    parser.add_argument("file", type=Path, help="the experiment, a YAML file of NNI's")
+
+
+def check(options: Namespace) -> None:
+    """Say what would go wrong in an experiment, before anything runs."""
+    print(summary(checked(options.file)))
+
+
+def summary(plan: Plan) -> str:
+    """What a checked experiment is going to do, in a line or two."""
+    data = images.find(plan.settings.data).notice
+    return (
+        f"{plan.file}: {plan.config.max_trial_number} trials of {plan.module.__name__}, "
+        f"{plan.config.trial_concurrency} at once, over {', '.join(plan.space)}\n"
+        f"data: {data}; size: {plan.settings.size}; judge: {plan.settings.judge}"
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# run
+
+
+def run(options: Namespace) -> int:
+    """Check an experiment, run it to its end with a live table, and print its report.
+
+    The exit code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C.
+    """
+    plan = checked(options.file)
+    print(summary(plan))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing is left running
+    experiment, port = engine.create(options.file)
+    print(f"experiment {experiment.id} in {experiment.folder}")
+    print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
+    code = 1
+    try:
+        state = watch(experiment, port, plan)
+        code = 0 if state == "DONE" else 1
+        if code:
+            print(f"the search broke off ({state}): {engine.complaint(experiment)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+        print("stopping; trials keep their checkpoints", file=sys.stderr)
+    finally:
+        engine.stop(experiment.id)
+    print(f"\n{report.text(experiment)}")
+    print(f"this table again: python -m experiments report {experiment.id}")
+    return code
+
+
+def watch(experiment: engine.Experiment, port: int, plan: Plan) -> str:
+    """Show the trials until the search is over; returns NNI's last word on it."""
+    console, seen = Console(), {}
+    began = time.monotonic()
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        while True:
+            state, trials = engine.status(port), experiment.trials()
+            if console.is_terminal:
+                live.update(Group(table(trials, plan), footer(trials, plan)), refresh=True)
+            else:
+                seen = tell(trials, seen)
+            if state in engine.OVER and all(trial.over for trial in trials):
+                return state
+            if state in ("ERROR", "STOPPED"):
+                return state
+            if not trials and time.monotonic() - began > STALLED:
+                return f"{state}, no trial in {STALLED:.0f} s"
+            time.sleep(POLL)
+
+
+def table(trials: list[engine.Trial], plan: Plan) -> Table:
+    """The trials as they stand, the best in bold."""
+    parameters = list(trials[0].parameters) if trials else []
+    shown = Table(box=None, header_style="bold")
+    for name in ("trial", "state", "reports", "score", *parameters):
+        shown.add_column(name, justify="right" if name != "state" else "left")
+    top = max((t for t in trials if t.latest), key=lambda t: t.latest["default"], default=None)
+    for trial in trials:
+        score = f"{trial.latest['default']:.4f}" if trial.latest else ""
+        values = [f"{trial.parameters[name]:.3g}" if isinstance(trial.parameters[name], float)
+                  else str(trial.parameters[name]) for name in parameters]
+        shown.add_row(
+            report.name(trial, plan.module), trial.state.lower(),
+            str(len(trial.reports)), score, *values, style="bold" if trial is top else None,
+        )  # fmt: skip
+    return shown
+
+
+def footer(trials: list[engine.Trial], plan: Plan) -> str:
+    """Best so far and expected end."""
+    scores = [trial.latest["default"] for trial in trials if trial.latest]
+    best = f"best so far {max(scores):.4f}" if scores else "no score yet"
+    over = sum(trial.over for trial in trials)
+    return f"{over} of {plan.config.max_trial_number} trials, {best}{expected_end(trials, plan)}"
+
+
+def expected_end(trials: list[engine.Trial], plan: Plan) -> str:
+    """When the last trial should end, from how long the ended ones took."""
+    took = [t.ended - t.started for t in trials if t.ended and t.started]
+    if not took:
+        return ""
+    left = plan.config.max_trial_number - sum(trial.over for trial in trials)
+    seconds = left * (sum(took) / len(took)) / plan.config.trial_concurrency
+    return f", expected end {datetime.fromtimestamp(time.time() + seconds):%H:%M}"
+
+
+def tell(trials: list[engine.Trial], seen: dict) -> dict:
+    """Without a terminal: a line for each change. Returns what has been told."""
+    now = {trial.id: (trial.state, len(trial.reports)) for trial in trials}
+    for trial in trials:
+        if seen.get(trial.id) != now[trial.id]:
+            score = f"score {trial.latest['default']:.4f}" if trial.latest else ""
+            print(f"{datetime.now():%H:%M:%S}  trial {trial.number:3}  {trial.state.lower():13}  "
+                  f"{len(trial.reports):2} reports  {score}".rstrip(), flush=True)
+    return now
+
+
+# ---------------------------------------------------------------------------------------------
+# report
+
+
+def report_options(parser: Parser) -> None:
+    parser.add_argument("experiment", help="the id that `run` printed, or the experiment's folder")
+    parser.add_argument("--csv", action="store_true", help="the table for pandas")
+
+
+def show(options: Namespace) -> None:
+    """Print the trials of an experiment, best first, and the command that repeats the best."""
+    experiment = engine.find(options.experiment)
+    if options.csv:
+        print(report.frame(report.rows(experiment)).to_csv(index=False), end="")
+    else:
+        print(report.text(experiment))
+
+
+if __name__ == "__main__":
+    subcommands("python -m experiments", __doc__, {
+        "run": (file_option, run),
+        "check": (file_option, check),
+        "report": (report_options, show),
+    })  # fmt: skip

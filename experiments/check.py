@@ -1,0 +1,232 @@
+"""Looks for what would go wrong before anything runs; NNI itself says little and says it late."""
+
+import contextlib
+import importlib
+import io
+import json
+import logging
+import os
+import shlex
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from judge.command import UserError, one_line, taken
+from trials.session import Machine, parser_of, with_parameters
+
+# NNI's search space types; a misspelt one it takes for a float in 0..1 without a word.
+RANGES = {"uniform": 2, "loguniform": 2, "quniform": 3, "qloguniform": 3}
+NORMALS = {"normal": 2, "lognormal": 2, "qnormal": 3, "qlognormal": 3}
+TYPES = {"choice": None, "randint": 2, **RANGES, **NORMALS}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked experiment file."""
+
+    file: Path
+    config: Any
+    """NNI's `ExperimentConfig`, canonical: absolute paths, defaults filled in."""
+    module: ModuleType
+    """The trial's, for example `trials.cyclegan`."""
+    settings: Any
+    """The trial's settings as its command gives them, before the tuner's parameters."""
+    machine: Machine
+    space: dict[str, dict]
+
+
+def check(file: Path) -> Plan:
+    """The experiment in `file`, found able to run.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    config = load(file)
+    module, settings, machine = trial_of(config.trial_command)
+    plan = Plan(file, config, module, settings, machine, config.search_space)
+    check_paths(config)
+    check_space(plan)
+    check_tuner(plan)
+    check_machine(plan)
+    module.check(settings)
+    check_assessor(plan)
+    return plan
+
+
+def load(file: Path) -> Any:
+    """NNI's own reading of the YAML.
+
+    Raises:
+        UserError: not there, not YAML, or NNI refuses a key or a type.
+    """
+    from nni.experiment.config import ExperimentConfig  # not above: `--help` needs no NNI
+
+    if not file.is_file():
+        raise UserError(f"no experiment file {file}")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return ExperimentConfig.load(file).canonical_copy()
+    except Exception as error:  # NNI raises whatever its readers raise
+        raise UserError(f"{file}: {one_line(error) or type(error).__name__}") from None
+
+
+def trial_of(command: str) -> tuple[ModuleType, Any, Machine]:
+    """The module, settings and machine options of a trial command.
+
+    Raises:
+        UserError: not of the form `python -m trials.NAME OPTIONS`, or an option is wrong.
+    """
+    module = module_of(command)
+    try:
+        options = parser_of(module.Settings, module.__name__).parse_args(shlex.split(command)[3:])
+    except Exception as error:  # jsonargparse raises what its types raise
+        raise UserError(f"trialCommand: {one_line(error)}") from None
+    machine = taken(Machine, options)
+    try:
+        settings = taken(module.Settings, options).complete(machine.torch_device())
+    except UserError as error:
+        raise UserError(f"trialCommand: {error}") from None
+    return module, settings, machine
+
+
+def module_of(command: str) -> ModuleType:
+    """The trial's module that a trial command runs.
+
+    Raises:
+        UserError: not of the form `python -m trials.NAME OPTIONS`, or there is no such trial.
+    """
+    words = shlex.split(command)
+    if words[:1] == ["exec"]:
+        raise UserError("trialCommand: without `exec`, which hides the exit state from NNI")
+    if len(words) < 3 or words[1] != "-m":
+        raise UserError(f"trialCommand {command!r} is not of the form python -m trials.NAME OPTIONS")
+    try:
+        module = importlib.import_module(words[2])
+        module.Settings  # noqa: B018
+    except (ImportError, AttributeError):
+        raise UserError(f"trialCommand: there is no trial {words[2]}") from None
+    return module
+
+
+def check_paths(config: Any) -> None:
+    """NNI leaves paths unquoted."""
+    for name in ("trial_code_directory", "experiment_working_directory"):
+        if " " in str(getattr(config, name)):
+            raise UserError(f"{name}: NNI cannot run in {getattr(config, name)}, which has a space in it")
+
+
+def check_space(plan: Plan) -> None:
+    """Every name is a setting, every value fits it, and the published default lies within."""
+    known = {field.name for field in fields(plan.settings)}
+    if not isinstance(plan.space, dict) or not plan.space:
+        raise UserError(f"search space of {plan.file}: an object of names with _type and _value")
+    for name, spec in plan.space.items():
+        if name not in known:
+            raise UserError(f"search space: {name} is no setting of {plan.module.__name__}; "
+                            f"there are {', '.join(sorted(known))}")
+        check_form(name, spec)
+        for value in extremes(spec):
+            try:
+                with_parameters(plan.settings, {name: value})
+            except UserError as error:
+                raise UserError(f"search space: {error}") from None
+        check_default(name, spec, getattr(plan.module.Settings(), name))
+
+
+def check_form(name: str, spec: Any) -> None:
+    """`_type` is one that NNI knows and `_value` has what it needs."""
+    where = f"search space: {name}"
+    if not isinstance(spec, dict) or not {"_type", "_value"} <= set(spec):
+        raise UserError(f"{where} needs _type and _value, it is {json.dumps(spec)}")
+    kind, value = spec["_type"], spec["_value"]
+    if kind not in TYPES:
+        raise UserError(f"{where} has _type {kind!r}; NNI knows {', '.join(TYPES)}")
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{where}: _value is a list, it is {json.dumps(value)}")
+    if kind == "choice":
+        return
+    if len(value) != TYPES[kind] or not all(_is_number(x) for x in value):
+        raise UserError(f"{where}: {kind} takes {TYPES[kind]} numbers, it has {json.dumps(value)}")
+    if kind not in NORMALS and value[0] >= value[1]:
+        raise UserError(f"{where}: the first of {json.dumps(value)} is the lower end")
+    if "log" in kind and kind not in NORMALS and value[0] <= 0:
+        raise UserError(f"{where}: a {kind} range begins above 0, this one at {value[0]}")
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool)
+
+
+def extremes(spec: dict) -> list:
+    """Values that stand for all that `spec` can propose."""
+    kind, value = spec["_type"], spec["_value"]
+    if kind == "choice":
+        return value
+    if kind == "randint":  # the upper end is not drawn
+        return [value[0], value[1] - 1]
+    if kind in NORMALS:
+        return value[:1]
+    return value[:2]
+
+
+def check_default(name: str, spec: dict, default: Any) -> None:
+    """The published value is one that the tuner could propose: it is every search's first trial."""
+    kind, value = spec["_type"], spec["_value"]
+    if default is None:
+        raise UserError(f"search space: {name} has no published value of its own, it goes with --size")
+    inside = default in value if kind == "choice" else kind in NORMALS or value[0] <= default <= value[1]
+    if kind == "randint":
+        inside = inside and default < value[1]
+    if not inside:
+        raise UserError(f"search space: {name} {json.dumps(value)} leaves out the published {default}, "
+                        "which every search runs first")
+
+
+def check_tuner(plan: Plan) -> None:
+    """A search that only ever draws at random is not one."""
+    tuner, trials = plan.config.tuner, plan.config.max_trial_number
+    arguments = tuner.class_args or {}
+    if "optimize_mode" in arguments and arguments["optimize_mode"] != "maximize":
+        raise UserError(f"tuner: optimize_mode {arguments['optimize_mode']!r}: a score is to be maximized")
+    logging.getLogger("nni").setLevel(logging.WARNING)  # it tells of its seed
+    if tuner.class_name:
+        module, name = tuner.class_name.rsplit(".", 1)
+        try:
+            getattr(importlib.import_module(module), name)(**arguments)
+        except Exception as error:  # NNI says this only in dispatcher.log
+            raise UserError(f"tuner {tuner.class_name}: {one_line(error)}") from None
+    start = (arguments.get("tpe_args") or {}).get("n_startup_jobs", 20)
+    if trials is not None and start >= trials:
+        raise UserError(f"tuner: n_startup_jobs {start} of maxTrialNumber {trials} makes it a random search")
+
+
+def check_assessor(plan: Plan) -> None:
+    """An assessor that judges before there is a report, or after the last."""
+    assessor = plan.config.assessor
+    start = (assessor.class_args or {}).get("start_step", 0) if assessor else None
+    if start is None:
+        return
+    reports = plan.settings.reports()
+    if start < 1:
+        raise UserError("assessor: start_step 0 stops trials before their first report; it counts reports")
+    if start >= reports:
+        raise UserError(f"assessor: start_step {start}, but a trial reports {reports} times: it never acts")
+
+
+def check_machine(plan: Plan) -> None:
+    """GPUs that are there, and no more threads than cores."""
+    wanted = plan.config.trial_gpu_number or 0
+    there = torch.cuda.device_count()
+    if wanted > there:
+        raise UserError(f"trialGpuNumber: {wanted}, but torch sees {there} GPUs here: NNI would wait for "
+                        "ever; take experiments/cyclegan.yml or set it lower")
+    at_once, cores = plan.config.trial_concurrency, os.cpu_count()
+    if wanted and at_once * wanted > there:
+        raise UserError(f"trialConcurrency {at_once} x {wanted} GPUs, but there are {there}")
+    threads = plan.machine.threads or cores
+    if at_once * threads > cores:
+        raise UserError(f"trialConcurrency {at_once} x --threads {threads} is more than {cores} cores, "
+                        "which slows every trial many times over: lower one")

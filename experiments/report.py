@@ -1,0 +1,129 @@
+"""What a search found, as a table: trials, best first, and the command that repeats the best."""
+
+import shlex
+from dataclasses import dataclass
+from types import ModuleType
+
+import pandas as pd
+
+from experiments.check import module_of
+from experiments.engine import Experiment, Trial
+from trials.records import read_json
+
+NOT_PARTS = ("default", "kid_error")  # of a score: the total has its own column, an error is no part
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial with what it wrote into its own folder."""
+
+    trial: Trial
+    record: dict
+    """Its run.json; empty where it never came to write one."""
+    reference: bool
+    """Whether it is the published setting."""
+
+    @property
+    def score(self) -> float | None:
+        """What the search ranks by, at the end or at the last report before it."""
+        return self.trial.latest["default"] if self.trial.latest else None
+
+    @property
+    def state(self) -> str:
+        """NNI's state, or what the trial says of its end where that tells more."""
+        told = self.record.get("status")
+        return told if told in ("diverged", "failed") else self.trial.state.lower().replace("_", " ")
+
+
+def rows(experiment: Experiment) -> list[Row]:
+    """The trials, best score first, those without one last."""
+    module = module_of(experiment.config["trialCommand"])
+    found = [
+        Row(trial, read_json(trial.folder / "run.json"), is_published(trial, module))
+        for trial in experiment.trials()
+    ]
+    return sorted(found, key=lambda row: (row.score is None, -(row.score or 0), row.trial.number))
+
+
+def is_published(trial: Trial, module: ModuleType) -> bool:
+    """Whether the trial's parameters are the trial program's defaults, which every search runs."""
+    defaults = vars(module.Settings())
+    return all(defaults.get(key) == value for key, value in trial.parameters.items())
+
+
+def name(trial: Trial, module: ModuleType) -> str:
+    """The trial's number, and whether it is the published setting."""
+    return f"{trial.number} published" if is_published(trial, module) else str(trial.number)
+
+
+def best(found: list[Row]) -> Row | None:
+    """The best trial that trained to the end of its budget."""
+    return next((row for row in found if row.trial.final), None)
+
+
+def frame(found: list[Row]) -> pd.DataFrame:
+    """A line a trial: number, id, state, score, its parts, its parameters."""
+    lines = []
+    for row in found:
+        parts = {k: v for k, v in (row.trial.latest or {}).items() if k not in NOT_PARTS}
+        mark = " published" if row.reference else ""
+        lines.append({
+            "trial": f"{row.trial.number}{mark}", "id": row.trial.id, "state": row.state,
+            "reports": len(row.trial.reports), "score": row.score, **parts, **row.trial.parameters,
+        })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def text(experiment: Experiment) -> str:
+    """The report: what was searched, the table, the best trial and what to do with it."""
+    found = rows(experiment)
+    lines = [heading(experiment, found)]
+    if found:
+        lines += ["", frame(found).to_string(index=False, na_rep="", float_format="{:.4g}".format)]
+    why = [f"trial {row.trial.number}: {row.record['reason']}" for row in found
+           if row.state in ("diverged", "failed") and row.record.get("reason")]
+    lines += why and ["", *why]
+    if winner := best(found):
+        lines += ["", *advice(experiment, winner, found)]
+    return "\n".join(lines)
+
+
+def heading(experiment: Experiment, found: list[Row]) -> str:
+    """Which experiment, on what data, by which judge, and how many trials ended how."""
+    record = next((row.record for row in found if row.record.get("data")), {})
+    data, judge, settings = (record.get(key) or {} for key in ("data", "judge", "settings"))
+    states = pd.Series([row.state for row in found], dtype=str).value_counts()
+    source = data.get("name", "unknown")
+    if data.get("stand_in"):
+        source += " (built-in stand-in: shows that the machine works, not what paints well)"
+    return "\n".join([
+        f"experiment {experiment.id}: {experiment.config.get('experimentName', '')}",
+        f"data: {source}",
+        f"judge: {judge.get('file')}, trained on {judge.get('data')}, "
+        f"AUC {judge.get('auc', float('nan')):.3f}",
+        f"size: {settings.get('size')}; budget: {settings.get('budget')}; seed: {settings.get('seed')}",
+        "trials: " + (", ".join(f"{count} {state}" for state, count in states.items()) or "none yet"),
+    ])  # fmt: skip
+
+
+def advice(experiment: Experiment, winner: Row, found: list[Row]) -> list[str]:
+    """How the best stands against the published setting, and the next commands."""
+    reference = next((row for row in found if row.reference and row.score is not None), None)
+    against = f", the published setting {reference.score:.4f}" if reference else ""
+    return [
+        f"best: trial {winner.trial.number} with {winner.score:.4f}{against} (one seed: a lead, not a proof)",
+        "parameters: " + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
+                                   for k, v in winner.trial.parameters.items()),
+        f"pictures: {winner.trial.folder / 'samples'}",
+        f"repeat it: {command(experiment, winner.trial)}",
+        f"train it to the end: {command(experiment, winner.trial, budget=1.0)}",
+    ]  # fmt: skip
+
+
+def command(experiment: Experiment, trial: Trial, **changes: float) -> str:
+    """The trial as a command by hand; later options override earlier ones."""
+    options = trial.parameters | changes
+    return " ".join([
+        experiment.config["trialCommand"],
+        *(f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in options.items()),
+    ])  # fmt: skip

@@ -1,0 +1,74 @@
+"""NNI's TPE with what a search of GANs needs beside it. Runs inside NNI's tuner process.
+
+Named by `className: experiments.tuner.Tpe` in the experiment files.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+
+from nni.algorithms.hpo.tpe_tuner import TpeTuner
+from nni.common.hpo_utils import format_parameters
+from nni.runtime import msg_dispatcher
+
+log = logging.getLogger(__name__)
+
+
+class Tpe(TpeTuner):
+    """TPE (Bergstra et al. 2011) whose first trial is the published setting.
+
+    Args:
+        reference: module of the trial, for example `trials.cyclegan`; the defaults of its
+            `Settings` are what every search must beat.
+        options: as NNI's TpeTuner: optimize_mode, seed, tpe_args.
+    """
+
+    def __init__(self, reference: str, **options):
+        super().__init__(**options)
+        self._defaults = defaults_of(reference)
+        self._taught = set()  # parameter ids whose result is in the history
+        _tell_of_early_stops()
+
+    def generate_parameters(self, parameter_id, **options):
+        """The published setting first, then what TPE proposes."""
+        if self._params:
+            return super().generate_parameters(parameter_id, **options)
+        reference = {name: self._defaults[name] for name, *_ in self.space}
+        internal = format_parameters(reference, self.space)
+        self._params[parameter_id] = self._running_params[parameter_id] = internal
+        self.dedup.add_history(internal)
+        return reference  # not through the internal form: exp(log(5)) need not be 5
+
+    def receive_trial_result(self, parameter_id, parameters, value, **options):
+        """Learn a trial's result, once.
+
+        NNI's own raises KeyError, and with it ends the search, where a result comes after the
+        trial's end or comes twice: an early-stopped trial does the one, an assessor that says
+        "stop" at two reports in a row the other.
+        """
+        if parameter_id in self._taught:
+            log.warning("a second result of %s is left out: %s", parameter_id, value)
+            return
+        self._taught.add(parameter_id)
+        self._running_params.setdefault(parameter_id, self._params[parameter_id])
+        super().receive_trial_result(parameter_id, parameters, value, **options)
+
+
+def defaults_of(module: str) -> dict:
+    """The defaults of a trial's settings, by name.
+
+    Asked of another process, because a trial imports torch: 0.8 GB that the tuner would hold for
+    as long as the search lasts.
+    """
+    code = f"import json, {module} as t; print(json.dumps(vars(t.Settings())))"
+    return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True))
+
+
+def _tell_of_early_stops() -> None:
+    """Let an early-stopped trial's last report teach the tuner, which else learns nothing of it.
+
+    NNI reads this from an environment variable at import; here it also holds for `nnictl create`.
+    """
+    variables = msg_dispatcher.dispatcher_env_vars
+    msg_dispatcher.dispatcher_env_vars = variables._replace(NNI_INCLUDE_INTERMEDIATE_RESULTS="true")
