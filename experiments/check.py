@@ -62,7 +62,8 @@ def load(file: Path) -> Any:
     Raises:
         UserError: not there, not YAML, or NNI refuses a key or a type.
     """
-    from nni.experiment.config import ExperimentConfig  # not above: `--help` needs no NNI
+    from nni.experiment.config import ExperimentConfig  # not above: takes a second
+    from nni.experiment.config.utils import unset_base_path
 
     if not file.is_file():
         raise UserError(f"no experiment file {file}")
@@ -70,6 +71,7 @@ def load(file: Path) -> Any:
         with contextlib.redirect_stdout(io.StringIO()):
             return ExperimentConfig.load(file).canonical_copy()
     except Exception as error:  # NNI raises whatever its readers raise
+        unset_base_path()  # which NNI forgets, and then refuses every later file
         raise UserError(f"{file}: {one_line(error) or type(error).__name__}") from None
 
 
@@ -191,6 +193,8 @@ def check_tuner(plan: Plan) -> None:
     arguments = tuner.class_args or {}
     if "optimize_mode" in arguments and arguments["optimize_mode"] != "maximize":
         raise UserError(f"tuner: optimize_mode {arguments['optimize_mode']!r}: a score is to be maximized")
+    if arguments.get("reference", plan.module.__name__) != plan.module.__name__:
+        raise UserError(f"tuner: reference {arguments['reference']} is not the trial, {plan.module.__name__}")
     logging.getLogger("nni").setLevel(logging.WARNING)  # it tells of its seed
     if tuner.class_name:
         module, name = tuner.class_name.rsplit(".", 1)

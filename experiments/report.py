@@ -90,20 +90,19 @@ def text(experiment: Experiment) -> str:
 
 def heading(experiment: Experiment, found: list[Row]) -> str:
     """Which experiment, on what data, by which judge, and how many trials ended how."""
-    record = next((row.record for row in found if row.record.get("data")), {})
-    data, judge, settings = (record.get(key) or {} for key in ("data", "judge", "settings"))
     states = pd.Series([row.state for row in found], dtype=str).value_counts()
-    source = data.get("name", "unknown")
-    if data.get("stand_in"):
-        source += " (built-in stand-in: shows that the machine works, not what paints well)"
-    return "\n".join([
-        f"experiment {experiment.id}: {experiment.config.get('experimentName', '')}",
-        f"data: {source}",
-        f"judge: {judge.get('file')}, trained on {judge.get('data')}, "
-        f"AUC {judge.get('auc', float('nan')):.3f}",
-        f"size: {settings.get('size')}; budget: {settings.get('budget')}; seed: {settings.get('seed')}",
-        "trials: " + (", ".join(f"{count} {state}" for state, count in states.items()) or "none yet"),
-    ])  # fmt: skip
+    lines = [f"experiment {experiment.id}: {experiment.config.get('experimentName', '')}"]
+    record = next((row.record for row in found if row.record.get("data")), None)
+    if record:
+        data, judge, settings = (record[key] for key in ("data", "judge", "settings"))
+        stand_in = " (built-in stand-in: shows that the machine works, not what paints well)"
+        lines += [
+            f"data: {data['name']}{stand_in if data['stand_in'] else ''}",
+            f"judge: {judge['file']}, trained on {judge['data']}, AUC {judge['auc']:.3f}",
+            f"size: {settings['size']}; budget: {settings['budget']}; seed: {settings['seed']}",
+        ]
+    lines += ["trials: " + (", ".join(f"{count} {state}" for state, count in states.items()) or "none yet")]
+    return "\n".join(lines)
 
 
 def advice(experiment: Experiment, winner: Row, found: list[Row]) -> list[str]:

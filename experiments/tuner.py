@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
 from nni.common.hpo_utils import format_parameters
@@ -26,7 +27,7 @@ class Tpe(TpeTuner):
 
     def __init__(self, reference: str, **options):
         super().__init__(**options)
-        self._defaults = defaults_of(reference)
+        self._reference = reference
         self._taught = set()  # parameter ids whose result is in the history
         _tell_of_early_stops()
 
@@ -34,7 +35,8 @@ class Tpe(TpeTuner):
         """The published setting first, then what TPE proposes."""
         if self._params:
             return super().generate_parameters(parameter_id, **options)
-        reference = {name: self._defaults[name] for name, *_ in self.space}
+        defaults = defaults_of(self._reference)
+        reference = {name: defaults[name] for name, *_ in self.space}
         internal = format_parameters(reference, self.space)
         self._params[parameter_id] = self._running_params[parameter_id] = internal
         self.dedup.add_history(internal)
@@ -62,7 +64,8 @@ def defaults_of(module: str) -> dict:
     as long as the search lasts.
     """
     code = f"import json, {module} as t; print(json.dumps(vars(t.Settings())))"
-    return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True))
+    root = Path(__file__).parent.parent  # NNI starts the tuner elsewhere
+    return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root))
 
 
 def _tell_of_early_stops() -> None:

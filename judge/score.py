@@ -78,7 +78,8 @@ def luminance_correlation(images: torch.Tensor, sources: torch.Tensor) -> torch.
     if images.shape != sources.shape:
         raise UserError(f"{len(images)} images for {len(sources)} sources: one each, in the same order")
     weights = images.new_tensor(LUMA)[:, None, None]
-    centred = [(x.float() * weights).sum(1).flatten(1) for x in (images, sources)]
+    # In double: float's rounding would leave something of a constant image to correlate.
+    centred = [(x.double() * weights).sum(1).flatten(1) for x in (images, sources)]
     centred = [x - x.mean(1, keepdim=True) for x in centred]
     return torch.cosine_similarity(*centred, dim=1)
 
@@ -90,7 +91,13 @@ def kernel_distance(features: torch.Tensor, real: torch.Tensor) -> tuple[float, 
     Mean and standard deviation over draws of half the smaller set. The spread over halves is the
     standard error of the whole (delete-half jackknife, Shao and Wu 1989), a little more where the
     sets differ in size. The draws are the same each time: equal images have equal scores.
+
+    Raises:
+        UserError: either set has fewer than 4 rows, of which half are no sample.
     """
+    if min(len(features), len(real)) < 4:
+        raise UserError(f"{len(features)} images and {len(real)} paintings are too few to measure a "
+                        "distance between: give at least 4 of each")
     # torchmetrics warns of the memory that features take: these are a few hundred rows.
     warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance`")
     metric = KernelInceptionDistance(
@@ -99,6 +106,6 @@ def kernel_distance(features: torch.Tensor, real: torch.Tensor) -> tuple[float, 
     metric.update(real, real=True)
     metric.update(features, real=False)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs, for good
         mean, deviation = metric.compute()
     return mean.item(), deviation.item()

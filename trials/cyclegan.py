@@ -65,7 +65,7 @@ class Settings:
     auto is data/monet2photo where it is and the built-in sample otherwise."""
     judge: str = model.DEFAULT_FILE
     """File of the judge that scores the paintings (python -m judge train)."""
-    size: Literal["auto", "sketch", "draft", "paper"] = "auto"
+    size: Literal[("auto", *images.SIZES)] = "auto"
     """Pixels, networks and schedule: sketch 64 px, draft 128 px, paper 256 px as published; auto is
     sketch without a GPU and paper with one."""
     budget: Share = 1.0

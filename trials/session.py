@@ -137,6 +137,8 @@ def with_parameters(settings: Any, parameters: dict) -> Any:
     except Exception as error:  # jsonargparse raises what its types raise
         raise UserError(f"parameters {dumps(parameters)}: {one_line(error)}") from None
     for name, value in parameters.items():
+        if value is None:
+            raise UserError(f"parameter {name} has no value")
         if isinstance(value, str) and not isinstance(checked[name], str):
             raise UserError(f"parameter {name} is the string {value!r} where a number belongs")
     return replace(settings, **{name: checked[name] for name in parameters})
@@ -215,6 +217,7 @@ class Session:
         except UserError:  # already failing, of a full disk perhaps: the first reason is the one
             if status != "failed":
                 raise
+        self._lock.close()
         if score:
             self.host.final(score)
             print(f"{status}: score {score['default']:.4f}, {self._record['seconds']:.0f} s, {self.folder}")

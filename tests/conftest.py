@@ -1,0 +1,60 @@
+"""What the tests of several rooms share: a cache of their own, a small data set, an untrained judge."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from judge import model, sample
+
+SAMPLE = {"train": 12, "test": 8, "pixels": 72}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated(tmp_path_factory):
+    """The user's cache is neither read nor written; commands run in a process of their own obey too.
+
+    All on one thread: for networks and images this small, threads on busy cores wait for each other
+    up to thirty times longer than they compute.
+    """
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def sample_data(tmp_path_factory) -> Path:
+    """The built-in sample, small: `trainA testA trainB testB` of 12 and 8 images of 72 px."""
+    folder = tmp_path_factory.mktemp("data") / "sample"
+    sample.make(folder, **SAMPLE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def judge_file(tmp_path_factory) -> Path:
+    """The file of an untrained resnet18 judge for 64 px: always the same, right about nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        judge = model.Judge("resnet18", 64)
+
+    def counts(images: int) -> dict:
+        return {"images": images, "skipped": [], "enlarged": 0}
+
+    def domains(split: str) -> dict:
+        return {"photos": counts(SAMPLE[split]), "paintings": counts(SAMPLE[split])}
+
+    training = {
+        "data": "sample", "stand_in": True, "counts": domains("train"), "arch": "resnet18",
+        "weights": "none", "epochs": 0, "patience": 6, "batch_size": 32, "lr": 1e-3,
+        "weight_decay": 0.05, "seed": 0, "seconds": 0.0, "device": "cpu",
+        "versions": {"torch": str(torch.__version__)},
+    }
+    metrics = {
+        "auc": 0.5, "accuracy": 0.5, "brier": 0.25, "calibration_error": 0.0,
+        "confusion": [[SAMPLE["test"], 0], [SAMPLE["test"], 0]], "counts": domains("test"),
+    }
+    file = tmp_path_factory.mktemp("models") / "judge.pt"
+    model.save(judge, model.Card("resnet18", 64, model.CLASSES, training, metrics), file)
+    return file

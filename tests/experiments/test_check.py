@@ -1,0 +1,154 @@
+"""`experiments check` finds what NNI says late, or not at all."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from experiments import check as checks
+from experiments.check import check
+from judge.command import UserError
+from judge.images import find
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ["cyclegan.yml", "quickstart.yml", "cyclegan-gpus.yml"]
+
+
+def refusal(file: Path) -> str:
+    with pytest.raises(UserError) as error:
+        check(file)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_the_shipped_search_is_in_order(experiment):
+    plan = check(experiment(options="--budget 0.2"))
+    assert plan.settings.reports() == 10
+    assert plan.config.trial_concurrency * plan.machine.threads <= max(2, os.cpu_count())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_files_read_well_and_their_spaces_fit(name):
+    config = checks.load(ROOT / "experiments" / name)
+    module = checks.module_of(config.trial_command)
+    for parameter, spec in config.search_space.items():
+        checks.check_form(parameter, spec)
+        checks.check_default(parameter, spec, getattr(module.Settings(), parameter))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "no experiment file" in refusal(tmp_path / "none.yml")
+
+
+@pytest.mark.parametrize("content", ["", "just text", "a: [1", "trialConcurrencey: 2"])
+def test_what_nni_cannot_read_is_named_with_the_file(tmp_path, content):
+    (tmp_path / "bad.yml").write_text(content)
+    assert "bad.yml" in refusal(tmp_path / "bad.yml")
+
+
+@pytest.mark.parametrize(
+    "space, said",
+    [
+        ({"identiy_weight": {"_type": "uniform", "_value": [1, 9]}}, "identiy_weight is no setting"),
+        ({"cycle_weight": {"_type": "unifrom", "_value": [1, 20]}}, "'unifrom'"),
+        ({"cycle_weight": {"_type": "uniform", "_value": [1]}}, "takes 2 numbers"),
+        ({"cycle_weight": {"_type": "uniform", "_value": [20, 1]}}, "lower end"),
+        ({"cycle_weight": {"_type": "uniform", "_value": ["1", "20"]}}, "takes 2 numbers"),
+        ({"cycle_weight": {"_type": "uniform", "_value": 20}}, "_value is a list"),
+        ({"cycle_weight": {"_type": "loguniform", "_value": [0, 20]}}, "begins above 0"),
+        ({"cycle_weight": {"_type": "uniform", "_value": [-5, 20]}}, "cycle_weight"),
+        ({"cycle_weight": {"_value": [1, 20]}}, "needs _type and _value"),
+        ({"cycle_weight": [1, 20]}, "needs _type and _value"),
+        ({"cycle_weight": {"_type": "uniform", "_value": [11, 20]}}, "leaves out the published 10"),
+        ({"cycle_weight": {"_type": "choice", "_value": [5, 20]}}, "leaves out the published 10"),
+        ({"cycle_weight": {"_type": "choice", "_value": [10, "twenty"]}}, "cycle_weight"),
+        ({"batch_size": {"_type": "uniform", "_value": [1, 4.5]}}, "batch_size"),
+        ({"batch_size": {"_type": "randint", "_value": [0, 5]}}, "batch_size"),
+        ({"ngf": {"_type": "choice", "_value": [16, 32]}}, "goes with --size"),
+        ({}, "search space"),
+    ],
+)
+def test_a_wrong_search_space_is_named(experiment, space, said):
+    assert said in refusal(experiment(space))
+
+
+def test_good_spaces_of_every_kind_pass(experiment):
+    check(experiment({
+        "cycle_weight": {"_type": "quniform", "_value": [5, 15, 5]},
+        "batch_size": {"_type": "randint", "_value": [1, 5]},
+        "pool_size": {"_type": "choice", "_value": [0, 50]},
+        "generator_lr": {"_type": "qloguniform", "_value": [1e-4, 1e-3, 1e-4]},
+    }))  # fmt: skip
+
+
+def test_an_assessor_that_stops_before_the_first_report_is_refused(experiment):
+    assert "before their first report" in refusal(experiment(assessor={"classArgs": {"start_step": 0}}))
+
+
+def test_an_assessor_that_comes_too_late_is_refused(experiment):
+    assert "never acts" in refusal(
+        experiment(options="--budget 0.2", assessor={"classArgs": {"start_step": 10}}))
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"optimize_mode": "minimize", "reference": "trials.cyclegan"}, "maximized"),
+        ({"reference": "trials.cyclegan", "sead": 1}, "sead"),
+        ({"reference": "trials.dcgan"}, "not the trial"),
+        ({"reference": "trials.cyclegan", "tpe_args": {"n_startup_jobs": 24}}, "random search"),
+        ({"reference": "trials.cyclegan"}, None),
+    ],
+)
+def test_a_wrong_tuner_is_named(experiment, arguments, said):
+    file = experiment(tuner={"classArgs": arguments})
+    assert said in refusal(file) if said else check(file)
+
+
+def test_more_threads_than_cores_are_refused(experiment):
+    assert "cores" in refusal(experiment(trialConcurrency=os.cpu_count() + 1))
+
+
+def test_a_gpu_that_is_not_there_does_not_end_in_silence(experiment):
+    import torch
+
+    more = torch.cuda.device_count() + 1
+    assert "NNI would wait for ever" in refusal(
+        experiment(trialGpuNumber=more, trainingService={"useActiveGpu": True}))
+
+
+@pytest.mark.parametrize(
+    "command, said",
+    [
+        ("exec python -m trials.cyclegan", "without `exec`"),
+        ("sh run.sh", "not of the form"),
+        ("python -m trials.cyclegam", "no trial trials.cyclegam"),
+        ("python -m trials.cyclegan --cycle-wait 3", "cycle-wait"),
+        ("python -m trials.cyclegan --cycle-weight -3", "cycle_weight"),
+        ("python -m trials.cyclegan --threads 1 --data /nowhere", "no data folder /nowhere"),
+        ("python -m trials.cyclegan --threads 1 --data {data} --judge /nowhere.pt", "no judge at /nowhere"),
+        ("python -m trials.cyclegan --threads 1 --data {data} --judge {judge} --size draft", "trained at"),
+    ],
+)
+def test_a_wrong_trial_command_is_named(experiment, sample_data, judge_file, command, said):
+    assert said in refusal(experiment(trialCommand=command.format(data=sample_data, judge=judge_file)))
+
+
+def test_a_space_in_the_working_directory_is_refused(experiment, tmp_path):
+    (tmp_path / "my runs").mkdir()
+    file = experiment(experimentWorkingDirectory=str(tmp_path / "my runs"))
+    assert "has a space in it" in refusal(file)
+
+
+def test_every_default_is_written_once():
+    """Parameters travel one way: no file but the trial's own gives a setting a value."""
+    space = json.loads((ROOT / "search_spaces/cyclegan.json").read_text())
+    for file in ROOT.glob("*/*.py"):
+        if file.parent.name in ("judge", "trials", "experiments") and file.name != "cyclegan.py":
+            for name in space:
+                assert f"{name}:" not in file.read_text() and f"{name} =" not in file.read_text(), file
+
+
+def test_the_sample_is_named_a_stand_in(sample_data):
+    assert "stand-in" in find(str(sample_data)).notice

@@ -1,0 +1,172 @@
+"""Whole searches through the real nnictl, with tiny networks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from experiments import engine
+from trials.cyclegan import Settings
+from trials.records import read_json, read_lines
+
+ROOT = Path(__file__).parents[2]
+TINY = "--size sketch --ngf 4 --blocks 1 --ndf 4 --photos 8"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """NNI's list of experiments is the user's; ours goes elsewhere."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(engine, "HOME", tmp_path / "nni-experiments")
+
+
+@pytest.fixture
+def started():
+    """Starts experiments and ends them, whatever happens."""
+    ids = []
+
+    def start(file: Path) -> tuple[engine.Experiment, int]:
+        experiment, port = engine.create(file)
+        ids.append(experiment.id)
+        return experiment, port
+
+    yield start
+    for id_ in ids:
+        engine.stop(id_)
+
+
+def until(condition, seconds: float = 300):
+    """The first true value of `condition()`; fails after `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.5)
+    pytest.fail(f"not within {seconds:.0f} s: {condition}")
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Everything that works in or for an experiment's folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            place = " ".join(process.cmdline()) + process.environ().get("NNI_OUTPUT_DIR", "")
+        except psutil.Error:
+            continue
+        if (str(folder) in place or folder.name in place) and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def manager_of(experiment: engine.Experiment) -> psutil.Process:
+    return next(p for p in processes_of(experiment.folder) if "main.js" in " ".join(p.cmdline()))
+
+
+def addresses(process: psutil.Process) -> set[str]:
+    return {c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN}
+
+
+def test_every_trial_gets_its_own_parameters_though_others_crash(experiment, started):
+    """The guard against NNI 3.0, which hands them to whichever trial asks first."""
+    file = experiment(
+        program="tests.experiments.crashing_cyclegan", options=f"{TINY} --steps 20 --report-every 10",
+        maxTrialNumber=12, trialConcurrency=4, assessor={"classArgs": {"start_step": 999}},
+    )  # fmt: skip
+    running, port = started(file)
+    assert until(lambda: (state := engine.status(port)) in engine.OVER and state, 500) == "DONE"
+    trials = running.trials()
+    assert [trial.number for trial in trials] == list(range(12))
+    assert {t.number for t in trials if t.state == "FAILED"} == {3, 5}
+    assert all(trial.state == "SUCCEEDED" for trial in trials if trial.number not in (3, 5))
+
+    for trial in trials:
+        record = read_json(trial.folder / "run.json")
+        handed = json.loads((trial.folder / "parameter.cfg").read_text())["parameters"]
+        assert handed == trial.parameters
+        if trial.number == 3:  # never asked
+            assert record == {} and trial.final is None
+            continue
+        assert record["parameters"] == trial.parameters
+        assert {key: record["settings"][key] for key in trial.parameters} == trial.parameters
+        if trial.number == 5:
+            assert record["reason"] == "RuntimeError: crashed after asking" and trial.final is None
+            continue
+        lines = read_lines(trial.folder / "stats.jsonl")
+        assert [line["score"] for line in lines] == trial.reports and len(lines) == 2
+        assert trial.final == record["score"] == trial.reports[-1]
+        assert list((trial.folder / "tensorboard").glob("events*"))  # where the UI's button looks
+    assert len({json.dumps(trial.parameters) for trial in trials}) == 12
+    defaults = vars(Settings())
+    assert trials[0].parameters == {key: defaults[key] for key in trials[0].parameters}
+
+
+def test_a_killed_manager_leaves_a_whole_checkpoint_and_no_process(experiment, started):
+    file = experiment(options=f"{TINY} --steps 1000000 --report-every 20", maxTrialNumber=2)
+    running, _ = started(file)
+    until(lambda: len(list((running.folder / "trials").glob("*/checkpoint.pt"))) == 2)
+    manager_of(running).send_signal(signal.SIGKILL)
+    until(lambda: not processes_of(running.folder), 60)
+    for file in (running.folder / "trials").glob("*/checkpoint.pt"):
+        assert torch.load(file, weights_only=True)["step"] > 0
+        record = read_json(file.parent / "run.json")
+        assert record["status"] == "stopped" and "SIGTERM" in record["reason"]
+        assert not list(file.parent.glob("*.part"))
+
+
+def run_command(file: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "experiments", "run", str(file)], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_run_shows_the_search_to_its_end_on_loopback_only(experiment):
+    file = experiment(
+        options=f"{TINY} --steps 20 --report-every 10", maxTrialNumber=3,
+        tuner={"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
+                             "tpe_args": {"n_startup_jobs": 2}}},
+        assessor={"classArgs": {"start_step": 1}},
+    )  # fmt: skip
+    run = run_command(file)
+    folder = until(lambda: next((file.parent / "runs").glob("*/db/nni.sqlite"), None)).parents[1]
+    listening = until(lambda: addresses(manager_of(engine.find(str(folder)))))
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, output
+    assert listening == {"127.0.0.1"}
+    assert "built-in stand-in" in output
+    assert "0 published" in output
+    assert "repeat it: python -m trials.cyclegan" in output and "--budget 1.0" in output
+    assert not processes_of(folder)
+
+    report = subprocess.run(
+        [sys.executable, "-m", "experiments", "report", str(folder), "--csv"], cwd=ROOT, text=True,
+        capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    assert len(report.splitlines()) == 4 and report.startswith("trial,id,state,reports,score")
+
+
+def test_ctrl_c_stops_the_search_and_all_its_processes(experiment):
+    file = experiment(options=f"{TINY} --steps 1000000 --report-every 20", maxTrialNumber=20)
+    run = run_command(file)
+    runs = file.parent / "runs"
+    folder = until(lambda: next(runs.glob("*/trials/*/checkpoint.pt"), None)).parents[2]
+    os.kill(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 130, output
+    assert "Traceback" not in output
+    until(lambda: not processes_of(folder), 60)
+
+
+def test_a_refused_experiment_starts_nothing(experiment):
+    run = run_command(experiment(trialConcurrency=1000))
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 2
+    assert len(output.splitlines()) == 1 and "cores" in output

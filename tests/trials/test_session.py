@@ -1,0 +1,265 @@
+"""What every trial shares, with the smallest system there can be."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from judge.command import UserError
+from judge.score import Score
+from trials.engine import Alone
+from trials.records import read_lines
+from trials.session import Machine, Session
+
+
+@dataclass(frozen=True)
+class Settings:
+    budget: float = 1.0
+    weight: float = 1.0
+
+
+class Counter:
+    """A model that counts."""
+
+    def __init__(self):
+        self.step = 0
+
+    def state_dict(self) -> dict:
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.step = state["step"]
+
+
+class Listener(Alone):
+    """An engine that remembers."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.intermediates, self.finals = folder, [], []
+
+    def intermediate(self, values: dict) -> None:
+        self.intermediates.append(values)
+
+    def final(self, values: dict) -> None:
+        self.finals.append(values)
+
+
+def session(folder: Path, **settings) -> Session:
+    return Session("counter", replace(Settings(), **settings), Machine(device="cpu"), Listener(folder), {})
+
+
+def training(last=10, every=5, value=lambda step: 0.5, loss=lambda step: 1.0, at=lambda step: None):
+    """A training that reports `value` and calls `at` before each step."""
+
+    def train(settings: Settings, session: Session) -> None:
+        model = Counter()
+        session.restore(model)
+        for step in session.steps(model, last):
+            at(step)
+            session.add({"loss": torch.tensor(loss(step))})
+            model.step += 1
+            if session.due(model.step, every, last):
+                session.report(model, Score(value(model.step), {"part": 0.1}), torch.zeros(3, 4, 4))
+
+    return train
+
+
+def record(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Trials take signals over; give them back."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def test_a_trial_leaves_its_story_behind(tmp_path):
+    s = session(tmp_path, weight=2.0)
+    assert s.carry_out(training()) == 0
+    assert record(tmp_path)["status"] == "finished"
+    assert record(tmp_path)["settings"] == {"budget": 1.0, "weight": 2.0}
+    assert record(tmp_path)["score"] == {"default": 0.5, "part": 0.1}
+    assert torch.__version__.startswith(record(tmp_path)["versions"]["torch"])
+    lines = read_lines(tmp_path / "stats.jsonl")
+    assert [line["step"] for line in lines] == [5, 10]
+    assert lines[0]["losses"] == {"loss": 1.0} and lines[0]["score"]["default"] == 0.5
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["step_000005.png", "step_000010.png"]
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True) == {"step": 10}
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_there_is_one_final_result_the_last_report(tmp_path):
+    s = session(tmp_path)
+    s.carry_out(training(value=lambda step: step / 100))
+    assert [v["default"] for v in s.host.intermediates] == [0.05, 0.10]
+    assert s.host.finals == [{"default": 0.10, "part": 0.1}]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, 1e9])
+def test_a_diverged_trial_reports_the_worst_score_and_why(tmp_path, loss):
+    s = session(tmp_path)
+    assert s.carry_out(training(last=100, every=50, loss=lambda step: loss if step > 10 else 1.0)) == 0
+    assert s.host.finals == [{"default": 0.0}]
+    assert record(tmp_path)["status"] == "diverged"
+    assert "loss is" in record(tmp_path)["reason"]
+
+
+def test_a_score_that_is_not_finite_is_a_divergence(tmp_path):
+    s = session(tmp_path)
+    s.carry_out(training(value=lambda step: math.nan))
+    assert s.host.intermediates == [] and s.host.finals == [{"default": 0.0}]
+
+
+def test_a_diverged_trial_keeps_its_last_good_checkpoint(tmp_path):
+    session(tmp_path).carry_out(training(last=100, every=5, loss=lambda step: math.nan if step > 6 else 1.0))
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True) == {"step": 5}
+
+
+def test_a_stopped_trial_saves_and_reports_no_final(tmp_path):
+    s = session(tmp_path)
+    stop = training(at=lambda step: step == 7 and os.kill(os.getpid(), signal.SIGTERM))
+    assert s.carry_out(stop) == 128 + signal.SIGTERM
+    assert s.host.finals == []
+    assert record(tmp_path)["status"] == "stopped"
+    assert record(tmp_path)["reason"] == "SIGTERM at step 8"
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True) == {"step": 8}
+
+
+def test_started_again_it_continues_and_reports_each_step_once(tmp_path):
+    session(tmp_path).carry_out(training(at=lambda step: step == 7 and os.kill(os.getpid(), signal.SIGTERM)))
+    seen = []
+    s = session(tmp_path)
+    assert s.carry_out(training(at=seen.append)) == 0
+    assert seen == [8, 9]
+    assert [line["step"] for line in read_lines(tmp_path / "stats.jsonl")] == [5, 10]
+    assert len(s.host.finals) == 1
+
+
+def test_reports_made_after_the_checkpoint_are_made_again(tmp_path):
+    """Killed between the report and its checkpoint."""
+    session(tmp_path).carry_out(training(last=10))
+    torch.save({"step": 5}, tmp_path / "checkpoint.pt")
+    with open(tmp_path / "stats.jsonl", "a") as stats:
+        stats.write('{"step": 15, "sco')  # and one cut off in the middle
+    session(tmp_path).carry_out(training(last=10))
+    assert [line["step"] for line in read_lines(tmp_path / "stats.jsonl")] == [5, 10]
+
+
+def test_a_finished_trial_started_again_reports_its_result_again(tmp_path):
+    session(tmp_path).carry_out(training())
+    s = session(tmp_path)
+    assert s.carry_out(training()) == 0
+    assert s.host.intermediates == [] and s.host.finals == [{"default": 0.5, "part": 0.1}]
+
+
+def test_a_longer_budget_is_the_same_trial(tmp_path):
+    session(tmp_path, budget=0.5).carry_out(training(last=5))
+    seen = []
+    session(tmp_path, budget=1.0).carry_out(training(last=10, at=seen.append))
+    assert seen == [5, 6, 7, 8, 9]
+
+
+def test_a_folder_of_another_trial_is_left_alone(tmp_path):
+    session(tmp_path, weight=1.0).carry_out(training())
+    before = {p: p.read_bytes() for p in tmp_path.glob("*.*")}
+    with pytest.raises(UserError, match="other weight: choose another --out"):
+        session(tmp_path, weight=2.0)
+    assert {p: p.read_bytes() for p in tmp_path.glob("*.*")} == before
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    first = session(tmp_path)
+    with pytest.raises(UserError, match="another process is training"):
+        session(tmp_path)
+    del first  # releases the lock
+    session(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path):
+    session(tmp_path).carry_out(training())
+    (tmp_path / "checkpoint.pt").write_bytes(b"\x80\x04garbage")
+    with pytest.raises(UserError, match="checkpoint.pt cannot be read"):
+        session(tmp_path).carry_out(training())
+    assert record(tmp_path)["status"] == "failed"
+
+
+def test_a_crash_is_recorded_and_not_swallowed(tmp_path):
+    def crash(step: int) -> None:
+        raise RuntimeError("a bug")
+
+    s = session(tmp_path)
+    with pytest.raises(RuntimeError, match="a bug"):
+        s.carry_out(training(at=crash))
+    assert record(tmp_path)["status"] == "failed"
+    assert record(tmp_path)["reason"] == "RuntimeError: a bug"
+    assert s.host.finals == []
+
+
+def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UserError, match="cannot write to"):
+        session(tmp_path / "taken")
+
+
+def test_a_read_only_folder_is_one_line(tmp_path):
+    if os.geteuid() == 0:
+        folder = Path("/proc/salon")  # root may write everywhere else
+    else:
+        folder = tmp_path / "readonly" / "run"
+        folder.parent.mkdir(mode=0o500)
+    with pytest.raises(UserError, match="cannot write to"):
+        session(folder)
+
+
+class Large(Counter):
+    def state_dict(self) -> dict:
+        return {"step": self.step, "weights": torch.zeros(250_000 * (1 + self.step))}  # 1 MB a step
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(tmp_path):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(tmp_path)]).returncode:
+        pytest.skip("no right to mount a small disk here")
+
+    def train(settings: Settings, session: Session) -> None:
+        model = Large()
+        for _ in session.steps(model, 10):
+            session.add({"loss": torch.tensor(1.0)})
+            model.step += 1
+            session.report(model, Score(0.5, {}), torch.zeros(3, 4, 4))
+
+    try:
+        s = session(tmp_path)
+        with pytest.raises(UserError, match=f"cannot write to {tmp_path}"):
+            s.carry_out(train)
+        kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        assert 0 < kept["step"] < 10 and len(kept["weights"]) == 250_000 * (1 + kept["step"])
+        assert not list(tmp_path.glob("*.part"))
+        assert record(tmp_path)["status"] in ("running", "failed")  # whole JSON in either case
+        del s
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_divergence_is_looked_for_between_reports(tmp_path):
+    steps = []
+    session(tmp_path).carry_out(
+        training(last=1000, every=1000, loss=lambda step: math.nan, at=steps.append))
+    assert len(steps) <= 20
+
+
+def test_the_record_repeats_the_settings_exactly(tmp_path):
+    weight = 0.1 + 0.2
+    session(tmp_path, weight=weight).carry_out(training())
+    assert record(tmp_path)["settings"] == asdict(Settings(weight=weight))
+
