@@ -169,10 +169,12 @@ def stop(id_: str) -> None:
 
 
 def status(port: int) -> str:
-    """The experiment's state, for example RUNNING, DONE, ERROR; STOPPED where nothing answers."""
+    """The experiment's state, for example RUNNING, DONE, ERROR; STOPPED where nothing listens."""
     try:
-        answer = requests.get(f"http://127.0.0.1:{port}/api/v1/nni/check-status", timeout=10)
+        answer = requests.get(f"http://127.0.0.1:{port}/api/v1/nni/check-status", timeout=30)
         return answer.json()["status"]
+    except requests.Timeout:  # busy, not gone
+        return "RUNNING"
     except (requests.RequestException, ValueError, KeyError):
         return "STOPPED"
 

@@ -47,7 +47,7 @@ from trials.records import (
     versions,
     write_json,
     writing_to,
-)  # fmt: skip
+)
 
 RUNS = Path("runs")  # where trials started by hand leave their folders
 CHECK_EVERY = 20  # steps between looks at the losses, each of which waits for the device
