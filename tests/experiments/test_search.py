@@ -1,7 +1,6 @@
 """Whole searches through the real nnictl, with tiny networks."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -66,8 +65,8 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def manager_of(experiment: engine.Experiment) -> psutil.Process:
-    return next(p for p in processes_of(experiment.folder) if "main.js" in " ".join(p.cmdline()))
+def manager_of(folder: Path) -> psutil.Process:
+    return next(p for p in processes_of(folder) if "main.js" in " ".join(p.cmdline()))
 
 
 def addresses(process: psutil.Process) -> set[str]:
@@ -112,7 +111,7 @@ def test_a_killed_manager_leaves_a_whole_checkpoint_and_no_process(experiment, s
     file = experiment(options=f"{TINY} --steps 1000000 --report-every 20", maxTrialNumber=2)
     running, _ = started(file)
     until(lambda: len(list((running.folder / "trials").glob("*/checkpoint.pt"))) == 2)
-    manager_of(running).send_signal(signal.SIGKILL)
+    manager_of(running.folder).send_signal(signal.SIGKILL)
     until(lambda: not processes_of(running.folder), 60)
     for file in (running.folder / "trials").glob("*/checkpoint.pt"):
         assert torch.load(file, weights_only=True)["step"] > 0
@@ -121,14 +120,32 @@ def test_a_killed_manager_leaves_a_whole_checkpoint_and_no_process(experiment, s
         assert not list(file.parent.glob("*.part"))
 
 
-def run_command(file: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "experiments", "run", str(file)], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+@pytest.fixture
+def run_command():
+    """Starts `experiments run`, and ends it as Ctrl-C would, whatever happens."""
+    running = []
+
+    def start(file: Path) -> subprocess.Popen:
+        running.append(subprocess.Popen(
+            [sys.executable, "-u", "-m", "experiments", "run", str(file)], cwd=ROOT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        ))  # fmt: skip
+        return running[-1]
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
 
 
-def test_run_shows_the_search_to_its_end_on_loopback_only(experiment):
+def folder_of(file: Path) -> Path:
+    """The folder of the experiment that runs from `file`, once it has a trial."""
+    runs = file.parent / "runs"
+    return until(lambda: next((p for p in runs.glob("[!_]*/trials/*")), None)).parents[1]
+
+
+def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_command):
     file = experiment(
         options=f"{TINY} --steps 20 --report-every 10", maxTrialNumber=3,
         tuner={"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
@@ -136,8 +153,8 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment):
         assessor={"classArgs": {"start_step": 1}},
     )  # fmt: skip
     run = run_command(file)
-    folder = until(lambda: next((file.parent / "runs").glob("*/db/nni.sqlite"), None)).parents[1]
-    listening = until(lambda: addresses(manager_of(engine.find(str(folder)))))
+    folder = folder_of(file)
+    listening = addresses(manager_of(folder))
     output, _ = run.communicate(timeout=300)
     assert run.returncode == 0, output
     assert listening == {"127.0.0.1"}
@@ -153,19 +170,19 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment):
     assert len(report.splitlines()) == 4 and report.startswith("trial,id,state,reports,score")
 
 
-def test_ctrl_c_stops_the_search_and_all_its_processes(experiment):
+def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
     file = experiment(options=f"{TINY} --steps 1000000 --report-every 20", maxTrialNumber=20)
     run = run_command(file)
-    runs = file.parent / "runs"
-    folder = until(lambda: next(runs.glob("*/trials/*/checkpoint.pt"), None)).parents[2]
-    os.kill(run.pid, signal.SIGINT)
+    folder = folder_of(file)
+    until(lambda: list(folder.glob("trials/*/checkpoint.pt")))
+    run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 130, output
     assert "Traceback" not in output
     until(lambda: not processes_of(folder), 60)
 
 
-def test_a_refused_experiment_starts_nothing(experiment):
+def test_a_refused_experiment_starts_nothing(experiment, run_command):
     run = run_command(experiment(trialConcurrency=1000))
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 2
