@@ -9,9 +9,7 @@
 import json
 import shutil
 import tempfile
-import zipfile
 from pathlib import Path
-from urllib.error import URLError
 
 import pandas as pd
 import torch
@@ -110,7 +108,10 @@ def evaluate(options: Namespace) -> None:
     mistakes = worst(verdicts)
     print(mistakes.to_string(index=False))
     pixels = images.load([Path(path) for path in mistakes["file"]], network.size).pixels
-    save_image(make_grid(pixels / 255, nrow=4), sheet)
+    try:
+        save_image(make_grid(pixels / 255, nrow=4), sheet)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the picture could not be written to {sheet}: {error}") from None
     print(f"the same as pictures, row by row: {sheet}")
 
 
@@ -161,13 +162,15 @@ def data(options: Namespace) -> None:
     """Download a public CycleGAN data set into data/."""
     name, url = options.name, options.url or ARCHIVE.format(name=options.name)
     target = images.DATA / name
+    if target.name != name or name == "..":
+        raise UserError(f"{name!r} is not the name of a data set: for example monet2photo")
     if target.exists():
         raise UserError(f"{target} is already there: move it away to download it again")
     images.DATA.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=images.DATA, prefix=f".{name}-") as part:
         try:
             download_and_extract_archive(url, part, remove_finished=True)
-        except (URLError, OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+        except Exception as error:  # networks and archives fail in many ways, all with one meaning
             raise UserError(f"{url} could not be downloaded and unpacked: {error}") from None
         unpacked = Path(part) / name
         images.find(str(unpacked))  # all four folders are there, or one line says which is not

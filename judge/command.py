@@ -47,7 +47,15 @@ class Parser(jsonargparse.ArgumentParser):
 
 def taken(cls: type, options: Namespace):
     """An instance of the dataclass `cls` from the options that `Parser.add_fields` added."""
-    return cls(**{field.name: options[field.name] for field in fields(cls)})
+    return cls(**{field.name: _plain(options[field.name]) for field in fields(cls)})
+
+
+def _plain(value):
+    """A number of a restricted type (`Weight`) as a mere int or float: files hold no others."""
+    for base in (bool, int, float):
+        if isinstance(value, base):
+            return base(value)
+    return value
 
 
 def subcommands(prog: str, description: str, commands: dict[str, tuple[Callable, Callable]]) -> None:

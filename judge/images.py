@@ -6,8 +6,10 @@ A is the paintings, B the photographs.
 
 import hashlib
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +76,7 @@ def find(data: str) -> DataSet:
     if data == "sample" and not folder.is_dir():
         from judge import sample  # not above: scikit-learn takes a second to import
 
-        print(f"making the built-in sample in {folder}", flush=True)
+        print(f"making the built-in sample in {folder}", file=sys.stderr)
         sample.make(folder)
     if not folder.is_dir():
         hint = f"python -m judge data {data}" if data in KNOWN else "give --data a folder or `sample`"
@@ -109,7 +111,7 @@ def from_folders(paintings: Sequence[Path], photos: Sequence[Path]) -> DataSet:
 
 
 def listed(folders: Sequence[Path]) -> list[Path]:
-    """Image files below `folders`, sorted, hidden ones left out.
+    """Image files below `folders`, sorted, those hidden or in hidden folders left out.
 
     Raises:
         UserError: a folder does not exist or holds no file with an image's ending.
@@ -121,7 +123,8 @@ def listed(folders: Sequence[Path]) -> list[Path]:
             raise UserError(f"no folder {folder}: images are read from it")
         found = sorted(
             path for path in folder.rglob("*")
-            if path.suffix.lower() in endings and not path.name.startswith(".")
+            if path.suffix.lower() in endings
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         )
         if not found:
             raise UserError(f"no images in {folder}: put JPEG, PNG, WebP or TIFF files there")
@@ -163,7 +166,7 @@ def load(paths: Sequence[Path], size: int) -> Images:
     cache = cache_folder() / f"{_fingerprint(paths, size)}.pt"
     try:
         return Images(**torch.load(cache, weights_only=True))
-    except (OSError, RuntimeError, ValueError, TypeError):  # absent, damaged or another version's
+    except Exception:  # absent, damaged or another version's: unpickling fails in many ways
         images = _decode_all(paths, size)
     _keep(cache, images)
     return images
@@ -189,7 +192,7 @@ def _decode_all(paths: Sequence[Path], size: int) -> Images:
 def _decode_or_reason(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
     try:
         return decode(path, size)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # each format's decoder fails in its own ways, all with one meaning
         return str(error) or type(error).__name__
 
 
@@ -199,7 +202,7 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, bool]:
     EXIF orientation is applied, transparency laid on white, 16-bit grey scaled to 8.
 
     Raises:
-        OSError, SyntaxError, ValueError, Image.DecompressionBombError: as Pillow does.
+        Exception: as Pillow does, of OSError, SyntaxError, ValueError, RuntimeError and others.
     """
     with Image.open(path) as image:
         image = rgb(ImageOps.exif_transpose(image))
@@ -228,8 +231,15 @@ def cache_folder() -> Path:
 
 def _fingerprint(paths: Sequence[Path], size: int) -> str:
     """Changes when a file is added, removed, renamed or rewritten, or another size is asked for."""
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return hashlib.sha256(repr((size, stats)).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((size, [_stamp(path) for path in paths])).encode()).hexdigest()[:32]
+
+
+def _stamp(path: Path) -> tuple:
+    try:
+        # As given too: that is how `Images` names the files.
+        return str(path), str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
+    except (OSError, RuntimeError):  # a broken link: decoding will say so
+        return str(path), None
 
 
 def _keep(cache: Path, images: Images) -> None:
@@ -240,5 +250,6 @@ def _keep(cache: Path, images: Images) -> None:
         torch.save(vars(images), part)
         part.replace(cache)
     except (OSError, RuntimeError) as error:  # a cache is a convenience: without it, only slower
-        part.unlink(missing_ok=True)
-        print(f"note: decoded images could not be cached in {cache.parent} ({error})")
+        with suppress(OSError):  # where nothing can be written, nothing can be removed
+            part.unlink()
+        print(f"note: decoded images could not be cached in {cache.parent} ({error})", file=sys.stderr)

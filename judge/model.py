@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import pickle
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -100,7 +100,8 @@ def save(judge: Judge, card: Card, file: Path) -> None:
         torch.save({"format": FORMAT, "card": asdict(card), "weights": judge.state_dict()}, part)
         part.replace(file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing can be removed
+            part.unlink()
         raise UserError(f"the judge could not be written to {file}: {error}") from error
 
 
@@ -112,15 +113,16 @@ def load(file: Path | str, device: torch.device | str = "cpu") -> tuple[Judge, C
     """
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError
+        card = Card(**content["card"])
+        judge = Judge(card.arch, card.size, tuple(card.classes))
+        judge.load_state_dict(content["weights"])
     except FileNotFoundError:
         raise UserError(f"no judge at {file}: python -m judge train --out {file}") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError):
-        raise UserError(f"{file} is not a judge's file: python -m judge train makes one") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{file} is not a judge's file (no {FORMAT}): python -m judge train makes one")
-    card = Card(**content["card"])
-    judge = Judge(card.arch, card.size, tuple(card.classes))
-    judge.load_state_dict(content["weights"])
+    except Exception:  # foreign bytes fail in many ways, all of which mean one thing
+        raise UserError(
+            f"{file} is not a judge's file (no {FORMAT}): python -m judge train makes one") from None
     return judge.eval().requires_grad_(False).to(device), card
 
 

@@ -11,6 +11,8 @@ from urllib.error import URLError
 import numpy as np
 import torch
 import torchvision
+from jsonargparse.typing import PositiveInt
+from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -19,7 +21,7 @@ from torchvision import models
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from judge.command import UserError
+from judge.command import Rate, UserError, Weight
 from judge.images import PAINTINGS, PHOTOS, DataSet, load, to_float
 from judge.model import CLASSES, Card, Judge
 from judge.score import features_of
@@ -38,15 +40,15 @@ class Recipe:
     """A torchvision ResNet's name."""
     weights: str = "imagenet"
     """Where training starts: `imagenet` (torchvision's pretrained), `none`, or a state-dict file."""
-    epochs: int = 20
+    epochs: PositiveInt = 20
     """Passes over the training images, at the most."""
-    patience: int = 6
+    patience: PositiveInt = 6
     """Passes without a better held-out loss after which training stops; the best is kept."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Images a step."""
-    lr: float = 1e-3
+    lr: Rate = 1e-3
     """Peak learning rate of AdamW under a one-cycle schedule (Smith 2018, 1803.09820)."""
-    weight_decay: float = 0.05
+    weight_decay: Weight = 0.05
     """Of AdamW (Loshchilov and Hutter 2019, 1711.05101)."""
     seed: int = 0
     """Same seed, same machine: same judge."""
@@ -102,7 +104,13 @@ def labelled(domains: dict[str, list[Path]], size: int) -> tuple[torch.Tensor, t
 
 
 def split(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices to train on and to hold out; each class gives the same share."""
+    """Indices to train on and to hold out; each class gives the same share.
+
+    Raises:
+        UserError: a class has only one image, or none.
+    """
+    if torch.bincount(labels, minlength=len(CLASSES)).min() < 2:
+        raise UserError("one image of a kind cannot be both trained on and held out: give at least 2")
     order = torch.randperm(len(labels), generator=generator(seed, "split"))
     held = []
     for label in range(len(CLASSES)):
@@ -169,7 +177,7 @@ def start(recipe: Recipe, size: int, device: torch.device) -> tuple[Judge, str]:
             origin = "none (imagenet could not be had)"
             print(f"pretrained weights could not be had ({error}): training from scratch")
     elif recipe.weights != "none":
-        judge.backbone.load_state_dict(_without_head(_state_from(recipe.weights, recipe.arch, judge)))
+        _load_file(recipe.weights, judge)
     return judge.to(device), origin
 
 
@@ -178,18 +186,15 @@ def _without_head(state: dict) -> dict:
     return {name: value for name, value in state.items() if not name.startswith("fc.")}
 
 
-def _state_from(file: str, arch: str, judge: Judge) -> dict:
-    """A torchvision state dict from the user's own file."""
+def _load_file(file: str, judge: Judge) -> None:
+    """Take a torchvision state dict from the user's own file."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-        fits = set(_without_head(state)) == set(judge.backbone.state_dict())
+        judge.backbone.load_state_dict(_without_head(state))
     except FileNotFoundError:
         raise UserError(f"no weights at {file}: give imagenet, none or a file") from None
-    except Exception:  # unpickling foreign bytes fails in many ways, all of which mean one thing
-        fits = False
-    if not fits:
-        raise UserError(f"{file} does not hold the weights of a torchvision {arch}")
-    return state
+    except Exception:  # foreign bytes fail in many ways, all of which mean one thing
+        raise UserError(f"{file} does not hold the weights of a torchvision {judge.arch}") from None
 
 
 def fit(judge: Judge, views: Views, held: tuple, recipe: Recipe, device: torch.device) -> int:
@@ -238,19 +243,15 @@ def logits_of(judge: Judge, images: torch.Tensor) -> torch.Tensor:
 
 def calibrate(judge: Judge, images: torch.Tensor, labels: torch.Tensor) -> None:
     """Set the temperature that minimises the log loss on held-out images (Guo et al. 2017, 4.2)."""
-    logits = logits_of(judge.eval(), images)
-    log_temperature = torch.zeros((), device=logits.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+    logits = logits_of(judge.eval(), images).double()
 
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = nn.functional.cross_entropy(logits / log_temperature.exp(), labels)
-        value.backward()
-        return value
+    def loss(log_temperature: float) -> float:
+        return nn.functional.cross_entropy(logits / math.exp(log_temperature), labels).item()
 
-    optimizer.step(loss)
-    # Held-out images all told apart leave no minimum: then certainty is bounded, not infinite.
-    judge.temperature.copy_(log_temperature.detach().exp().clamp(0.05, 20))
+    # It falls to one minimum and rises again. Held-out images all told apart leave none within
+    # reach: then certainty is bounded, not infinite. Where all are alike, 1 it is.
+    found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded").x
+    judge.temperature.fill_(math.exp(min((0.0, found), key=loss)))
 
 
 # ---------------------------------------------------------------------------------------------
