@@ -8,6 +8,7 @@
 
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def train(options: Namespace) -> None:
     paintings, photos, size = options.paintings, options.photos, options.size
     if bool(paintings) != bool(photos):
         raise UserError("--paintings and --photos go together")
+    model.check_writable(options.out)
     found = images.from_folders(paintings, photos) if paintings else images.find(options.data)
     size = images.default_size() if size == "auto" else size
     print(f"data: {found.notice}; size: {model.size_in_words(images.SIZES[size])}; on {device()}")
@@ -134,7 +136,12 @@ def score(options: Namespace) -> None:
     found = images.find(options.data)
 
     def floats(paths: list[Path]) -> torch.Tensor:
-        return images.to_float(images.load(paths, network.size).pixels).to(device())
+        loaded = images.load(paths, network.size)
+        if loaded.skipped and options.sources:  # the rest would be paired with the wrong sources
+            raise UserError(f"cannot be read, and each image needs its source: {loaded.skipped[0]}")
+        for name in loaded.skipped:
+            print(f"left out, cannot be read: {name}", file=sys.stderr)
+        return images.to_float(loaded.pixels).to(device())
 
     scorer = Scorer(
         network,

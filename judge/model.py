@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,6 +87,22 @@ def size_in_words(size: int) -> str:
     """64 as `sketch (64 px)`, a size no preset has as `96 px`."""
     name = next((name for name, pixels in SIZES.items() if pixels == size), None)
     return f"{name} ({size} px)" if name else f"{size} px"
+
+
+def check_writable(file: Path) -> None:
+    """Find out before training whether a judge can be written to `file`.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"a judge cannot be written to {file}: {error.strerror}") from None
+    if file.is_dir():
+        raise UserError(f"a judge cannot be written to {file}: it is a folder")
 
 
 def save(judge: Judge, card: Card, file: Path) -> None:

@@ -14,6 +14,7 @@ WORST = 0.0  # the score of a trial that diverged: no score is lower
 # Luma of RGB, Rec. ITU-R BT.601.
 LUMA = (0.299, 0.587, 0.114)
 
+FEWEST = 4  # images that can be scored: the distance draws halves of them
 KID_SUBSETS = 20  # draws whose mean and spread are the KID's value and error
 
 
@@ -93,11 +94,11 @@ def kernel_distance(features: torch.Tensor, real: torch.Tensor) -> tuple[float, 
     sets differ in size. The draws are the same each time: equal images have equal scores.
 
     Raises:
-        UserError: either set has fewer than 4 rows, of which half are no sample.
+        UserError: either set has fewer than `FEWEST` rows.
     """
-    if min(len(features), len(real)) < 4:
+    if min(len(features), len(real)) < FEWEST:
         raise UserError(f"{len(features)} images and {len(real)} paintings are too few to measure a "
-                        "distance between: give at least 4 of each")
+                        f"distance between: give at least {FEWEST} of each")
     # torchmetrics warns of the memory that features take: these are a few hundred rows.
     warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance`")
     metric = KernelInceptionDistance(

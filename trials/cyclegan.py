@@ -24,7 +24,7 @@ from torchvision.utils import make_grid
 
 from judge import images, model
 from judge.command import Rate, Share, UserError, Weight
-from judge.score import Scorer
+from judge.score import FEWEST, Scorer
 from judge.seeds import generator
 from trials.batches import HeldOut, held_out, unpaired
 from trials.losses import lsgan
@@ -115,10 +115,12 @@ class Settings:
         """These settings with everything filled in that the size decides.
 
         Raises:
-            UserError: both steps and epochs are given.
+            UserError: both steps and epochs are given, or too few photographs to score.
         """
         if self.steps and self.epochs:
             raise UserError("--steps and --epochs both give the length of the schedule: give one")
+        if self.photos is not None and self.photos < FEWEST:
+            raise UserError(f"--photos {self.photos}: a score takes at least {FEWEST}")
         size = self.size
         if size == "auto":
             size = "paper" if device.type == "cuda" else "sketch"

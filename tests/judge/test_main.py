@@ -488,3 +488,20 @@ def test_help_of_a_command_explains_each_option(judge, command):
 @pytest.mark.parametrize("arguments", [(), ("paint",), ("--json",)])
 def test_no_command_or_another_is_one_line(judge, arguments):
     judge(*arguments).refused()
+
+
+def test_an_unreadable_image_does_not_shift_the_pairs(judge, workplace, sample_data, judge_file):
+    photos = sorted((sample_data / "testB").glob("*.png"))
+    painted, sources = copied(photos, workplace / "painted"), copied(photos, workplace / "sources")
+    (painted / photos[2].name).write_text("not an image")
+    options = ("--judge", judge_file, "--data", sample_data, "--images", painted)
+    judge("score", *options, "--sources", sources).refused(photos[2].name, "each image needs its source")
+    alone = judge("score", *options, "--json")
+    assert alone.code == 0 and photos[2].name in alone.err and "style" in json.loads(alone.out)
+
+
+@pytest.mark.parametrize("out", ["taken/judge.pt", "folder"])
+def test_a_place_that_cannot_be_written_is_refused_before_training(judge, workplace, sample_data, out):
+    (workplace / "taken").write_text("a file")
+    (workplace / "folder").mkdir()
+    judge("train", "--data", sample_data, "--weights", "none", "--out", out).refused("cannot be written")

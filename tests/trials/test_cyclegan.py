@@ -208,6 +208,11 @@ def test_steps_and_epochs_together_are_refused():
         Settings(steps=5, epochs=5).complete(CPU)
 
 
+def test_too_few_photographs_to_score_are_refused_before_training():
+    with pytest.raises(UserError, match="at least 4"):
+        Settings(photos=3).complete(CPU)
+
+
 def test_the_budget_is_a_share_of_the_schedule():
     s = Settings(size="sketch", budget=0.1).complete(CPU)
     assert s.last(larger=100) == 500
