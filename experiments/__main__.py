@@ -38,7 +38,7 @@ def summary(plan: Plan) -> str:
     """What a checked experiment is going to do, in a line or two."""
     data = images.find(plan.settings.data).notice
     return (
-        f"{plan.file}: {plan.config.max_trial_number} trials of {plan.module.__name__}, "
+        f"{plan.file}: {plan.config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
         f"{plan.config.trial_concurrency} at once, over {', '.join(plan.space)}\n"
         f"data: {data}; size: {plan.settings.size}; judge: {plan.settings.judge}"
     )
@@ -62,7 +62,7 @@ def run(options: Namespace) -> int:
     code = 1
     try:
         state = watch(experiment, port, plan)
-        code = 0 if state == "DONE" else 1
+        code = 0 if state in engine.FINISHED and any(trial.final for trial in experiment.trials()) else 1
         if code:
             print(f"the search broke off ({state}): {engine.complaint(experiment)}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -77,13 +77,14 @@ def run(options: Namespace) -> int:
 
 def watch(experiment: engine.Experiment, port: int, plan: Plan) -> str:
     """Show the trials until the search is over; returns NNI's last word on it."""
-    console, seen = Console(), {}
+    console, seen, data = Console(), {}, images.find(plan.settings.data).notice
     began = time.monotonic()
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
             state, trials = engine.status(port), experiment.trials()
             if console.is_terminal:
-                live.update(Group(table(trials, plan), footer(trials, plan)), refresh=True)
+                above = f"{data}: {progress(trials, plan)}"
+                live.update(Group(above, table(shown(trials), plan)), refresh=True)
             else:
                 seen = tell(trials, seen)
             if state in engine.OVER and all(trial.over for trial in trials):
@@ -95,36 +96,44 @@ def watch(experiment: engine.Experiment, port: int, plan: Plan) -> str:
             time.sleep(POLL)
 
 
+def shown(trials: list[engine.Trial], best: int = 10) -> list[engine.Trial]:
+    """What fits a terminal: the running trials and the best of the others."""
+    others = [trial for trial in trials if trial.over and trial.latest]
+    others.sort(key=lambda trial: trial.latest["default"], reverse=True)
+    return [trial for trial in trials if not trial.over] + others[:best]
+
+
 def table(trials: list[engine.Trial], plan: Plan) -> Table:
     """The trials as they stand, the best in bold."""
     parameters = list(trials[0].parameters) if trials else []
-    shown = Table(box=None, header_style="bold")
+    lines = Table(box=None, header_style="bold")
     for name in ("trial", "state", "reports", "score", *parameters):
-        shown.add_column(name, justify="right" if name != "state" else "left")
+        lines.add_column(name, justify="right" if name != "state" else "left")
     top = max((t for t in trials if t.latest), key=lambda t: t.latest["default"], default=None)
     for trial in trials:
         score = f"{trial.latest['default']:.4f}" if trial.latest else ""
         values = [f"{trial.parameters[name]:.3g}" if isinstance(trial.parameters[name], float)
                   else str(trial.parameters[name]) for name in parameters]
-        shown.add_row(
+        lines.add_row(
             report.name(trial, plan.module), trial.state.lower(),
             str(len(trial.reports)), score, *values, style="bold" if trial is top else None,
         )  # fmt: skip
-    return shown
+    return lines
 
 
-def footer(trials: list[engine.Trial], plan: Plan) -> str:
-    """Best so far and expected end."""
+def progress(trials: list[engine.Trial], plan: Plan) -> str:
+    """How many trials are over, the best so far and the expected end."""
     scores = [trial.latest["default"] for trial in trials if trial.latest]
     best = f"best so far {max(scores):.4f}" if scores else "no score yet"
     over = sum(trial.over for trial in trials)
-    return f"{over} of {plan.config.max_trial_number} trials, {best}{expected_end(trials, plan)}"
+    of = plan.config.max_trial_number or "unlimited"
+    return f"{over} of {of} trials, {best}{expected_end(trials, plan)}"
 
 
 def expected_end(trials: list[engine.Trial], plan: Plan) -> str:
     """When the last trial should end, from how long the ended ones took."""
     took = [t.ended - t.started for t in trials if t.ended and t.started]
-    if not took:
+    if not took or plan.config.max_trial_number is None:
         return ""
     left = plan.config.max_trial_number - sum(trial.over for trial in trials)
     seconds = left * (sum(took) / len(took)) / plan.config.trial_concurrency

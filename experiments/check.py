@@ -190,30 +190,50 @@ def check_default(name: str, spec: dict, default: Any) -> None:
 def check_tuner(plan: Plan) -> None:
     """A search that only ever draws at random is not one."""
     tuner, trials = plan.config.tuner, plan.config.max_trial_number
+    if tuner is None:
+        raise UserError(f"{plan.file} names no tuner")
     arguments = tuner.class_args or {}
-    if "optimize_mode" in arguments and arguments["optimize_mode"] != "maximize":
-        raise UserError(f"tuner: optimize_mode {arguments['optimize_mode']!r}: a score is to be maximized")
+    for part in (tuner, plan.config.assessor):
+        # NNI's tuners minimize and its assessors maximize unless told.
+        default = "minimize" if part is tuner and tuner.name == "TPE" else "maximize"
+        mode = (part.class_args or {}).get("optimize_mode", default) if part else default
+        if part and mode != "maximize":
+            name = part.name or part.class_name
+            raise UserError(f"{name}: optimize_mode {mode!r}, but a score is to be maximized")
     if arguments.get("reference", plan.module.__name__) != plan.module.__name__:
         raise UserError(f"tuner: reference {arguments['reference']} is not the trial, {plan.module.__name__}")
     logging.getLogger("nni").setLevel(logging.WARNING)  # it tells of its seed
     if tuner.class_name:
-        module, name = tuner.class_name.rsplit(".", 1)
         try:
+            module, name = tuner.class_name.rsplit(".", 1)
             getattr(importlib.import_module(module), name)(**arguments)
         except Exception as error:  # NNI says this only in dispatcher.log
             raise UserError(f"tuner {tuner.class_name}: {one_line(error)}") from None
-    start = (arguments.get("tpe_args") or {}).get("n_startup_jobs", 20)
+    if "TPE" not in (tuner.name or tuner.class_name).upper():
+        return
+    start = whole((arguments.get("tpe_args") or {}).get("n_startup_jobs", 20), "tuner: n_startup_jobs")
     if trials is not None and start >= trials:
         raise UserError(f"tuner: n_startup_jobs {start} of maxTrialNumber {trials} makes it a random search")
+
+
+def whole(value: Any, name: str) -> int:
+    """`value`, a whole number.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UserError(f"{name} is {value!r} where a whole number belongs")
+    return value
 
 
 def check_assessor(plan: Plan) -> None:
     """An assessor that judges before there is a report, or after the last."""
     assessor = plan.config.assessor
-    start = (assessor.class_args or {}).get("start_step", 0) if assessor else None
-    if start is None:
+    if assessor is None:
         return
-    reports = plan.settings.reports()
+    start = whole((assessor.class_args or {}).get("start_step", 0), "assessor: start_step")
+    reports = plan.settings.reports_made()
     if start < 1:
         raise UserError("assessor: start_step 0 stops trials before their first report; it counts reports")
     if start >= reports:
@@ -227,9 +247,14 @@ def check_machine(plan: Plan) -> None:
     if wanted > there:
         raise UserError(f"trialGpuNumber: {wanted}, but torch sees {there} GPUs here: NNI would wait for "
                         "ever; take experiments/cyclegan.yml or set it lower")
-    at_once, cores = plan.config.trial_concurrency, os.cpu_count()
-    if wanted and at_once * wanted > there:
+    if plan.config.trial_gpu_number == 0 and there and plan.machine.device == "auto":
+        raise UserError("trialGpuNumber: 0 hides the GPU from trials: add --device cpu to trialCommand")
+    at_once = plan.config.trial_concurrency
+    shared = getattr(plan.config.training_service, "max_trial_number_per_gpu", None) or 1
+    if wanted and at_once * wanted > there * shared:
         raise UserError(f"trialConcurrency {at_once} x {wanted} GPUs, but there are {there}")
+    # Two single threads merely share one core; it is more threads each that thrash.
+    cores = max(2, len(os.sched_getaffinity(0)))
     threads = plan.machine.threads or cores
     if at_once * threads > cores:
         raise UserError(f"trialConcurrency {at_once} x --threads {threads} is more than {cores} cores, "

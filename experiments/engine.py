@@ -1,6 +1,7 @@
 """NNI 2.10.1 from outside: starting and stopping it, and reading what it stores.
 
-Only this file knows NNI's commands, folders and tables (and `experiments.tuner` its tuner).
+Only this file knows NNI's commands, folders and tables (`experiments.tuner` is its tuner's child, and
+`experiments.check` reads an experiment file as NNI does).
 """
 
 import json
@@ -22,10 +23,11 @@ ROOT = Path(__file__).parent.parent  # of the repo: where the experiments' comma
 LOOPBACK = Path(__file__).with_name("loopback.js")
 HOME = Path.home() / "nni-experiments"  # NNI's own: its list of experiments is here
 
-# A trial's states in NNI; all but the first two are ends.
-WAITING, RUNNING, SUCCEEDED, FAILED = "WAITING", "RUNNING", "SUCCEEDED", "FAILED"
+# A trial's states in NNI before its end.
+WAITING, RUNNING = "WAITING", "RUNNING"
 # An experiment's states after which nothing more happens by itself.
-OVER = ("DONE", "ERROR", "STOPPED", "TUNER_NO_MORE_TRIAL")
+FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # the latter: a grid is used up
+OVER = (*FINISHED, "ERROR", "STOPPED")
 
 
 @dataclass
@@ -149,7 +151,7 @@ def create(file: Path) -> tuple[Experiment, int]:
     for attempt in range(3):  # on a loaded machine NNI gives its own server too little time
         port = free_port()
         done = subprocess.run(
-            [*nnictl(), "create", "--config", str(file), "--port", str(port)],
+            [*nnictl(), "create", "--config", str(file.resolve()), "--port", str(port)],
             env=os.environ | {"NODE_OPTIONS": options, "PATH": path()},
             cwd=ROOT, capture_output=True, text=True,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from itertools import chain
 from types import ModuleType
 
 import pandas as pd
@@ -9,8 +10,6 @@ import pandas as pd
 from experiments.check import module_of
 from experiments.engine import Experiment, Trial
 from trials.records import read_json
-
-NOT_PARTS = ("default", "kid_error")  # of a score: the total has its own column, an error is no part
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,12 @@ class Row:
         """NNI's state, or what the trial says of its end where that tells more."""
         told = self.record.get("status")
         return told if told in ("diverged", "failed") else self.trial.state.lower().replace("_", " ")
+
+    @property
+    def data(self) -> str | None:
+        """What it trained on, said to be a stand-in where it is one."""
+        data = self.record.get("data")
+        return data and data["name"] + " (stand-in)" * data["stand_in"]
 
 
 def rows(experiment: Experiment) -> list[Row]:
@@ -57,18 +62,18 @@ def name(trial: Trial, module: ModuleType) -> str:
 
 
 def best(found: list[Row]) -> Row | None:
-    """The best trial that trained to the end of its budget."""
-    return next((row for row in found if row.trial.final), None)
+    """The best trial that trained to the end of its budget, and did not diverge."""
+    return next((row for row in found if row.trial.final and row.state == "succeeded"), None)
 
 
 def frame(found: list[Row]) -> pd.DataFrame:
     """A line a trial: number, id, state, score, its parts, its parameters."""
     lines = []
     for row in found:
-        parts = {k: v for k, v in (row.trial.latest or {}).items() if k not in NOT_PARTS}
+        parts = {k: v for k, v in (row.trial.latest or {}).items() if k != "default"}
         mark = " published" if row.reference else ""
         lines.append({
-            "trial": f"{row.trial.number}{mark}", "id": row.trial.id, "state": row.state,
+            "trial": f"{row.trial.number}{mark}", "id": row.trial.id, "data": row.data, "state": row.state,
             "reports": len(row.trial.reports), "score": row.score, **parts, **row.trial.parameters,
         })  # fmt: skip
     return pd.DataFrame(lines)
@@ -79,7 +84,8 @@ def text(experiment: Experiment) -> str:
     found = rows(experiment)
     lines = [heading(experiment, found)]
     if found:
-        lines += ["", frame(found).to_string(index=False, na_rep="", float_format="{:.4g}".format)]
+        shown = frame(found).drop(columns=["data", "kid_error"], errors="ignore")
+        lines += ["", shown.to_string(index=False, na_rep="", float_format="{:.4g}".format)]
     why = [f"trial {row.trial.number}: {row.record['reason']}" for row in found
            if row.state in ("diverged", "failed") and row.record.get("reason")]
     lines += why and ["", *why]
@@ -109,20 +115,31 @@ def advice(experiment: Experiment, winner: Row, found: list[Row]) -> list[str]:
     """How the best stands against the published setting, and the next commands."""
     reference = next((row for row in found if row.reference and row.score is not None), None)
     against = f", the published setting {reference.score:.4f}" if reference else ""
+    if reference and not reference.trial.final:
+        against += f" when it was stopped at report {len(reference.trial.reports)}"
     return [
         f"best: trial {winner.trial.number} with {winner.score:.4f}{against} (one seed: a lead, not a proof)",
         "parameters: " + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
                                    for k, v in winner.trial.parameters.items()),
         f"pictures: {winner.trial.folder / 'samples'}",
-        f"repeat it: {command(experiment, winner.trial)}",
-        f"train it to the end: {command(experiment, winner.trial, budget=1.0)}",
+        f"repeat it: {command(experiment, winner)}",
+        f"train it on to the end: {command(experiment, winner, budget=1.0, out=winner.trial.folder)}",
     ]  # fmt: skip
 
 
-def command(experiment: Experiment, trial: Trial, **changes: float) -> str:
-    """The trial as a command by hand; later options override earlier ones."""
-    options = trial.parameters | changes
-    return " ".join([
-        experiment.config["trialCommand"],
-        *(f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in options.items()),
-    ])  # fmt: skip
+def command(experiment: Experiment, row: Row, **changes: object) -> str:
+    """The trial as a command by hand.
+
+    Data, judge and size are those it had, whatever `auto` would mean today.
+    """
+    settings = row.record.get("settings", {})
+    had = {name: settings[name] for name in ("data", "judge", "size") if name in settings}
+    values = had | row.trial.parameters | changes
+    options = {f"--{name.replace('_', '-')}": str(value) for name, value in values.items()}
+    words, kept = iter(shlex.split(experiment.config["trialCommand"])), []
+    for word in words:
+        if word in options:
+            next(words)  # its value, which gives way to the one below
+        else:
+            kept.append(word)
+    return shlex.join([*kept, *chain.from_iterable(options.items())])

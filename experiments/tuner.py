@@ -22,11 +22,12 @@ class Tpe(TpeTuner):
     Args:
         reference: module of the trial, for example `trials.cyclegan`; the defaults of its
             `Settings` are what every search must beat.
-        options: as NNI's TpeTuner: optimize_mode, seed, tpe_args.
+        optimize_mode: `maximize`, since a score is best when highest; NNI's own default is not.
+        options: as NNI's TpeTuner: seed, tpe_args.
     """
 
-    def __init__(self, reference: str, **options):
-        super().__init__(**options)
+    def __init__(self, reference: str, optimize_mode: str = "maximize", **options):
+        super().__init__(optimize_mode, **options)
         self._reference = reference
         self._taught = set()  # parameter ids whose result is in the history
         _tell_of_early_stops()

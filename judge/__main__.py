@@ -72,7 +72,7 @@ def train(options: Namespace) -> None:
         raise UserError("--paintings and --photos go together")
     model.check_writable(options.out)
     found = images.from_folders(paintings, photos) if paintings else images.find(options.data)
-    size = images.default_size() if size == "auto" else size
+    size = images.default_size(device()) if size == "auto" else size
     print(f"data: {found.notice}; size: {model.size_in_words(images.SIZES[size])}; on {device()}")
     recipe = taken(training.Recipe, options)
     judge, card = training.train(found, images.SIZES[size], recipe, device())

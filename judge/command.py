@@ -17,6 +17,7 @@ jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 Weight = restricted_number_type("Weight", float, [(">=", 0), ("<", inf)])  # a loss weight
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", inf)])  # a learning rate
+Decay = restricted_number_type("Decay", float, [(">=", 0), ("<", 1)])  # of a moving average
 Share = restricted_number_type("Share", float, [(">", 0), ("<=", 1)])  # a part of a whole
 
 

@@ -23,15 +23,17 @@ from judge.command import UserError
 SIZES = {"sketch": 64, "draft": 128, "paper": 256}
 
 DATA = Path("data")  # where data sets by name are kept, on the user's machine
-KNOWN = ("monet2photo", "sample")
+STAND_IN = ".stand-in"  # a file of this name marks the built-in sample, wherever it lies
+
+LUMA = (0.299, 0.587, 0.114)  # of RGB, Rec. ITU-R BT.601
 
 # The order, written down once: `monet2photo/trainA` holds Monets, `trainB` landscapes.
 PAINTINGS, PHOTOS = "A", "B"
 
 
-def default_size() -> str:
+def default_size(device: torch.device) -> str:
     """`sketch` without a GPU, `paper` with one."""
-    return "paper" if torch.cuda.is_available() else "sketch"
+    return "paper" if device.type == "cuda" else "sketch"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -48,11 +50,8 @@ class DataSet:
     """Files to train on, by domain (`PAINTINGS`, `PHOTOS`)."""
     test: dict[str, list[Path]]
     """Files held out, by domain."""
-
-    @property
-    def stand_in(self) -> bool:
-        """Whether this is the built-in sample, whose results mean nothing beyond "it runs"."""
-        return self.name == "sample"
+    stand_in: bool = False
+    """Whether this is the built-in sample, whose results mean nothing beyond "it runs"."""
 
     @property
     def notice(self) -> str:
@@ -65,27 +64,27 @@ def find(data: str) -> DataSet:
 
     Args:
         data: `auto` (`data/monet2photo` where it is, the built-in sample otherwise), `sample`
-            (made under `data/` on first use), `monet2photo`, or a folder with the subfolders
-            `trainA testA` (paintings) and `trainB testB` (photographs).
+            (made under `data/` on first use), the name of another folder under `data/`, or a
+            folder with the subfolders `trainA testA` (paintings) and `trainB testB` (photographs).
 
     Raises:
         UserError: there is no such folder, or one of the four holds no image.
     """
     data = resolved(data)
-    folder = DATA / data if data in KNOWN else Path(data)
+    folder = Path(data) if Path(data).is_dir() else DATA / data
     if data == "sample" and not folder.is_dir():
         from judge import sample  # not above: scikit-learn takes a second to import
 
         print(f"making the built-in sample in {folder}", file=sys.stderr)
         sample.make(folder)
     if not folder.is_dir():
-        hint = f"python -m judge data {data}" if data in KNOWN else "give --data a folder or `sample`"
-        raise UserError(f"no data folder {folder}: {hint}")
-    return DataSet(
-        folder.resolve().name,
-        *({domain: listed([folder / f"{split}{domain}"]) for domain in (PAINTINGS, PHOTOS)}
-          for split in ("train", "test")),
+        hint = f"python -m judge data {data}, or " if Path(data).name == data else ""
+        raise UserError(f"no data folder {folder}: {hint}give --data a folder, or sample")
+    splits = (
+        {domain: listed([folder / f"{split}{domain}"]) for domain in (PAINTINGS, PHOTOS)}
+        for split in ("train", "test")
     )
+    return DataSet(folder.resolve().name, *splits, stand_in=(folder / STAND_IN).exists())
 
 
 def resolved(data: str) -> str:

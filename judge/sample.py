@@ -25,6 +25,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from sklearn.datasets import load_sample_images
 
+from judge.images import LUMA, STAND_IN
+
 ROWS, COLUMNS = 4, 6  # tiles of each 427 x 640 photograph: 106 pixels square
 BARE = 1.5  # mean gradient, grey levels a pixel, under which a tile is empty sky or backdrop
 
@@ -34,7 +36,6 @@ BRUSHES = (8.0, 5.0, 3.2)  # widths in pixels, from the first layer to the last
 STEPS = 5  # points a stroke is drawn through after its first
 TOUCH_UP = 14.0  # grey levels of difference from the source that call for a smaller brush
 HAND = 60.0  # the squared Sobel gradient under which strokes go the hand's own way
-LUMA = np.array([0.299, 0.587, 0.114])
 LIGHT = np.array([1.03, 1.00, 0.95])  # a warm light on the palette
 
 README = """\
@@ -102,6 +103,7 @@ def _write(folder: Path, counts: dict[str, int], pixels: int, seed: int) -> None
                 image = paint(image, rng)
             Image.fromarray(image).save(folder / f"{split}{domain}" / f"{index:03}.png")
     (folder / "README.txt").write_text(README, encoding="utf-8")
+    (folder / STAND_IN).touch()
 
 
 # ---------------------------------------------------------------------------------------------

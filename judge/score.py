@@ -7,12 +7,10 @@ import torch
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from judge.command import UserError
+from judge.images import LUMA
 from judge.model import Judge
 
 WORST = 0.0  # the score of a trial that diverged: no score is lower
-
-# Luma of RGB, Rec. ITU-R BT.601.
-LUMA = (0.299, 0.587, 0.114)
 
 FEWEST = 4  # images that can be scored: the distance draws halves of them
 KID_SUBSETS = 20  # draws whose mean and spread are the KID's value and error

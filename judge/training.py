@@ -54,7 +54,7 @@ class Recipe:
     weight_decay: Weight = 0.05
     """Of AdamW (Loshchilov and Hutter 2019, 1711.05101)."""
     seed: int = 0
-    """Same seed, same machine: same judge."""
+    """Same seed, same machine: same judge, on a CPU. A GPU adds up in an order of its own."""
 
 
 # ---------------------------------------------------------------------------------------------

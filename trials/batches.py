@@ -88,7 +88,8 @@ def held_out(data: DataSet, size: int, photos: int, device: torch.device) -> Hel
         UserError: a domain's images cannot be read.
     """
     files = data.test[PHOTOS]
-    chosen = files[:: max(1, len(files) // photos)][:photos]
+    count = min(photos, len(files))
+    chosen = [files[i * len(files) // count] for i in range(count)]
     paintings, sources = load(data.test[PAINTINGS], size), load(chosen, size)
     return HeldOut(
         to_float(paintings.pixels).to(device), to_float(sources.pixels).to(device),

@@ -17,13 +17,13 @@ from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import nn
 from torch.nn.functional import l1_loss
 from torchvision.utils import make_grid
 
 from judge import images, model
-from judge.command import Rate, Share, UserError, Weight
+from judge.command import Decay, Rate, Share, UserError, Weight
 from judge.score import FEWEST, Scorer
 from judge.seeds import generator
 from trials.batches import HeldOut, held_out, unpaired
@@ -33,24 +33,23 @@ from trials.session import Session, run
 
 
 class Preset(NamedTuple):
-    """What goes with a size: networks, length of the full schedule, and what a report looks at."""
+    """What goes with a size: networks, length of the full schedule, and how many photographs are scored."""
 
     ngf: int  # generator features
     blocks: int  # residual blocks
     ndf: int  # discriminator features
     steps: int | None  # the full schedule in steps,
     epochs: int | None  # or in passes over the larger domain
-    report_every: int  # steps
     photos: int  # held-out photographs that are painted and scored
 
 
 # `paper` is the published recipe; the others are smaller all over, and fixed in steps so that a
 # trial costs the same on any data. Pixels: judge.images.SIZES.
 PRESETS = {
-    #                ngf  blocks  ndf     steps  epochs  report  photos
-    "sketch": Preset(16,       3,  16,    5_000,   None,    100,     64),
-    "draft":  Preset(32,       6,  32,   50_000,   None,    500,    128),
-    "paper":  Preset(64,       9,  64,     None,    200,  1_000,    256),
+    #                ngf  blocks  ndf    steps  epochs  photos
+    "sketch": Preset(16,       3,  16,   5_000,   None,     64),
+    "draft":  Preset(32,       6,  32,  50_000,   None,    128),
+    "paper":  Preset(64,       9,  64,    None,    200,    256),
 }  # fmt: skip
 
 SHEET = 8  # photographs on the sample sheet
@@ -83,9 +82,9 @@ class Settings:
     """Adam's learning rate for both generators (section 4)."""
     discriminator_lr: Rate = 2e-4
     """Adam's learning rate for both discriminators (section 4)."""
-    beta1: ClosedUnitInterval = 0.5
+    beta1: Decay = 0.5
     """Adam's first decay (the authors' code)."""
-    beta2: ClosedUnitInterval = 0.999
+    beta2: Decay = 0.999
     """Adam's second decay (the authors' code)."""
     batch_size: PositiveInt = 1
     """Images of each domain a step (section 4)."""
@@ -95,6 +94,8 @@ class Settings:
     """A discriminator whose loss is under this is not updated in that step. 0 never skips."""
     decay: Share = 0.5
     """Last share of the schedule over which the rates fall linearly to 0 (100 of 200 epochs)."""
+    reports: PositiveInt = 50
+    """Reports over the full schedule, so that an assessor's count means the same share at any size."""
 
     ngf: PositiveInt | None = None
     """Generator features after the first convolution."""
@@ -106,8 +107,6 @@ class Settings:
     """The full schedule in steps."""
     epochs: PositiveInt | None = None
     """The full schedule in passes over the larger domain, instead of steps."""
-    report_every: PositiveInt | None = None
-    """Steps between reports."""
     photos: PositiveInt | None = None
     """Held-out photographs that are painted and scored at a report."""
 
@@ -121,9 +120,7 @@ class Settings:
             raise UserError("--steps and --epochs both give the length of the schedule: give one")
         if self.photos is not None and self.photos < FEWEST:
             raise UserError(f"--photos {self.photos}: a score takes at least {FEWEST}")
-        size = self.size
-        if size == "auto":
-            size = "paper" if device.type == "cuda" else "sketch"
+        size = images.default_size(device) if self.size == "auto" else self.size
         preset = PRESETS[size]._asdict()
         if self.steps or self.epochs:
             preset |= {"steps": None, "epochs": None}
@@ -143,10 +140,14 @@ class Settings:
         """The step that the budget ends at."""
         return max(1, round(self.schedule(larger) * self.budget))
 
-    def reports(self) -> int:
-        """How many reports a trial makes. Opens no image."""
+    def every(self, larger: int) -> int:
+        """Steps between reports."""
+        return max(1, self.schedule(larger) // self.reports)
+
+    def reports_made(self) -> int:
+        """How many reports a trial of this budget makes. Opens no image."""
         larger = max(map(len, images.find(self.data).train.values()))
-        return -(-self.last(larger) // self.report_every)
+        return -(-self.last(larger) // self.every(larger))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -167,10 +168,10 @@ class HistoryPool:
         shown = []
         for fake in fakes:
             if len(self.fakes) < self.size:
-                self.fakes.append(fake)
+                self.fakes.append(fake.clone())  # not a view, which would keep its whole batch
             elif self.size and torch.rand((), generator=draw) < 0.5:
                 at = int(torch.randint(self.size, (), generator=draw))
-                self.fakes[at], fake = fake, self.fakes[at]
+                self.fakes[at], fake = fake.clone(), self.fakes[at]
             shown.append(fake)
         return torch.stack(shown)
 
@@ -185,8 +186,8 @@ class CycleGAN:
 
     def __init__(self, settings: Settings, schedule: int, device: torch.device):
         self.settings, self.schedule, self.step = settings, schedule, 0
-        with torch.random.fork_rng():
-            torch.manual_seed(generator(settings.seed, "networks").initial_seed())
+        with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same on every device
+            torch.set_rng_state(generator(settings.seed, "networks").get_state())
             self.G_AB = ResnetGenerator(settings.ngf, settings.blocks).to(device)
             self.G_BA = ResnetGenerator(settings.ngf, settings.blocks).to(device)
             self.D_A = PatchDiscriminator(settings.ndf).to(device)
@@ -295,30 +296,29 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, reporting what the judge says of held-out photographs."""
     device = session.device
-    judge, card = judge_for(settings, device)
-    data = images.find(settings.data)
+    data, judge, card = inputs(settings, device)
     paintings, photos = unpaired(data, settings.pixels, device)
     test = held_out(data, settings.pixels, settings.photos, device)
     scorer = Scorer(judge, test.photos, test.paintings)
 
     larger = max(len(paintings.pixels), len(photos.pixels))
-    schedule, last = settings.schedule(larger), settings.last(larger)
-    net = CycleGAN(settings, schedule, device)
-    session.restore(net)
-    session.note(
+    schedule, last, every = settings.schedule(larger), settings.last(larger), settings.every(larger)
+    session.given(
         data={"name": data.name, "stand_in": data.stand_in, "test": test.counts,
               "train": {"paintings": paintings.counts, "photos": photos.counts}},
         judge={"file": settings.judge, "sha256": model.file_hash(settings.judge),
                "data": card.training["data"], "auc": card.metrics["auc"]},
-        schedule={"steps": schedule, "until": last},
     )  # fmt: skip
+    net = CycleGAN(settings, schedule, device)
+    session.restore(net)
+    session.note(schedule={"steps": schedule, "until": last})
     print(f"CycleGAN, {model.size_in_words(settings.pixels)}, {data.notice}, {last} of {schedule} steps")
-    warn(paintings.counts, photos.counts, data, card)
+    warn([paintings.counts, photos.counts, *test.counts.values()], data, card)
 
     for step in session.steps(net, last):
         a, b = (domain.batch(settings.seed, step, settings.batch_size) for domain in (paintings, photos))
         session.add(net.update(a, b))
-        if session.due(net.step, settings.report_every, last):
+        if session.due(net.step, every, last):
             painted = net.paint(test.photos)
             session.report(
                 net, scorer(painted), sheet(test, painted),
@@ -330,30 +330,33 @@ def check(settings: Settings) -> None:
     """What must be there before a trial of these settings can train.
 
     Raises:
-        UserError: no data, no judge, or one of another size.
+        UserError: as `inputs`.
     """
-    images.find(settings.data)
-    judge_for(settings, torch.device("cpu"))
+    inputs(settings, torch.device("cpu"))
 
 
-def judge_for(settings: Settings, device: torch.device) -> tuple[model.Judge, model.Card]:
-    """The judge that the settings name.
+def inputs(settings: Settings, device: torch.device) -> tuple[images.DataSet, model.Judge, model.Card]:
+    """The data set and the judge that the settings name. Opens no image.
 
     Raises:
-        UserError: there is none, or it was trained at another size.
+        UserError: no data, too few test images to score, no judge, or one of another size.
     """
+    data = images.find(settings.data)
+    for files in data.test.values():
+        if len(files) < FEWEST:
+            raise UserError(f"{files[0].parent}: {len(files)} test images, a score takes at least {FEWEST}")
     judge, card = model.load(settings.judge, device)
     if card.size != settings.pixels:
         raise UserError(
             f"{settings.judge} was trained at {model.size_in_words(card.size)}, this trial paints at "
             f"{model.size_in_words(settings.pixels)}: python -m judge train --size {settings.size} --out FILE"
         )
-    return judge, card
+    return data, judge, card
 
 
-def warn(paintings: dict, photos: dict, data: images.DataSet, card: model.Card) -> None:
+def warn(counts: list[dict], data: images.DataSet, card: model.Card) -> None:
     """Say what makes the score mean less than it seems."""
-    for name in paintings["skipped"] + photos["skipped"]:
+    for name in chain.from_iterable(count["skipped"] for count in counts):
         print(f"warning: left out, cannot be read: {name}")
     if card.training["data"] != data.name:
         print(f"warning: the judge learnt from {card.training['data']}, not from {data.name}")

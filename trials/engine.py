@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -64,6 +65,8 @@ def _end_with_manager(interval: float = 1.0) -> None:
 
     # trial <- the shell of NNI's run script <- the manager, a node process
     manager = next((p for p in psutil.Process().parents() if "node" in p.name()), None)
-    while manager is not None and manager.is_running():
-        time.sleep(interval)
+    with suppress(psutil.NoSuchProcess):
+        # A killed manager may stay a zombie: in a container nobody reaps it.
+        while manager and manager.is_running() and manager.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(interval)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -35,7 +35,7 @@ class ResnetGenerator(nn.Sequential):
         blocks: residual blocks at a quarter of the resolution.
     """
 
-    def __init__(self, channels: int = 64, blocks: int = 9):
+    def __init__(self, channels: int, blocks: int):
         n = channels
         super().__init__(
             nn.ReflectionPad2d(3), nn.Conv2d(3, n, 7), normalised(n), nn.ReLU(inplace=True),
@@ -70,7 +70,7 @@ class PatchDiscriminator(nn.Sequential):
         layers: convolutions of stride 2, `n_layers_D`. 3 gives a receptive field of 70 px.
     """
 
-    def __init__(self, channels: int = 64, layers: int = 3):
+    def __init__(self, channels: int, layers: int = 3):
         widths = [channels * min(2**i, 8) for i in range(layers + 1)]
         body = [nn.Conv2d(3, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
         for i, (before, after) in enumerate(zip(widths, widths[1:]), start=1):

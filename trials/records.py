@@ -115,5 +115,8 @@ def versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """The commit of this code, `-dirty` when files differ from it; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:  # no git here
+        return None
     return done.stdout.strip() or None

@@ -24,12 +24,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
 from judge.command import Parser, UserError, main, one_line, taken
@@ -71,7 +73,7 @@ class Machine:
     settings, so that the same command continues the same trial."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto is the GPU where there is one."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """CPU threads; by default as many as cores. Trials at once x threads must not pass the cores."""
 
     def torch_device(self) -> torch.device:
@@ -107,9 +109,10 @@ def run(train: Callable[[Any, "Session"], None], Settings: type) -> None:
             settings = given.complete(machine.torch_device())
             session = Session(module, settings, machine, host, parameters)
         except UserError as error:  # no session yet to say so
-            if host.folder:
-                write_json(host.folder / "run.json", {
-                    "parameters": parameters, "status": "failed", "reason": one_line(error)})
+            if host.folder and not (host.folder / "run.json").exists():
+                with suppress(OSError):  # the first reason is the one
+                    write_json(host.folder / "run.json", {
+                        "parameters": parameters, "status": "failed", "reason": one_line(error)})
             raise
         return session.carry_out(train)
 
@@ -155,19 +158,23 @@ class Session:
         self.settings, self.host = settings, host
         self.device = machine.torch_device()
         self.folder = host.folder or machine.out or RUNS / f"{system}-{identity(settings)}"
-        self._claim()
+        self._before = self._claim()
         self._started, self._stop, self._bar = time.perf_counter(), None, None
         self._sums, self._count, self._writer = {}, 0, None
         self._reports: list[dict] = []
         self._record = {
-            "system": system, "parameters": parameters, "settings": asdict(settings),
+            "system": system, "parameters": parameters or self._before.get("parameters", {}),
+            "settings": asdict(settings),
             "status": "running", "reason": None, "score": None, "device": device_name(self.device),
             "threads": torch.get_num_threads(), "versions": versions(), "commit": git_commit(),
         }  # fmt: skip
         self._write_record()
 
-    def _claim(self) -> None:
+    def _claim(self) -> dict:
         """Make the folder and lock it: an orphan of an earlier start may still be writing there.
+
+        Returns:
+            The record that an earlier start left, empty on a fresh folder.
 
         Raises:
             UserError: not writable, in use, or another trial's.
@@ -180,11 +187,13 @@ class Session:
             raise UserError(f"another process is training in {self.folder}: wait for it to end") from None
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror}") from None
-        before = read_json(self.folder / "run.json").get("settings")
-        if before is not None and identity_of(before) != identity(self.settings):
+        before = read_json(self.folder / "run.json")
+        settings = before.get("settings")
+        if settings is not None and identity_of(settings) != identity(self.settings):
             now = asdict(self.settings)
-            changed = ", ".join(name for name in now if before.get(name) != now[name])
+            changed = ", ".join(name for name in now if settings.get(name) != now[name])
             raise UserError(f"{self.folder} holds a trial with other {changed}: choose another --out")
+        return before
 
     def carry_out(self, train: Callable) -> int:
         """Train to the end of the budget, or to whatever ends it before; returns the exit code."""
@@ -232,9 +241,20 @@ class Session:
     # What a system calls
 
     def note(self, **facts) -> None:
-        """Put facts into run.json: data set and counts, judge."""
+        """Put facts into run.json."""
         self._record |= facts
         self._write_record()
+
+    def given(self, **inputs: dict) -> None:
+        """Put what the trial is made from into run.json: data set and counts, judge.
+
+        Raises:
+            UserError: the folder's trial was made from something else.
+        """
+        for name, facts in inputs.items():
+            if self._before.get(name, facts) != facts:
+                raise UserError(f"{self.folder} was trained with another {name}: choose another --out")
+        self.note(**inputs)
 
     def restore(self, model: Any) -> None:
         """Continue from the folder's checkpoint, if there is one.
@@ -243,20 +263,32 @@ class Session:
             UserError: it cannot be read, or is of another system.
         """
         file = self.folder / "checkpoint.pt"
-        if not file.exists():
-            return
-        try:
-            model.load_state_dict(torch.load(file, map_location=self.device, weights_only=True))
-        except Exception as error:  # unpickling foreign bytes fails in many ways
-            raise UserError(f"{file} cannot be read ({one_line(error)}): move {self.folder} away") from None
-        # Reports after the checkpoint will be made again.
+        if file.exists():
+            try:
+                model.load_state_dict(torch.load(file, map_location=self.device, weights_only=True))
+            except Exception as error:  # unpickling foreign bytes fails in many ways
+                why = one_line(error)
+                raise UserError(f"{file} cannot be read ({why}): move {self.folder} away") from None
+            self.note(resumed_at=model.step)
+            print(f"continues at step {model.step} from {file}")
+        # Reports after the checkpoint will be made again; a crash may have cut the last one off.
         self._reports = [line for line in read_lines(self._stats) if line["step"] <= model.step]
-        atomically(self._stats, lambda part: part.write_text("".join(map(json_line, self._reports))))
-        self.note(resumed_at=model.step)
-        print(f"continues at step {model.step} from {file}")
+        with writing_to(self.folder):
+            text = "".join(map(json_line, self._reports))
+            atomically(self._stats, lambda part: part.write_text(text))
+        if self._reports:
+            self._started -= self._reports[-1]["seconds"]
 
     def steps(self, model: Any, last: int) -> Iterator[int]:
-        """Steps from `model.step` up to `last`, with a progress bar; ends early when asked to."""
+        """Steps from `model.step` up to `last`, with a progress bar; ends early when asked to.
+
+        Raises:
+            Stopped: by a signal, after the checkpoint is written.
+            UserError: the trial is already beyond `last`.
+        """
+        if model.step > last:
+            raise UserError(f"{self.folder} is trained to step {model.step}, this budget ends at {last}: "
+                            "choose another --out, or a larger budget")
         self._bar = tqdm(initial=model.step, total=last, unit="step", disable=None)
         while model.step < last:
             if self._stop:
@@ -275,15 +307,10 @@ class Session:
         self._sums = {name: self._sums.get(name, 0) + loss.detach() for name, loss in losses.items()}
         self._count += 1
         if self._count % CHECK_EVERY == 0:
-            self._means()
+            healthy(losses, 1)
 
     def _means(self) -> dict[str, float]:
-        values = (torch.stack(list(self._sums.values())) / self._count).tolist()
-        means = dict(zip(self._sums, values))
-        for name, value in means.items():
-            if not math.isfinite(value) or abs(value) > EXPLODED:
-                raise Diverged(f"{name} loss is {value:g}")
-        return means
+        return healthy(self._sums, self._count)
 
     def due(self, step: int, every: int, last: int) -> bool:
         """Whether to report after `step` steps."""
@@ -342,3 +369,16 @@ class Session:
     def _write_record(self) -> None:
         with writing_to(self.folder):
             write_json(self.folder / "run.json", self._record)
+
+
+def healthy(losses: dict[str, torch.Tensor], count: int) -> dict[str, float]:
+    """`losses` divided by `count`, as numbers. Waits for the device.
+
+    Raises:
+        Diverged: one is not finite or has exploded.
+    """
+    values = (torch.stack(list(losses.values())) / count).tolist()
+    for name, value in zip(losses, values):
+        if not math.isfinite(value) or abs(value) > EXPLODED:
+            raise Diverged(f"{name} loss is {value:g}")
+    return dict(zip(losses, values))

@@ -16,7 +16,7 @@ def experiment(tmp_path, sample_data, judge_file) -> Callable[..., Path]:
 
     def write(space=None, program: str = "trials.cyclegan", options: str = "", **changes) -> Path:
         config = yaml.safe_load((ROOT / "experiments/cyclegan.yml").read_text())
-        inputs = f"--data {sample_data} --judge {judge_file} --threads 1"
+        inputs = f"--data {sample_data} --judge {judge_file} --size sketch --threads 1"
         config |= {
             "trialCodeDirectory": str(ROOT), "experimentWorkingDirectory": str(tmp_path / "runs"),
             "searchSpaceFile": str(ROOT / "search_spaces/cyclegan.json"),

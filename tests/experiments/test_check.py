@@ -2,16 +2,19 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from experiments import check as checks
+from experiments.__main__ import summary
 from experiments.check import check
 from judge.command import UserError
 from judge.images import find
 
 ROOT = Path(__file__).parents[2]
+EIGHT = {"n_startup_jobs": "8"}
 SHIPPED = ["cyclegan.yml", "quickstart.yml", "cyclegan-gpus.yml"]
 
 
@@ -24,7 +27,7 @@ def refusal(file: Path) -> str:
 
 def test_the_shipped_search_is_in_order(experiment):
     plan = check(experiment(options="--budget 0.2"))
-    assert plan.settings.reports() == 10
+    assert plan.settings.reports_made() == 10
     assert plan.config.trial_concurrency * plan.machine.threads <= max(2, os.cpu_count())
 
 
@@ -104,6 +107,38 @@ def test_an_assessor_that_comes_too_late_is_refused(experiment):
 def test_a_wrong_tuner_is_named(experiment, arguments, said):
     file = experiment(tuner={"classArgs": arguments})
     assert said in refusal(file) if said else check(file)
+
+
+def test_the_quickstart_is_a_sketch_on_a_gpu_too():
+    config = checks.load(ROOT / "experiments/quickstart.yml")
+    assert "--size sketch" in config.trial_command and "--size sketch" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"tuner": {"className": "Tpe"}}, "tuner Tpe"),
+        ({"tuner": {"className": "experiments.tuner.Tpee"}}, "Tpee"),
+        ({"tuner": {"classArgs": {"reference": "trials.cyclegan", "tpe_args": EIGHT}}}, "'8'"),
+        ({"assessor": {"classArgs": {"start_step": "4"}}}, "'4' where a whole number belongs"),
+        ({"assessor": {"classArgs": {"start_step": 4, "optimize_mode": "minimize"}}}, "maximized"),
+        ({"options": "--threads -1"}, "threads"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_one_line(experiment, changes, said):
+    assert said in refusal(experiment(**changes))
+
+
+def test_a_search_limited_by_time_alone_passes(experiment):
+    plan = check(experiment(options="--budget 0.2", maxTrialNumber=None, maxExperimentDuration="1h"))
+    assert "unlimited" in summary(plan)
+
+
+def test_too_few_test_images_are_refused_before_training(experiment, sample_data, tmp_path):
+    shutil.copytree(sample_data, tmp_path / "mine")
+    for file in sorted((tmp_path / "mine/testA").glob("*.png"))[3:]:
+        file.unlink()
+    assert "3 test images" in refusal(experiment(options=f"--data {tmp_path / 'mine'}"))
 
 
 def test_more_threads_than_cores_are_refused(experiment):

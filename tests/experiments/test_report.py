@@ -115,7 +115,7 @@ def test_the_report_says_what_a_reader_must_know(experiment):
         "1 early stopped", "trial 1: cycle_A loss is nan",
         "best: trial 4 with 0.6000, the published setting 0.4000 (one seed",
         "repeat it: python -m trials.cyclegan --budget 0.2 --identity-weight 2.0 --cycle-weight 6.0",
-        "--budget 1.0",
+        "end: python -m trials.cyclegan --identity-weight 2.0 --cycle-weight 6.0 --budget 1.0 --out ",
     ):  # fmt: skip
         assert said in text, said
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 import torch
 
 from experiments import engine
@@ -69,14 +70,19 @@ def manager_of(folder: Path) -> psutil.Process:
     return next(p for p in processes_of(folder) if "main.js" in " ".join(p.cmdline()))
 
 
-def addresses(process: psutil.Process) -> set[str]:
-    return {c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN}
+def listening(process: psutil.Process) -> list:
+    """The (address, port) pairs that a process listens on."""
+    return [c.laddr for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+
+
+def tensorboard_of(folder: Path) -> psutil.Process:
+    return next((p for p in processes_of(folder) if "tensorboard" in p.cmdline()[1] and listening(p)), None)
 
 
 def test_every_trial_gets_its_own_parameters_though_others_crash(experiment, started):
     """The guard against NNI 3.0, which hands them to whichever trial asks first."""
     file = experiment(
-        program="tests.experiments.crashing_cyclegan", options=f"{TINY} --steps 20 --report-every 10",
+        program="tests.experiments.crashing_cyclegan", options=f"{TINY} --steps 20 --reports 2",
         maxTrialNumber=12, trialConcurrency=4, assessor={"classArgs": {"start_step": 999}},
     )  # fmt: skip
     running, port = started(file)
@@ -108,7 +114,7 @@ def test_every_trial_gets_its_own_parameters_though_others_crash(experiment, sta
 
 
 def test_a_killed_manager_leaves_a_whole_checkpoint_and_no_process(experiment, started):
-    file = experiment(options=f"{TINY} --steps 1000000 --report-every 20", maxTrialNumber=2)
+    file = experiment(options=f"{TINY} --steps 1000000 --reports 50000", maxTrialNumber=2)
     running, _ = started(file)
     until(lambda: len(list((running.folder / "trials").glob("*/checkpoint.pt"))) == 2)
     manager_of(running.folder).send_signal(signal.SIGKILL)
@@ -147,17 +153,21 @@ def folder_of(file: Path) -> Path:
 
 def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_command):
     file = experiment(
-        options=f"{TINY} --steps 20 --report-every 10", maxTrialNumber=3,
+        options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=3,
         tuner={"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
                              "tpe_args": {"n_startup_jobs": 2}}},
         assessor={"classArgs": {"start_step": 1}},
     )  # fmt: skip
     run = run_command(file)
     folder = folder_of(file)
-    listening = addresses(manager_of(folder))
+    (manager,) = listening(manager_of(folder))
+    assert manager.ip == "127.0.0.1"
+    url = f"http://127.0.0.1:{manager.port}/api/v1/nni/tensorboard"  # what the UI's button calls
+    trial = next(folder.glob("trials/*")).name
+    assert requests.post(url, json={"trials": trial}, timeout=30).ok
+    assert {address.ip for address in listening(until(lambda: tensorboard_of(folder)))} == {"127.0.0.1"}
     output, _ = run.communicate(timeout=300)
     assert run.returncode == 0, output
-    assert listening == {"127.0.0.1"}
     assert "built-in stand-in" in output
     assert "0 published" in output
     assert "repeat it: python -m trials.cyclegan" in output and "--budget 1.0" in output
@@ -167,11 +177,12 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_comman
         [sys.executable, "-m", "experiments", "report", str(folder), "--csv"], cwd=ROOT, text=True,
         capture_output=True, check=True,
     ).stdout  # fmt: skip
-    assert len(report.splitlines()) == 4 and report.startswith("trial,id,state,reports,score")
+    assert len(report.splitlines()) == 4 and report.startswith("trial,id,data,state,reports,score")
+    assert "(stand-in)" in report
 
 
 def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
-    file = experiment(options=f"{TINY} --steps 1000000 --report-every 20", maxTrialNumber=20)
+    file = experiment(options=f"{TINY} --steps 1000000 --reports 50000", maxTrialNumber=20)
     run = run_command(file)
     folder = folder_of(file)
     until(lambda: list(folder.glob("trials/*/checkpoint.pt")))

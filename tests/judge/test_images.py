@@ -106,9 +106,15 @@ def test_auto_is_monet2photo_where_it_is(tmp_path, monkeypatch):
 def test_auto_is_the_sample_otherwise_and_says_that_it_is_a_stand_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data_set(Path("data/sample"))
+    (Path("data/sample") / images.STAND_IN).touch()
     found = images.find("auto")
     assert (found.name, found.stand_in) == ("sample", True)
     assert "stand-in, not real paintings" in found.notice
+
+
+def test_ones_own_folder_is_no_stand_in_whatever_its_name(tmp_path):
+    data_set(tmp_path / "sample")
+    assert not images.find(str(tmp_path / "sample")).stand_in
 
 
 def test_the_sample_is_made_on_first_use_and_what_is_said_of_it_keeps_out_of_the_output(

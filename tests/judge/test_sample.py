@@ -49,7 +49,7 @@ def test_layout_and_counts_are_as_documented(made):
         f"{split}{domain}/{index:03}.png"
         for split, count in COUNTS.items() for domain in "AB" for index in range(count)
     }
-    assert set(contents(made)) == expected | {"README.txt"}
+    assert set(contents(made)) == expected | {"README.txt", ".stand-in"}
     for name in expected:
         with Image.open(made / name) as image:
             assert (image.size, image.mode) == ((96, 96), "RGB")

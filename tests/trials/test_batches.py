@@ -72,3 +72,9 @@ def test_held_out_photographs_are_as_many_as_asked_or_all(sample_data):
     data = find(str(sample_data))
     assert len(held_out(data, 64, 3, torch.device("cpu")).photos) == 3
     assert len(held_out(data, 64, 100, torch.device("cpu")).photos) == 8
+
+
+def test_held_out_photographs_are_spread_over_the_whole_folder(sample_data):
+    data = find(str(sample_data))
+    whole = held_out(data, 64, 8, torch.device("cpu")).photos
+    assert held_out(data, 64, 5, torch.device("cpu")).photos.equal(whole[[0, 1, 3, 4, 6]])

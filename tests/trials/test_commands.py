@@ -31,7 +31,7 @@ def record(folder: Path) -> dict:
 
 @pytest.fixture
 def inputs(sample_data, judge_file) -> list:
-    return ["--data", sample_data, "--judge", judge_file, "--report-every", 10]
+    return ["--data", sample_data, "--judge", judge_file, "--reports", 6]
 
 
 def test_a_trial_runs_where_nni_is_not_installed(tmp_path, inputs):

@@ -12,7 +12,7 @@ from trials.cyclegan import PRESETS, CycleGAN, HistoryPool, Settings, check, dec
 from trials.session import with_parameters
 
 CPU = torch.device("cpu")
-TINY = Settings(data="sample", size="sketch", ngf=4, blocks=1, ndf=4, steps=100, report_every=10)
+TINY = Settings(data="sample", size="sketch", ngf=4, blocks=1, ndf=4, steps=100)
 
 
 def model(**changes) -> CycleGAN:
@@ -194,7 +194,7 @@ def test_auto_is_a_sketch_without_a_gpu_and_the_paper_with_one():
 @pytest.mark.parametrize("size", PRESETS)
 def test_a_complete_setting_lacks_nothing(size):
     s = Settings(size=size).complete(CPU)
-    assert None not in (s.ngf, s.blocks, s.ndf, s.report_every, s.photos)
+    assert None not in (s.ngf, s.blocks, s.ndf, s.photos)
     assert (s.steps is None) != (s.epochs is None)
 
 
@@ -211,6 +211,12 @@ def test_steps_and_epochs_together_are_refused():
 def test_too_few_photographs_to_score_are_refused_before_training():
     with pytest.raises(UserError, match="at least 4"):
         Settings(photos=3).complete(CPU)
+
+
+@pytest.mark.parametrize("size", PRESETS)
+def test_a_share_of_the_schedule_has_the_same_reports_at_every_size(size, sample_data):
+    s = Settings(data=str(sample_data), size=size, budget=0.2).complete(CPU)
+    assert s.reports_made() == 10
 
 
 def test_the_budget_is_a_share_of_the_schedule():
@@ -234,6 +240,7 @@ def test_the_budget_is_a_share_of_the_schedule():
         ({"batch_size": 0}, "batch_size"),
         ({"cycle_weight": {"_name": "nested"}}, "cycle_weight"),
         ({"cycle_weight": None}, "cycle_weight"),
+        ({"beta1": 1.0}, "beta1"),
     ],
 )
 def test_a_wrong_parameter_is_named_in_one_line(parameters, said):

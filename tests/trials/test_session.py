@@ -251,6 +251,58 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(tmp_path):
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
+def test_an_explosion_late_in_a_long_window_is_not_averaged_away(tmp_path):
+    steps = []
+    session(tmp_path).carry_out(
+        training(last=1000, every=1000, loss=lambda step: 9e3 if step > 900 else 1.0, at=steps.append))
+    assert len(steps) <= 940 and record(tmp_path)["status"] == "diverged"
+
+
+def test_a_crash_before_the_first_checkpoint_leaves_no_half_line(tmp_path):
+    (tmp_path / "stats.jsonl").write_text('{"step": 5, "sco')
+    session(tmp_path).carry_out(training())
+    assert [line["step"] for line in read_lines(tmp_path / "stats.jsonl")] == [5, 10]
+
+
+def test_a_smaller_budget_than_trained_is_refused(tmp_path):
+    session(tmp_path, budget=1.0).carry_out(training(last=10))
+    s = session(tmp_path, budget=0.5)
+    with pytest.raises(UserError, match="trained to step 10, this budget ends at 5"):
+        s.carry_out(training(last=5))
+    assert s.host.finals == []
+
+
+def test_a_trial_does_not_go_on_with_another_judge(tmp_path):
+    first = session(tmp_path)
+    first.given(judge={"sha256": "a"})
+    first.carry_out(training())
+    again = session(tmp_path)
+    again.given(judge={"sha256": "a"})
+    with pytest.raises(UserError, match="another judge: choose another --out"):
+        again.given(judge={"sha256": "b"})
+
+
+def test_seconds_go_on_where_they_stopped(tmp_path):
+    session(tmp_path).carry_out(training(last=5))
+    lines = read_lines(tmp_path / "stats.jsonl")
+    (tmp_path / "stats.jsonl").write_text(json.dumps(lines[0] | {"seconds": 1000.0}) + "\n")
+    session(tmp_path).carry_out(training(last=10))
+    assert record(tmp_path)["seconds"] >= 1000
+
+
+def test_a_trial_continued_by_hand_keeps_the_parameters_it_received(tmp_path):
+    first = Session("counter", Settings(), Machine(), Listener(tmp_path), {"weight": 1.0})
+    first.carry_out(training(last=5))
+    session(tmp_path).carry_out(training(last=10))
+    assert record(tmp_path)["parameters"] == {"weight": 1.0}
+
+
+def test_a_machine_without_git_can_train(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    session(tmp_path / "run").carry_out(training())
+    assert record(tmp_path / "run")["commit"] is None
+
+
 def test_divergence_is_looked_for_between_reports(tmp_path):
     steps = []
     session(tmp_path).carry_out(
