@@ -98,13 +98,13 @@ def evaluate_options(parser: Parser) -> None:
 
 def evaluate(options: Namespace) -> None:
     """Measure a judge on the test images and show its worst mistakes."""
-    network, _ = model.load(options.judge, device())
+    network, card = model.load(options.judge, device())
     found = images.find(options.data)
     measured, verdicts = training.evaluate(network, found, device())
     if options.json:
-        print(json.dumps(measured))
+        print(json.dumps({"data": found.name, "stand_in": found.stand_in, **measured}))
         return
-    print(f"judge {options.judge} on the test images of {found.notice}")
+    print(f"judge {options.judge}, trained on {card.training['data']}, here on {found.notice}")
     print(in_words(measured))
     sheet = options.sheet or options.judge.with_suffix(".mistakes.png")
     mistakes = worst(verdicts)
@@ -150,7 +150,7 @@ def score(options: Namespace) -> None:
     )
     parts = scorer(floats(images.listed([options.images]))).named()
     if options.json:
-        print(json.dumps(parts))
+        print(json.dumps({"data": found.name, "stand_in": found.stand_in, **parts}))
     else:
         print(f"{options.images} by {options.judge}, paintings of {found.notice}")
         print(pd.Series(parts).to_string(float_format="{:.4f}".format))

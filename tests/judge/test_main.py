@@ -128,7 +128,7 @@ def test_train_on_ones_own_folders(judge, workplace, sample_data):
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (("--data", "nowhere"), ("no data folder nowhere",)),
+    (("--data", "nowhere"), ("no data folder data/nowhere",)),
     (("--paintings", "p"), ("--paintings and --photos go together",)),
     (("--photos", "p"), ("--paintings and --photos go together",)),
     (("--paintings", "p", "--photos", "q"), ("no folder p",)),
@@ -199,7 +199,8 @@ def test_evaluate_as_json_is_json_and_nothing_else(judge, workplace, sample_data
     ran = judge("evaluate", "--judge", judge_file, "--data", sample_data, "--json")
     assert (ran.code, ran.err) == (0, "")
     measured = json.loads(ran.out)
-    assert set(measured) == FIGURES | {"confusion", "counts"}
+    assert set(measured) == FIGURES | {"confusion", "counts", "data", "stand_in"}
+    assert measured["stand_in"] is True
     assert sum(map(sum, measured["confusion"])) == 16
     assert not files(workplace)
 
@@ -254,13 +255,13 @@ def score(judge, judge_file, sample_data) -> Callable[..., Ran]:
 def test_score_with_sources_has_luminance(score, sample_data):
     photos = sample_data / "testB"
     named = json.loads(score("--images", photos, "--sources", photos, "--json").out)
-    assert list(named) == ["default", "style", "luminance", "kid", "kid_error"]
+    assert list(named) == ["data", "stand_in", "default", "style", "luminance", "kid", "kid_error"]
     assert named["luminance"] == pytest.approx(1) and 0 <= named["style"] <= 1
 
 
 def test_score_without_sources_has_none(score, sample_data):
     named = json.loads(score("--images", sample_data / "testB", "--json").out)
-    assert list(named) == ["default", "style", "kid", "kid_error"]
+    assert list(named) == ["data", "stand_in", "default", "style", "kid", "kid_error"]
 
 
 def test_score_in_words_has_one_line_for_each_part_and_says_what_the_data_is(score, sample_data):
