@@ -202,18 +202,32 @@ def check_tuner(plan: Plan) -> None:
             raise UserError(f"{name}: optimize_mode {mode!r}, but a score is to be maximized")
     if arguments.get("reference", plan.module.__name__) != plan.module.__name__:
         raise UserError(f"tuner: reference {arguments['reference']} is not the trial, {plan.module.__name__}")
-    logging.getLogger("nni").setLevel(logging.WARNING)  # it tells of its seed
-    if tuner.class_name:
-        try:
-            module, name = tuner.class_name.rsplit(".", 1)
-            getattr(importlib.import_module(module), name)(**arguments)
-        except Exception as error:  # NNI says this only in dispatcher.log
-            raise UserError(f"tuner {tuner.class_name}: {one_line(error)}") from None
+    build(tuner, "tuner")
     if "TPE" not in (tuner.name or tuner.class_name).upper():
         return
     start = whole((arguments.get("tpe_args") or {}).get("n_startup_jobs", 20), "tuner: n_startup_jobs")
     if trials is not None and start >= trials:
         raise UserError(f"tuner: n_startup_jobs {start} of maxTrialNumber {trials} makes it a random search")
+
+
+def build(part: Any, kind: str) -> None:
+    """Make the tuner or assessor as NNI will, which says only in its logs what was wrong.
+
+    Raises:
+        UserError: there is none of this name, or it does not take these classArgs.
+    """
+    from nni.tools.package_utils import create_builtin_class_instance  # not above: takes a second
+
+    logging.getLogger("nni").setLevel(logging.WARNING)  # it tells of its seed
+    arguments = part.class_args or {}
+    try:
+        if part.name:
+            create_builtin_class_instance(part.name, arguments, f"{kind}s")
+        else:
+            module, name = part.class_name.rsplit(".", 1)
+            getattr(importlib.import_module(module), name)(**arguments)
+    except Exception as error:  # each raises what it likes
+        raise UserError(f"{kind} {part.name or part.class_name}: {one_line(error)}") from None
 
 
 def whole(value: Any, name: str) -> int:
@@ -238,6 +252,7 @@ def check_assessor(plan: Plan) -> None:
         raise UserError("assessor: start_step 0 stops trials before their first report; it counts reports")
     if start >= reports:
         raise UserError(f"assessor: start_step {start}, but a trial reports {reports} times: it never acts")
+    build(assessor, "assessor")
 
 
 def check_machine(plan: Plan) -> None:

@@ -122,6 +122,8 @@ def test_the_quickstart_is_a_sketch_on_a_gpu_too():
         ({"tuner": {"classArgs": {"reference": "trials.cyclegan", "tpe_args": EIGHT}}}, "'8'"),
         ({"assessor": {"classArgs": {"start_step": "4"}}}, "'4' where a whole number belongs"),
         ({"assessor": {"classArgs": {"start_step": 4, "optimize_mode": "minimize"}}}, "maximized"),
+        ({"assessor": {"name": "Medianstopp"}}, "assessor Medianstopp"),
+        ({"assessor": {"classArgs": {"start_stepp": 4, "start_step": 4}}}, "start_stepp"),
         ({"options": "--threads -1"}, "threads"),
     ],
 )
