@@ -1,9 +1,11 @@
-"""python -m judge train | evaluate | score | data
+"""python -m judge train | evaluate | score | controls | data | halves
 
     python -m judge data monet2photo                      # download the public data set
     python -m judge train --data auto                     # -> models/judge.pt
     python -m judge evaluate                              # AUC, calibration, worst mistakes
     python -m judge score --images out/ --sources photos/ # the score of any folder of images
+    python -m judge controls                              # what fools the score, and what does not
+    python -m judge halves --out data/halves              # one half to search with, one to measure with
 """
 
 import json
@@ -17,9 +19,10 @@ import torch
 from torchvision.datasets.utils import download_and_extract_archive
 from torchvision.utils import make_grid, save_image
 
+from judge import controls as pretences
 from judge import images, model, training
 from judge.command import Namespace, Parser, UserError, subcommands, taken
-from judge.score import Scorer
+from judge.score import FORMULAS, Scorer
 
 # The CycleGAN authors' own archives.
 ARCHIVE = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
@@ -125,6 +128,8 @@ def score_options(parser: Parser) -> None:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="what to score")
     parser.add_argument("--sources", type=Path, metavar="DIR",
                         help="the photographs they were made from, in the same order of names")
+    parser.add_argument("--score", choices=list(FORMULAS), default="combined",
+                        help="the formula of `default`: plain is the mean P(painting) alone")
     judge_option(parser)
     data_option(parser)
     json_option(parser)
@@ -147,6 +152,7 @@ def score(options: Namespace) -> None:
         network,
         None if options.sources is None else floats(images.listed([options.sources])),
         floats(found.test[images.PAINTINGS]),
+        options.score,
     )
     parts = scorer(floats(images.listed([options.images]))).named()
     if options.json:
@@ -186,6 +192,57 @@ def data(options: Namespace) -> None:
 
 
 # ---------------------------------------------------------------------------------------------
+# halves
+
+
+def halves_options(parser: Parser) -> None:
+    data_option(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR",
+                        help="where to put the folders `search` and `yardstick`, full of links")
+
+
+def halves(options: Namespace) -> None:
+    """Part a data set in two: what is searched with, and what measures the end of a search."""
+    found = images.find(options.data)
+    if options.out.exists():
+        raise UserError(f"{options.out} is already there: choose another --out")
+    for name, first in (("search", 0), ("yardstick", 1)):
+        for split, files in (("train", found.train), ("test", found.test)):
+            for domain, paths in files.items():
+                folder = options.out / name / f"{split}{domain}"
+                folder.mkdir(parents=True)
+                for number, path in enumerate(paths[first::2]):  # a name may come twice
+                    (folder / f"{number:05}-{path.name}").symlink_to(path.resolve())
+        if found.stand_in:
+            (options.out / name / images.STAND_IN).touch()
+    print(f"every other image of {found.notice}: {options.out}/search and {options.out}/yardstick")
+
+
+# ---------------------------------------------------------------------------------------------
+# controls
+
+
+def controls_options(parser: Parser) -> None:
+    judge_option(parser)
+    data_option(parser)
+    parser.add_argument("--csv", action="store_true", help="the table for pandas")
+
+
+def controls(options: Namespace) -> None:
+    """What the score makes of damaged images that pretend to be translations."""
+    network, card = model.load(options.judge, device())
+    found = images.find(options.data)
+    photos, paintings = (images.load(found.test[domain], network.size).pixels
+                         for domain in (images.PHOTOS, images.PAINTINGS))
+    table = pretences.table(network, photos, paintings)
+    if options.csv:
+        print(table.to_csv(), end="")
+    else:
+        print(f"judge {options.judge}, trained on {card.training['data']}, here on {found.notice}")
+        print(table.to_string(float_format="{:.3f}".format))
+
+
+# ---------------------------------------------------------------------------------------------
 # What the commands print
 
 
@@ -197,8 +254,8 @@ def in_words(measured: dict) -> str:
     )
     table = pd.DataFrame(
         measured["confusion"],
-        index=[f"is a {name}" for name in model.CLASSES],
-        columns=[f"judged {name}" for name in model.CLASSES],
+        index=[f"is a {name}" for name in model.CLASSES[:2]],
+        columns=[f"judged {name}" for name in model.CLASSES[:2]],
     )
     skipped = sum(len(count["skipped"]) for count in measured["counts"].values())
     note = f"\n{skipped} files could not be read" if skipped else ""
@@ -221,5 +278,7 @@ if __name__ == "__main__":
         "train": (train_options, train),
         "evaluate": (evaluate_options, evaluate),
         "score": (score_options, score),
+        "controls": (controls_options, controls),
         "data": (data_options, data),
+        "halves": (halves_options, halves),
     })

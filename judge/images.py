@@ -176,6 +176,11 @@ def to_float(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.float() / 127.5 - 1
 
 
+def to_bytes(images: torch.Tensor) -> torch.Tensor:
+    """float [-1, 1] to uint8 0..255, clipped and rounded."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
 def _decode_all(paths: Sequence[Path], size: int) -> Images:
     with ThreadPoolExecutor() as pool:
         decoded = list(pool.map(lambda path: _decode_or_reason(path, size), paths))

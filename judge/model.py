@@ -14,7 +14,8 @@ from torchvision import models
 from judge.command import UserError
 from judge.images import SIZES
 
-CLASSES = ("photo", "painting")
+CLASSES = ("photo", "painting", "neither")
+NEITHER = 2
 FORMAT = "salon-judge-1"
 DEFAULT_FILE = "models/judge.pt"
 
@@ -81,6 +82,19 @@ class Judge(nn.Module):
     def painting(self, features: torch.Tensor) -> torch.Tensor:
         """P(painting) from `features`, [N] in [0, 1]."""
         return self.probabilities(features)[:, self.classes.index("painting")]
+
+    def against_photo(self, features: torch.Tensor) -> torch.Tensor:
+        """P(painting), given that it is a photograph or a painting, from `features`, [N] in [0, 1]."""
+        of_both = self.probabilities(features)[:, [CLASSES.index("photo"), CLASSES.index("painting")]]
+        return of_both[:, 1] / of_both.sum(1).clamp(min=1e-30)
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether bf16 is the device's own arithmetic rather than emulated."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    can = torch.cpu.get_capabilities()
+    return can.get("avx512_bf16", False) or can.get("amx_bf16", False)
 
 
 def size_in_words(size: int) -> str:

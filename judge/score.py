@@ -1,9 +1,12 @@
 """What a judge thinks of translations: named parts, and the one number that the tuner sees."""
 
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import avg_pool2d, normalize
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from judge.command import UserError
@@ -13,7 +16,28 @@ from judge.model import Judge
 WORST = 0.0  # the score of a trial that diverged: no score is lower
 
 FEWEST = 4  # images that can be scored: the distance draws halves of them
+CONTENT = 3  # power of content in the combined formula
 KID_SUBSETS = 20  # draws whose mean and spread are the KID's value and error
+
+
+def combined(parts: Mapping[str, float]) -> float:
+    """style x content^3 x diversity / (1 + kid), in [0, 1]; a part that was not measured is left out.
+
+    A product as ArtFID's (Wright and Ommer 2022, 2207.12280, equation 4), which multiplies a term of
+    content with a term of style so that neither makes up for the other; monotone in each part. The
+    power is the weight of content against style, fixed by looking at 60 pairs (judge/README.md).
+    """
+    kept = parts["style"] * parts.get("content", 1.0) ** CONTENT * parts.get("diversity", 1.0)
+    return kept / (1 + max(0.0, parts.get("kid", 0.0)))
+
+
+def plain(parts: Mapping[str, float]) -> float:
+    """The formula that Salon grew from: mean P(painting) and nothing else. Easily fooled."""
+    return parts["style"]
+
+
+# What a search can maximise, by the name that --score takes.
+FORMULAS: dict[str, Callable[[Mapping[str, float]], float]] = {"combined": combined, "plain": plain}
 
 
 @dataclass(frozen=True)
@@ -35,29 +59,40 @@ class Scorer:
         judge: see `judge.model.load`.
         sources: the photographs, float [N, 3, size, size] in [-1, 1], None when unknown.
         paintings: real paintings to measure the distance to, float [M, 3, size, size].
+        formula: of `FORMULAS`, what `default` is.
     """
 
-    def __init__(self, judge: Judge, sources: torch.Tensor | None, paintings: torch.Tensor | None):
-        self.judge, self.sources = judge, sources
+    def __init__(
+        self, judge: Judge, sources: torch.Tensor | None, paintings: torch.Tensor | None,
+        formula: str = "combined",
+    ):
+        self.judge, self.sources, self.formula = judge, sources, FORMULAS[formula]
         self.real = None if paintings is None else features_of(judge, paintings)
+        self.varied = None if sources is None else vendi(features_of(judge, sources))
 
     def __call__(self, images: torch.Tensor) -> Score:
         """The score of `images`, float [N, 3, size, size] in [-1, 1], in the sources' order.
 
         Parts:
-            style: mean calibrated P(painting), in [0, 1]: the formula Salon grew from. By itself
-                it is easily fooled (see the README), and `default` until a better one is in place.
-            luminance: mean correlation of luma with the source, in [-1, 1]; below 0 it is inverted.
-            kid: distance to the real paintings in the judge's features, and `kid_error`.
+            style: mean calibrated P(painting), in [0, 1].
+            content: mean structure kept of the source, in [0, 1] (`structure`); with sources.
+            diversity: how many different images there are in the judge's features, as a share of
+                the sources' and at most 1 (`vendi`, 1 / N for one image again and again); with
+                sources.
+            kid: distance to the real paintings in the judge's features, and `kid_error`; with
+                paintings.
+
+        Raises:
+            UserError: there are not as many images as sources.
         """
         features = features_of(self.judge, images)
-        style = self.judge.painting(features).mean().item()
-        parts = {"style": style}
+        parts = {"style": self.judge.painting(features).mean().item()}
         if self.sources is not None:
-            parts["luminance"] = luminance_correlation(images, self.sources).mean().item()
+            parts["content"] = structure(images, self.sources).mean().item()
+            parts["diversity"] = min(1.0, vendi(features) / self.varied)
         if self.real is not None:
             parts["kid"], parts["kid_error"] = kernel_distance(features, self.real)
-        return Score(default=style, parts=parts)
+        return Score(self.formula(parts), parts)
 
 
 @torch.no_grad()
@@ -66,21 +101,58 @@ def features_of(judge: Judge, images: torch.Tensor, batch: int = 64) -> torch.Te
     return torch.cat([judge.features(part) for part in images.split(batch)])
 
 
-def luminance_correlation(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-    """Pearson correlation of each image's luma with its source's, [N] in [-1, 1].
+def structure(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+    """How much of each source's structure its image keeps, [N] in [0, 1].
 
-    0 where an image is of one luma, which keeps nothing of its source. Both [N, 3, H, W].
+    The contrast and structure term of SSIM (Wang et al. 2004, equations 9 and 10 multiplied, as
+    MS-SSIM uses it) of luma at half the resolution, where brush strokes weigh less than what they
+    depict; times the correlation of luma over the whole image, which is where inverted light shows
+    in flat areas too: there both count as 0. Colour and brightness are free to change.
 
     Raises:
         UserError: there are not as many images as sources.
     """
     if images.shape != sources.shape:
         raise UserError(f"{len(images)} images for {len(sources)} sources: one each, in the same order")
-    weights = images.new_tensor(LUMA)[:, None, None]
-    # In double: float's rounding would leave something of a constant image to correlate.
-    centred = [(x.double() * weights).sum(1).flatten(1) for x in (images, sources)]
-    centred = [x - x.mean(1, keepdim=True) for x in centred]
-    return torch.cosine_similarity(*centred, dim=1)
+    ours, theirs = luma(images), luma(sources)
+    _, local = structural_similarity_index_measure(
+        avg_pool2d(ours, 2), avg_pool2d(theirs, 2), data_range=2.0,
+        return_contrast_sensitivity=True, reduction="none",
+    )
+    return local.clamp(min=0) * correlation(ours, theirs)[:, 0].clamp(min=0)
+
+
+def edge_correlation(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+    """Pearson correlation of the strength of edges, image and source, [N] in [-1, 1]; 0 where one of
+    them has none. Blind to inversion: a yardstick for content, not a part of the score."""
+    ours, theirs = (gradients(luma(x)).norm(dim=1, keepdim=True) for x in (images, sources))
+    return correlation(ours, theirs)[:, 0]
+
+
+def gradients(grey: torch.Tensor) -> torch.Tensor:
+    """Differences to the right and downwards, [N, 1, H, W] to [N, 2, H - 1, W - 1]."""
+    corner = grey[..., :-1, :-1]
+    return torch.cat([grey[..., :-1, 1:] - corner, grey[..., 1:, :-1] - corner], 1)
+
+
+def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Pearson's, for each image and channel of two [N, C, H, W]: [N, C], 0 where one is constant."""
+    centred = [z.flatten(2) - z.flatten(2).mean(2, keepdim=True) for z in (x, y)]
+    return torch.cosine_similarity(*centred, dim=2)
+
+
+def luma(images: torch.Tensor) -> torch.Tensor:
+    """[N, 3, H, W] to [N, 1, H, W], Rec. ITU-R BT.601, in double: float's rounding would leave edges
+    in a constant image."""
+    return (images.double() * images.new_tensor(LUMA, dtype=torch.double)[:, None, None]).sum(1, keepdim=True)
+
+
+def vendi(features: torch.Tensor) -> float:
+    """Vendi score of [N, features]: how many different images there are in effect, from 1, all the
+    same, to N. Friedman and Dieng 2023 (2210.02410), definition 3.1, with cosine similarity."""
+    rows = normalize(features.double(), dim=1)
+    shares = torch.linalg.eigvalsh(rows @ rows.T / len(rows)).clamp(min=0)
+    return torch.special.entr(shares).sum().exp().item()
 
 
 def kernel_distance(features: torch.Tensor, real: torch.Tensor) -> tuple[float, float]:

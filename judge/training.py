@@ -18,20 +18,22 @@ from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from torchmetrics.functional.classification import binary_calibration_error
 from torchvision import models
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from tqdm import tqdm
 
 from judge.command import Rate, UserError, Weight
+from judge.controls import Damage, barely_trained, damaged, painted_by
 from judge.images import PAINTINGS, PHOTOS, DataSet, load, to_float
-from judge.model import CLASSES, Card, Judge
+from judge.model import CLASSES, NEITHER, Card, Judge, computes_bf16
 from judge.score import features_of
 from judge.seeds import generator
 
 HELD_OUT = 0.1  # share of the training images kept for early stopping and calibration
 CALIBRATION_BINS = 15  # Guo et al. 2017, section 5
+GENERATED = 0.2  # share of the third class that barely trained generators paint; the rest is damage
+GENERATORS = 24  # so many of them
 MARGIN = 1.25  # images are kept this much larger than the judge's size, for crops to cut from
 
 
@@ -40,12 +42,12 @@ class Recipe:
     """How a judge is trained."""
 
     arch: str = "resnet18"
-    """A torchvision ResNet's name."""
+    """Name of a torchvision ResNet or RegNet."""
     weights: str = "imagenet"
     """Where training starts: `imagenet` (torchvision's pretrained), `none`, or a state-dict file."""
-    epochs: PositiveInt = 20
+    epochs: PositiveInt = 40
     """Passes over the training images, at the most."""
-    patience: PositiveInt = 10
+    patience: PositiveInt = 20
     """Passes without a better held-out loss after which training stops; the best is kept."""
     batch_size: PositiveInt = 32
     """Images a step."""
@@ -53,6 +55,9 @@ class Recipe:
     """Peak learning rate of AdamW under a one-cycle schedule (Smith 2018, 1803.09820)."""
     weight_decay: Weight = 0.05
     """Of AdamW (Loshchilov and Hutter 2019, 1711.05101)."""
+    neither: Weight = 0.5
+    """Images that are neither photograph nor painting (`judge.controls`) for each that is one, the
+    third class. 0 trains a judge of two classes, which calls mush a painting."""
     seed: int = 0
     """Same seed, same machine: same judge, on a CPU. A GPU adds up in an order of its own."""
 
@@ -61,8 +66,9 @@ class Recipe:
 # Data
 
 
-def augmentation(size: int) -> v2.Transform:
-    """Random views, uint8 [3, *, *] -> uint8 [3, size, size], alike for both classes.
+def augmentation(size: int, damage: Damage | None = None) -> v2.Transform:
+    """Random views, uint8 [3, *, *] -> uint8 [3, size, size], alike for every class but for the
+    `damage` that makes the third.
 
     The two domains reach us compressed differently (photographs at JPEG quality 75 with halved
     chroma, Monets often better), and a network learns that rather than style. So every image of
@@ -73,6 +79,7 @@ def augmentation(size: int) -> v2.Transform:
         v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.9, 1.1), antialias=True),
         v2.RandomHorizontalFlip(),
         v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
+        *([] if damage is None else [v2.Lambda(damage)]),
         v2.RandomApply([v2.GaussianBlur(3, sigma=(0.1, 1.0))], p=0.2),
         v2.Lambda(reencoded),
     ])
@@ -89,23 +96,27 @@ def reencoded(image: torch.Tensor) -> torch.Tensor:
 
 
 class Views(Dataset):
-    """Images with labels; with `augment`, a view that depends on (seed, epoch, image) alone, so
-    that the number of worker processes does not change the judge."""
+    """Random views of labelled images, then `spoilt` views of damaged ones, labelled neither.
 
-    def __init__(self, pixels: torch.Tensor, labels: torch.Tensor, augment=None, seed: int = 0):
-        self.pixels, self.labels, self.augment, self.seed = pixels, labels, augment, seed
+    A view depends on (seed, epoch, index) alone, so that the number of worker processes does not
+    change the judge.
+    """
+
+    def __init__(self, pixels: torch.Tensor, labels: torch.Tensor, size: int, seed: int = 0, spoilt: int = 0):
+        self.pixels, self.labels, self.spoilt, self.seed = pixels, labels, spoilt, seed
+        self.view, self.spoil = augmentation(size), augmentation(size, damaged)
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.pixels) + self.spoilt
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image = self.pixels[index]
-        if self.augment:
-            with torch.random.fork_rng(devices=[]):
-                torch.set_rng_state(generator(self.seed, "augment", self.epoch, index).get_state())
-                image = self.augment(image)
-        return image, self.labels[index]
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(generator(self.seed, "augment", self.epoch, index).get_state())
+            if index < len(self.pixels):
+                return self.view(self.pixels[index]), int(self.labels[index])
+            source = int(torch.randint(len(self.pixels), ()))
+            return self.spoil(self.pixels[source]), NEITHER
 
 
 def labelled(domains: dict[str, list[Path]], size: int) -> tuple[torch.Tensor, torch.Tensor, dict]:
@@ -122,11 +133,12 @@ def split(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     Raises:
         UserError: a class has only one image, or none.
     """
-    if torch.bincount(labels, minlength=len(CLASSES)).min() < 2:
+    counts = torch.bincount(labels, minlength=2)
+    if counts.min() < 2:
         raise UserError("one image of a kind cannot be both trained on and held out: give at least 2")
     order = torch.randperm(len(labels), generator=generator(seed, "split"))
     held = []
-    for label in range(len(CLASSES)):
+    for label in range(len(counts)):
         of_class = order[labels[order] == label]
         held.append(of_class[: max(1, round(len(of_class) * HELD_OUT))])
     mask = torch.zeros(len(labels), dtype=torch.bool)
@@ -148,8 +160,8 @@ def train(data: DataSet, size: int, recipe: Recipe, device: torch.device) -> tup
     judge, origin = start(recipe, size, device)
     pixels, labels, counts = labelled(data.train, round(size * MARGIN))
     fit_at, held_at = split(labels, recipe.seed)
-    views = Views(pixels[fit_at], labels[fit_at], augmentation(size), recipe.seed)
-    held = held_out(pixels[held_at], size, device), labels[held_at].to(device)
+    views = fit_views(pixels[fit_at], labels[fit_at], size, recipe, device)
+    held = held_out(pixels[held_at], labels[held_at], size, recipe, device)
 
     epochs = fit(judge, views, held, recipe, device)
     calibrate(judge, *held)
@@ -160,12 +172,43 @@ def train(data: DataSet, size: int, recipe: Recipe, device: torch.device) -> tup
         "versions": {"torch": str(torch.__version__), "torchvision": torchvision.__version__},
     }
     measured, _ = evaluate(judge, data, device)
-    return judge, Card(recipe.arch, size, CLASSES, report, measured)
+    return judge, Card(recipe.arch, size, judge.classes, report, measured)
 
 
-def held_out(pixels: torch.Tensor, size: int, device: torch.device) -> torch.Tensor:
-    """Unaugmented views for measuring, float [-1, 1] [N, 3, size, size]."""
-    return to_float(v2.functional.resize(pixels, [size, size], antialias=True)).to(device)
+def fit_views(pixels: torch.Tensor, labels: torch.Tensor, size: int, recipe: Recipe, device) -> Views:
+    """The images to learn from: the real ones, what generators paint that have barely been
+    trained, and as many damaged ones as `recipe.neither` leaves beside those."""
+    neither = round(len(pixels) * recipe.neither)
+    generated = round(neither * GENERATED)
+    if generated:
+        photos, paintings = (pixels[labels == label] for label in (0, 1))
+        draw = generator(recipe.seed, "sources")
+        sources = photos[torch.randint(len(photos), (generated,), generator=draw)].chunk(GENERATORS)
+        networks = barely_trained(photos, paintings, recipe.seed, device, len(sources))
+        pixels = torch.cat([pixels, *(painted_by(*pair, device) for pair in zip(networks, sources))])
+        labels = torch.cat([labels, torch.full((generated,), NEITHER)])
+    return Views(pixels, labels, size, recipe.seed, neither - generated)
+
+
+def held_out(pixels: torch.Tensor, labels: torch.Tensor, size: int, recipe: Recipe, device) -> tuple:
+    """Images to stop and to calibrate by, float [-1, 1] [N, 3, size, size], and labels [N]: the
+    real ones as they are, and damaged ones in the share that `recipe` asks for."""
+    pixels = v2.functional.resize(pixels, [size, size], antialias=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(generator(recipe.seed, "held out").get_state())
+        chosen = torch.randint(len(pixels), (round(len(pixels) * recipe.neither),))
+        pixels = torch.stack([*pixels, *(damaged(image) for image in pixels[chosen])])
+    labels = torch.cat([labels, torch.full_like(chosen, NEITHER)])
+    return to_float(pixels).to(device), labels.to(device)
+
+
+def balanced(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """A weight for each class, so that each counts the same however many images it has, [classes].
+
+    Without it a judge expects as many paintings as it was trained on, and says so in every P.
+    """
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
+    return counts.sum() / (classes * counts)
 
 
 def start(recipe: Recipe, size: int, device: torch.device) -> tuple[Judge, str]:
@@ -173,12 +216,12 @@ def start(recipe: Recipe, size: int, device: torch.device) -> tuple[Judge, str]:
 
     Pretrained weights that cannot be had are said to be missing, never passed over in silence.
     """
-    if not recipe.arch.startswith(("resnet", "wide_resnet", "resnext")):
-        raise UserError(f"--arch {recipe.arch} is not a ResNet: for example resnet18, resnet50")
+    if not recipe.arch.startswith(("resnet", "wide_resnet", "resnext", "regnet")):
+        raise UserError(f"--arch {recipe.arch} is neither a ResNet nor a RegNet: for example resnet18")
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(generator(recipe.seed, "init").get_state())
         try:
-            judge = Judge(recipe.arch, size)
+            judge = Judge(recipe.arch, size, CLASSES if recipe.neither else CLASSES[:NEITHER])
         except ValueError as error:
             raise UserError(f"--arch {recipe.arch}: {error}") from None
     origin = recipe.weights
@@ -213,20 +256,26 @@ def _load_file(file: str, judge: Judge) -> None:
 def fit(judge: Judge, views: Views, held: tuple, recipe: Recipe, device: torch.device) -> int:
     """Train `judge` in place; the weights of the best epoch remain. Returns the epochs run."""
     optimizer = torch.optim.AdamW(judge.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+    counted = torch.cat([views.labels, torch.full((views.spoilt,), NEITHER)])
+    loss_of = nn.CrossEntropyLoss(balanced(counted, len(judge.classes)).to(device))
     steps = math.ceil(len(views) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps * recipe.epochs)
     best, best_loss, best_epoch = None, math.inf, -1
+    judge.to(memory_format=torch.channels_last)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=computes_bf16(device))
     bar = tqdm(total=steps * recipe.epochs, desc="judge", unit="step", disable=None)
     for epoch in range(recipe.epochs):
         judge.train()
         for images, labels in batches(views, epoch, recipe, device):
-            loss = nn.functional.cross_entropy(judge(to_float(images.to(device))), labels.to(device))
+            with autocast:
+                logits = judge(to_float(images.to(device)))
+            loss = loss_of(logits.float(), labels.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             bar.update()
-        held_loss = nn.functional.cross_entropy(logits_of(judge.eval(), held[0]), held[1]).item()
+        held_loss = loss_of(logits_of(judge.eval(), held[0]), held[1]).item()
         bar.set_postfix(held_out_loss=f"{held_loss:.3f}")
         if held_loss < best_loss:
             best, best_loss, best_epoch = copy.deepcopy(judge.state_dict()), held_loss, epoch
@@ -257,9 +306,10 @@ def logits_of(judge: Judge, images: torch.Tensor) -> torch.Tensor:
 def calibrate(judge: Judge, images: torch.Tensor, labels: torch.Tensor) -> None:
     """Set the temperature that minimises the log loss on held-out images (Guo et al. 2017, 4.2)."""
     logits = logits_of(judge.eval(), images).double()
+    weights = balanced(labels, logits.shape[1]).double()
 
     def loss(log_temperature: float) -> float:
-        return nn.functional.cross_entropy(logits / math.exp(log_temperature), labels).item()
+        return nn.functional.cross_entropy(logits / math.exp(log_temperature), labels, weights).item()
 
     # It falls to one minimum and rises again. Held-out images all told apart leave none within
     # reach: then certainty is bounded, not infinite. Where all are alike, 1 it is.
@@ -285,7 +335,9 @@ class Verdicts:
 def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, Verdicts]:
     """Measures on the test images: auc, accuracy, brier, calibration_error, confusion, counts.
 
-    `confusion` has rows by truth and columns by verdict, both in the order of `CLASSES`;
+    All but the confusion count photographs and paintings the same, however many there are of each.
+    They are of photo against painting, P(neither) left aside: `judge.controls` measures the rest.
+    `confusion` has rows by truth and columns by verdict;
     `calibration_error` is the expected calibration error (Guo et al. 2017, eq. 3) of P(painting)
     itself rather than of the likelier class: mean gap to the share of paintings, over 15 bins.
     """
@@ -294,14 +346,20 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, V
     labels = np.repeat([0, 1], [len(photos.paths), len(paintings.paths)])
     features = torch.cat([features_of(judge, to_float(part).to(device)) for part in pixels.split(256)])
     with torch.no_grad():
-        painting = judge.painting(features).double().cpu()
+        painting = judge.against_photo(features).double().cpu().numpy()
+    weights = balanced(torch.from_numpy(labels), 2).numpy()[labels]
     measured = {
         "auc": float(sk.roc_auc_score(labels, painting)),
-        "accuracy": float(sk.accuracy_score(labels, painting > 0.5)),
-        "brier": float(sk.brier_score_loss(labels, painting)),
-        "calibration_error": binary_calibration_error(
-            painting, torch.from_numpy(labels), n_bins=CALIBRATION_BINS).item(),
+        "accuracy": float(sk.accuracy_score(labels, painting > 0.5, sample_weight=weights)),
+        "brier": float(sk.brier_score_loss(labels, painting, sample_weight=weights)),
+        "calibration_error": calibration_error(labels, painting, weights),
         "confusion": sk.confusion_matrix(labels, painting > 0.5).tolist(),
         "counts": {"photos": photos.counts(), "paintings": paintings.counts()},
     }
-    return measured, Verdicts(photos.paths + paintings.paths, labels, painting.numpy())
+    return measured, Verdicts(photos.paths + paintings.paths, labels, painting)
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
+    """Expected calibration error in [0, 1] (Guo et al. 2017, equation 3), each image of a weight."""
+    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return float(np.abs(np.bincount(bins, weights * (probabilities - labels))).sum() / weights.sum())

@@ -11,17 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from judge import model
+from judge import images, model
+from judge.controls import HELD_OUT, SHOWN
 
 REPOSITORY = Path(__file__).parents[2]
+COMMANDS = ("train", "evaluate", "score", "controls", "data", "halves")
 FIGURES = {"auc", "accuracy", "brier", "calibration_error"}
 
 
@@ -100,7 +103,7 @@ def test_from_training_to_a_score(workplace, sample_data):
     scored = judge_for_real("score", "--images", sample_data / "testB", "--sources", sample_data / "testB",
                             "--data", sample_data, "--judge", "models/mine.pt", "--json")
     assert (scored.code, scored.err) == (0, "")
-    assert json.loads(scored.out)["luminance"] == pytest.approx(1)
+    assert json.loads(scored.out)["content"] == pytest.approx(1)
     assert files(workplace) == {"models/mine.pt"}
 
 
@@ -149,7 +152,7 @@ def test_train_refuses_wrong_options_in_one_line(judge, workplace, arguments, wo
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (("--arch", "vgg11"), ("--arch vgg11 is not a ResNet",)),
+    (("--arch", "vgg11"), ("--arch vgg11 is neither a ResNet nor a RegNet",)),
     (("--arch", "resnet19"), ("--arch resnet19",)),
     (("--weights", "nowhere.pth"), ("no weights at nowhere.pth",)),
     (("--out", "file/judge.pt", "--weights", "none", "--epochs", "1"), ("file/judge.pt",)),
@@ -252,11 +255,11 @@ def score(judge, judge_file, sample_data) -> Callable[..., Ran]:
     return lambda *arguments: judge("score", "--judge", judge_file, "--data", sample_data, *arguments)
 
 
-def test_score_with_sources_has_luminance(score, sample_data):
+def test_score_with_sources_has_content_and_diversity(score, sample_data):
     photos = sample_data / "testB"
     named = json.loads(score("--images", photos, "--sources", photos, "--json").out)
-    assert list(named) == ["data", "stand_in", "default", "style", "luminance", "kid", "kid_error"]
-    assert named["luminance"] == pytest.approx(1) and 0 <= named["style"] <= 1
+    assert list(named) == ["data", "stand_in", "default", "style", "content", "diversity", "kid", "kid_error"]
+    assert named["content"] == named["diversity"] == pytest.approx(1) and 0 <= named["style"] <= 1
 
 
 def test_score_without_sources_has_none(score, sample_data):
@@ -467,6 +470,51 @@ def test_a_name_that_is_no_folders_is_refused_before_anything_is_written(judge, 
     assert not list(workplace.iterdir())
 
 
+def test_the_plain_formula_is_the_style_alone(score, sample_data):
+    photos = sample_data / "testB"
+    named = json.loads(score("--images", photos, "--sources", photos, "--json", "--score", "plain").out)
+    assert named["default"] == named["style"]
+
+
+# ---------------------------------------------------------------------------------------------
+# controls
+
+
+def test_controls_prints_a_row_a_control_and_says_what_the_data_is(judge, judge_file, sample_data):
+    ran = judge("controls", "--judge", judge_file, "--data", sample_data)
+    assert ran.code == 0 and "stand-in, not real paintings" in ran.out.splitlines()[0]
+    for name in ("copy", "the same painting", "inverted", "high frequency 3/256", "shuffled"):
+        assert any(line.startswith(name) for line in ran.out.splitlines()), name
+
+
+def test_controls_for_pandas_is_a_table(judge, judge_file, sample_data):
+    ran = judge("controls", "--judge", judge_file, "--data", sample_data, "--csv")
+    table = pd.read_csv(StringIO(ran.out))
+    assert {"control", "shown", "default", "style", "content", "painting", "kept"} <= set(table.columns)
+    assert len(table) == 2 + len(HELD_OUT) + len(SHOWN)
+
+
+# ---------------------------------------------------------------------------------------------
+# halves
+
+
+def test_halves_share_no_image_and_leave_none_out(judge, sample_data, workplace):
+    assert judge("halves", "--data", sample_data, "--out", "parts").code == 0
+    whole = images.find(str(sample_data))
+    parts = [images.find(f"parts/{name}") for name in ("search", "yardstick")]
+    assert all(part.stand_in for part in parts)
+    for domain in (images.PAINTINGS, images.PHOTOS):
+        for split in ("train", "test"):
+            both = [path.resolve() for part in parts for path in getattr(part, split)[domain]]
+            assert sorted(both) == sorted(path.resolve() for path in getattr(whole, split)[domain])
+            assert abs(len(getattr(parts[0], split)[domain]) * 2 - len(both)) <= 1
+
+
+def test_halves_overwrites_nothing(judge, sample_data, workplace):
+    (workplace / "parts").mkdir()
+    judge("halves", "--data", sample_data, "--out", "parts").refused("parts is already there")
+
+
 # ---------------------------------------------------------------------------------------------
 # The program as a whole
 
@@ -474,10 +522,10 @@ def test_a_name_that_is_no_folders_is_refused_before_anything_is_written(judge, 
 def test_help_is_help(judge):
     ran = judge("--help")
     assert ran.code == 0 and ran.err == ""
-    assert all(command in ran.out for command in ("train", "evaluate", "score", "data"))
+    assert all(command in ran.out for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "score", "data"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_explains_each_option(judge, command):
     ran = judge(command, "--help")
     assert ran.code == 0

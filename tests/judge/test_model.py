@@ -41,13 +41,13 @@ def refused(file: Path, *words: str) -> None:
 
 def test_probabilities_are_probabilities(judge):
     probabilities = judge.probabilities(judge.features(noise()))
-    assert probabilities.shape == (4, 2) and probabilities.min() >= 0
+    assert probabilities.shape == (4, 3) and probabilities.min() >= 0
     assert probabilities.sum(1).tolist() == pytest.approx([1] * 4)
 
 
 def test_painting_is_the_column_of_that_class(judge):
     features = judge.features(noise())
-    assert model.CLASSES == ("photo", "painting")
+    assert model.CLASSES == ("photo", "painting", "neither")
     assert torch.equal(judge.painting(features), judge.probabilities(features)[:, 1])
 
 
@@ -58,13 +58,19 @@ def test_features_have_512_columns(judge):
 def test_temperature_scales_confidence_and_keeps_the_ranking(judge_file):
     judge, _ = model.load(judge_file)
     features = torch.randn(20, 512, generator=torch.Generator().manual_seed(0))
-    before = judge.painting(features)
+    before = judge.against_photo(features)
     judge.temperature.fill_(3.0)
-    after = judge.painting(features)
+    after = judge.against_photo(features)
     assert torch.allclose(torch.logit(after), torch.logit(before) / 3, atol=1e-4)
     assert torch.equal(after.argsort(), before.argsort())
     assert ((after > 0.5) == (before > 0.5)).all()
     assert ((after - 0.5).abs() <= (before - 0.5).abs()).all()
+
+
+def test_against_photo_leaves_neither_aside(judge):
+    features = judge.features(noise())
+    photo, painting, neither = judge.probabilities(features).T
+    assert torch.allclose(judge.against_photo(features), painting / (1 - neither))
 
 
 def test_logits_are_before_calibration(judge_file):

@@ -4,12 +4,24 @@ import math
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d
 
 from judge import model
 from judge.command import UserError
-from judge.score import Score, Scorer, features_of, kernel_distance, luminance_correlation
+from judge.score import (
+    FORMULAS,
+    Score,
+    Scorer,
+    edge_correlation,
+    features_of,
+    kernel_distance,
+    luma,
+    structure,
+    vendi,
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,52 +39,116 @@ def normal(rows: int, seed: int, dimensions: int = 64) -> torch.Tensor:
 
 
 # ---------------------------------------------------------------------------------------------
-# Luminance
+# Content
 
 
-def test_luminance_is_one_for_equal_images_and_minus_one_for_inverted_ones():
-    images = noise(3, 0)
-    assert luminance_correlation(images, images).tolist() == pytest.approx([1, 1, 1])
-    assert luminance_correlation(images, -images).tolist() == pytest.approx([-1, -1, -1])
+def scenes(count: int, size: int = 64) -> torch.Tensor:
+    """Smooth images with a structure of their own each, [count, 3, size, size] in [-1, 1]."""
+    coarse = noise(count, 7, 8)
+    return torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(-1, 1)
 
 
-def test_luminance_ignores_brightness_and_contrast():
-    images = noise(3, 0)
-    assert luminance_correlation(images * 0.3 + 0.5, images).tolist() == pytest.approx([1, 1, 1])
+@pytest.mark.parametrize("measure", [structure, edge_correlation])
+def test_content_is_one_for_equal_images(measure):
+    assert measure(scenes(3), scenes(3)).tolist() == pytest.approx([1, 1, 1], abs=1e-4)
 
 
-def test_luminance_of_a_small_case_is_what_numbers_on_paper_give():
-    grey = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[1.0, 3.0], [2.0, 4.0]]])  # corr of these: 0.8
-    images, sources = (x.expand(1, 3, 2, 2) for x in grey)
-    assert luminance_correlation(images, sources).tolist() == pytest.approx([0.8])
+def test_structure_of_inverted_light_is_nothing():
+    assert structure(-scenes(3), scenes(3)).tolist() == [0, 0, 0]
 
 
-def test_luminance_weighs_green_over_red_over_blue():
-    ramp = torch.linspace(-1, 1, 16).view(4, 4)
-    images = torch.zeros(3, 3, 4, 4)
-    for channel in range(3):
-        images[channel, channel] = ramp
-        images[channel, (channel + 1) % 3] = -ramp  # R-G, G-B, B-R
-    assert luminance_correlation(images, ramp.expand(3, 3, 4, 4)).tolist() == pytest.approx([-1, 1, -1])
+def test_structure_is_ssim_without_its_brightness_times_the_correlation_of_the_whole():
+    """Against a plain transcription of Wang et al. 2004, equations 9 and 10, with C3 = C2 / 2."""
+    images, sources = scenes(2) * 0.6 + 0.2 * noise(2, 1), scenes(2)
+    x, y = (avg_pool2d(luma(z), 2) for z in (images, sources))
+    at = torch.arange(-5, 6).double()
+    bell = torch.exp(-(at**2) / (2 * 1.5**2))
+    window = torch.outer(bell, bell)[None, None] / bell.sum() ** 2
+
+    def mean(z):
+        return torch.nn.functional.conv2d(z, window)
+
+    covariance = mean(x * y) - mean(x) * mean(y)
+    variances = mean(x * x) - mean(x) ** 2 + mean(y * y) - mean(y) ** 2
+    local = ((2 * covariance + 0.06**2) / (variances + 0.06**2)).mean((1, 2, 3))
+    whole = [np.corrcoef(a.ravel(), b.ravel())[0, 1]
+             for a, b in zip(luma(images).numpy(), luma(sources).numpy())]
+    expected = [float(a * b) for a, b in zip(local, whole)]
+    assert structure(images, sources).tolist() == pytest.approx(expected, abs=0.02)  # borders
 
 
-@pytest.mark.parametrize("size", [64, 63])
-def test_luminance_of_one_grey_is_zero_also_to_another_grey(size):
-    """0.1 is not a binary fraction: the mean of equal pixels need not equal the pixels."""
-    flat = torch.tensor([0.1, -0.37, 0.83])[:, None, None, None].expand(3, 3, size, size)
-    for sources in (noise(3, 0, size), flat, flat.flip(0), torch.zeros(3, 3, size, size)):
-        assert luminance_correlation(flat, sources).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+def test_structure_falls_as_noise_grows():
+    kept = [structure(scenes(4) + level * noise(4, 1), scenes(4)).mean() for level in (0, 0.2, 0.5, 1, 3)]
+    assert kept == sorted(kept, reverse=True) and kept[-1] < 0.3
 
 
-def test_luminance_is_per_image():
-    images, sources = noise(2, 0), noise(2, 0)
-    sources[1] = -sources[1]
-    assert luminance_correlation(images, sources).tolist() == pytest.approx([1, -1])
+def test_structure_is_free_of_brightness_and_nearly_of_colour():
+    images, sources = 0.5 * scenes(3) - 0.4, 0.5 * scenes(3)
+    assert structure(images, sources).min() > 0.999
+    coloured = sources.mean(1, keepdim=True) + torch.tensor([0.3, -0.1, 0.1])[:, None, None]
+    assert structure(coloured, sources.mean(1, keepdim=True).expand(-1, 3, -1, -1)).min() > 0.999
 
 
-def test_luminance_keeps_in_bounds():
-    images = noise(50, 1)
-    assert luminance_correlation(images, images).max() <= 1 + 1e-12
+def test_edges_are_blind_to_inversion_and_ignore_contrast():
+    assert edge_correlation(-0.3 * scenes(3) + 0.1, scenes(3)).tolist() == pytest.approx([1, 1, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize("measure", [structure, edge_correlation])
+def test_one_colour_keeps_nothing_of_a_scene(measure):
+    flat = torch.tensor([0.1, -0.37, 0.83])[:, None, None, None].expand(3, 3, 64, 64)
+    assert measure(flat, scenes(3)).max() < 0.05
+
+
+def test_content_is_per_image():
+    sources = scenes(2)
+    images = torch.stack([sources[0], -sources[1]])
+    assert structure(images, sources).tolist() == pytest.approx([1, 0], abs=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------
+# Diversity
+
+
+def test_vendi_counts_the_different_ones():
+    same, other = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 2.0, 0.0])
+    assert vendi(torch.stack([same, 3 * same, same])) == pytest.approx(1)
+    assert vendi(torch.stack([same, other, 5 * other, 2 * same])) == pytest.approx(2)
+    assert vendi(torch.eye(3)) == pytest.approx(3)
+
+
+def test_a_generator_that_always_paints_the_same_has_least_diversity(judge):
+    scorer = Scorer(judge, scenes(5), None)
+    collapsed = scorer(scenes(1).expand(5, -1, -1, -1)).parts["diversity"]
+    assert collapsed == pytest.approx(1 / vendi(features_of(judge, scenes(5))), abs=1e-3)
+    assert collapsed < scorer(0.8 * scenes(5)).parts["diversity"]
+
+
+def test_diversity_is_a_share_of_the_sources_and_at_most_one(judge):
+    scorer = Scorer(judge, 0.5 * scenes(5), None)
+    assert scorer(0.5 * scenes(5)).parts["diversity"] == pytest.approx(1)
+    assert scorer(noise(5, 3)).parts["diversity"] <= 1
+
+
+# ---------------------------------------------------------------------------------------------
+# Formulas
+
+
+@pytest.mark.parametrize("formula", FORMULAS.values())
+@pytest.mark.parametrize(("name", "worse", "better"), [
+    ("style", 0.2, 0.3), ("content", 0.2, 0.3), ("diversity", 0.2, 0.3), ("kid", 0.3, 0.2)])
+def test_a_formula_is_monotone_in_each_part_and_stays_between_0_and_1(formula, name, worse, better):
+    parts = {"style": 0.5, "content": 0.5, "diversity": 0.5, "kid": 0.5}
+    low, high = (formula(parts | {name: value}) for value in (worse, better))
+    assert 0 <= low <= high <= 1
+    for end in ({name: 0.0 for name in parts}, {"style": 1.0, "content": 1.0, "diversity": 1.0, "kid": -0.1}):
+        assert 0 <= formula(end) <= 1
+
+
+def test_no_part_makes_up_for_another_that_is_nothing():
+    perfect = {"style": 1.0, "content": 1.0, "diversity": 1.0, "kid": 0.0}
+    for name in ("style", "content", "diversity"):
+        assert FORMULAS["combined"](perfect | {name: 0.0}) == 0
+    assert FORMULAS["combined"](perfect) == 1
 
 
 def test_another_number_of_images_than_sources_is_refused(judge):
@@ -157,10 +233,11 @@ def test_style_is_the_mean_probability_of_a_painting(judge):
     assert Scorer(judge, None, None)(images).parts == {"style": pytest.approx(expected)}
 
 
-def test_default_comes_first_and_is_the_style(judge):
-    named = Scorer(judge, noise(4, 0), noise(4, 1))(noise(4, 2)).named()
-    assert list(named) == ["default", "style", "luminance", "kid", "kid_error"]
-    assert named["default"] == named["style"]
+@pytest.mark.parametrize("name", FORMULAS)
+def test_default_comes_first_and_is_the_formula_asked_for(judge, name):
+    named = Scorer(judge, noise(4, 0), noise(4, 1), name)(noise(4, 2)).named()
+    assert list(named) == ["default", "style", "content", "diversity", "kid", "kid_error"]
+    assert named["default"] == FORMULAS[name](named)
 
 
 def test_named_keeps_every_part():
@@ -168,7 +245,7 @@ def test_named_keeps_every_part():
 
 
 def test_parts_that_nothing_is_known_for_are_left_out(judge):
-    assert set(Scorer(judge, noise(4, 0), None)(noise(4, 1)).parts) == {"style", "luminance"}
+    assert set(Scorer(judge, noise(4, 0), None)(noise(4, 1)).parts) == {"style", "content", "diversity"}
     assert set(Scorer(judge, None, noise(4, 0))(noise(4, 1)).parts) == {"style", "kid", "kid_error"}
 
 
@@ -191,7 +268,7 @@ def test_every_part_is_finite_for_images_of_one_colour(judge, value):
     for sources, paintings in ((flat, flat), (noise(4, 0), noise(4, 1))):
         named = Scorer(judge, sources, paintings)(flat).named()
         assert all(map(math.isfinite, named.values())), named
-        assert named["luminance"] == pytest.approx(0, abs=1e-6)
+        assert 0 <= named["default"] <= 1
 
 
 def test_every_part_is_a_plain_number(judge):

@@ -19,8 +19,9 @@ from torchvision import models
 
 from judge import images, model, training
 from judge.command import UserError
+from judge.controls import SHOWN
 from judge.images import DataSet
-from judge.model import CLASSES, Judge
+from judge.model import CLASSES, NEITHER, Judge
 from judge.training import Recipe, Views
 
 CPU = torch.device("cpu")
@@ -97,7 +98,7 @@ class Scripted(Judge):
 
     def __init__(self, losses: list[float]):
         nn.Module.__init__(self)
-        self.size, self.losses, self.steps = 64, losses, 0
+        self.size, self.losses, self.steps, self.classes = 64, losses, 0, CLASSES[:2]
         self.weight = nn.Parameter(torch.zeros(()))
         self.register_buffer("at_step", torch.tensor(0))
 
@@ -118,7 +119,7 @@ class Scripted(Judge):
 def fitted(losses: list[float], patience: int) -> tuple[int, int]:
     """Epochs run, and the epoch whose weights remained, for held-out losses."""
     judge = Scripted(losses)
-    views = Views(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.zeros(4).long())
+    views = Views(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.zeros(4).long(), 64)
     held = torch.zeros(2, 3, 64, 64), torch.zeros(2).long()
     recipe = Recipe(epochs=len(losses), patience=patience, batch_size=4)
     return training.fit(judge, views, held, recipe, CPU), int(judge.at_step)
@@ -146,6 +147,44 @@ def test_two_images_of_each_are_enough_to_run(easy):
 def test_one_image_cannot_be_both_trained_on_and_held_out_and_is_refused(easy):
     with pytest.raises(UserError, match="at least 2"):
         training.train(only(1, easy), 64, replace(RECIPE, epochs=1), CPU)
+
+
+# ---------------------------------------------------------------------------------------------
+# The third class
+
+
+def test_a_judge_learns_what_is_neither(easy):
+    """Colours tell the real ones apart; damage that it was shown is known again."""
+    judge, _ = training.train(easy, 64, replace(RECIPE, epochs=20, neither=2.0), CPU)
+    real = images.to_float(images.load([*easy.test["A"], *easy.test["B"]], 64).pixels)
+    torch.manual_seed(0)
+    gone = images.to_float(torch.stack([SHOWN["texture"](x) for x in images.to_bytes(real)]))
+    with torch.no_grad():
+        neither = [judge.probabilities(judge.features(x))[:, NEITHER].mean() for x in (real, gone)]
+    assert neither[0] < 0.5 < 0.7 < neither[1]
+
+
+def test_without_neither_a_judge_has_two_classes(easy):
+    judge, card = training.train(easy, 64, replace(RECIPE, epochs=1, neither=0.0), CPU)
+    assert judge.classes == card.classes == CLASSES[:2]
+    assert torch.allclose(judge.probabilities(torch.randn(3, 512)).sum(1), torch.ones(3))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.5])
+def test_neither_is_shown_in_the_share_asked_for(easy, share):
+    pixels, labels, _ = training.labelled(easy.train, 80)
+    views = training.fit_views(pixels, labels, 64, replace(RECIPE, neither=share), CPU)
+    shown = torch.tensor([views[index][1] for index in range(len(views))])
+    assert torch.bincount(shown, minlength=3).tolist() == [12, 12, round(24 * share)]
+    held, their = training.held_out(pixels, labels, 64, replace(RECIPE, neither=share), CPU)
+    assert torch.bincount(their, minlength=3).tolist() == [12, 12, round(24 * share)]
+    assert held.shape == (len(their), 3, 64, 64) and held.abs().max() <= 1
+
+
+def test_each_class_weighs_the_same_however_many_images_it_has():
+    labels = torch.tensor([0] * 30 + [1] * 10 + [2] * 20)
+    weights = training.balanced(labels, 3)
+    assert (torch.bincount(labels) * weights).tolist() == pytest.approx([20, 20, 20])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -178,7 +217,7 @@ def test_pretrained_weights_are_those_of_torchvision_but_for_the_head(monkeypatc
     assert origin == "imagenet"
     for name, value in judge.backbone.state_dict().items():
         assert torch.equal(value, pretrained[name]), name
-    assert judge.head.weight.shape == (2, 512)
+    assert judge.head.weight.shape == (3, 512)
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +318,7 @@ def test_a_skipped_file_shifts_no_label(easy, tmp_path):
 
 
 def test_each_epoch_shows_every_image_once_in_another_order():
-    views = Views(torch.zeros(10, 3, 4, 4, dtype=torch.uint8), torch.arange(10))
+    views = Views(torch.zeros(10, 3, 4, 4, dtype=torch.uint8), torch.arange(10), 4)
     orders = [
         torch.cat([labels for _, labels in training.batches(views, epoch, RECIPE, CPU)]).tolist()
         for epoch in (0, 1, 0)
@@ -307,7 +346,7 @@ def as_tensor(pictures: list[np.ndarray]) -> torch.Tensor:
 
 
 def views_of(pixels: torch.Tensor, seed: int = 0, epoch: int = 0) -> Views:
-    views = Views(pixels, torch.zeros(len(pixels)).long(), training.augmentation(64), seed)
+    views = Views(pixels, torch.zeros(len(pixels)).long(), 64, seed)
     views.epoch = epoch
     return views
 
@@ -333,11 +372,6 @@ def test_each_seed_epoch_and_image_has_a_view_of_its_own(crops):
     shown = [views_of(pixels)[0][0], views_of(pixels)[1][0], views_of(pixels, epoch=1)[0][0],
              views_of(pixels, seed=1)[0][0]]
     assert len({view.numpy().tobytes() for view in shown}) == 4
-
-
-def test_without_augmentation_an_image_is_itself(crops):
-    image, label = Views(crops, torch.arange(24))[7]
-    assert torch.equal(image, crops[7]) and label == 7
 
 
 def recompressed(pixels: torch.Tensor, quality: int) -> torch.Tensor:
@@ -391,8 +425,8 @@ def test_views_of_both_classes_are_compressed_with_halved_chroma(crops):
     """White noise has fine colour in it; no view has."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (16, 3, 80, 80), dtype=torch.uint8, generator=generator)
-    views = Views(noise, torch.arange(16) % 2, training.augmentation(64))
-    uncompressed = Views(noise, torch.arange(16) % 2, training.augmentation(64).transforms[0])
+    views, uncompressed = (Views(noise, torch.arange(16) % 2, 64) for _ in range(2))
+    uncompressed.view = uncompressed.view.transforms[0]
     for label in (0, 1):
         at = range(label, 16, 2)
         ours, theirs = (fine_colour(torch.stack([v[i][0] for i in at])) for v in (views, uncompressed))
@@ -418,7 +452,7 @@ class Logits(nn.Module):
 
 
 def loss_at(temperature: float, logits: torch.Tensor, labels: torch.Tensor) -> float:
-    return nn.functional.cross_entropy(logits / temperature, labels).item()
+    return nn.functional.cross_entropy(logits / temperature, labels, training.balanced(labels, 2)).item()
 
 
 def temperature_for(logits: torch.Tensor, labels: torch.Tensor) -> float:
@@ -497,7 +531,7 @@ class Brightness(Judge):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         return (images.mean((1, 2, 3), keepdim=True)[:, :, 0, 0] + 1) / 2
 
-    def painting(self, features: torch.Tensor) -> torch.Tensor:
+    def against_photo(self, features: torch.Tensor) -> torch.Tensor:
         return features[:, 0]
 
 
