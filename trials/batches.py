@@ -1,6 +1,7 @@
 """Batches of two unpaired domains, drawn as a function of (seed, step)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -47,12 +48,14 @@ class Domain:
             draw = generator(seed, "order", self.name, step)
             return torch.randint(len(self.pixels), (count,), generator=draw).tolist()
         positions = range(step * count, (step + 1) * count)
-        orders = {epoch: self._order(seed, epoch) for epoch in {p // len(self.pixels) for p in positions}}
-        return [orders[p // len(self.pixels)][p % len(self.pixels)] for p in positions]
+        total = len(self.pixels)
+        return [order(seed, self.name, p // total, total)[p % total] for p in positions]
 
-    def _order(self, seed: int, epoch: int) -> list[int]:
-        draw = generator(seed, "order", self.name, epoch)
-        return torch.randperm(len(self.pixels), generator=draw).tolist()
+
+@lru_cache(maxsize=2)  # a batch may end one epoch and begin the next
+def order(seed: int, name: str, epoch: int, total: int) -> list[int]:
+    """The images of the domain `name` in the order in which `epoch` shows them."""
+    return torch.randperm(total, generator=generator(seed, "order", name, epoch)).tolist()
 
 
 def unpaired(data: DataSet, size: int, device: torch.device) -> tuple[Domain, Domain]:

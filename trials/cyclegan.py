@@ -24,7 +24,7 @@ from torchvision.utils import make_grid
 
 from judge import images, model
 from judge.command import Decay, Rate, Share, UserError, Weight
-from judge.score import FEWEST, Scorer
+from judge.score import FEWEST, FORMULAS, Scorer
 from judge.seeds import generator
 from trials.batches import HeldOut, held_out, unpaired
 from trials.losses import lsgan
@@ -64,6 +64,9 @@ class Settings:
     auto is data/monet2photo where it is and the built-in sample otherwise."""
     judge: str = model.DEFAULT_FILE
     """File of the judge that scores the paintings (python -m judge train)."""
+    score: Literal[tuple(FORMULAS)] = "combined"
+    """What is maximised: combined is style, content, diversity and distance; plain is the judge's
+    mean P(painting) alone."""
     size: Literal[("auto", *images.SIZES)] = "auto"
     """Pixels, networks and schedule: sketch 64 px, draft 128 px, paper 256 px as published; auto is
     sketch without a GPU and paper with one."""
@@ -94,6 +97,9 @@ class Settings:
     """A discriminator whose loss is under this is not updated in that step. 0 never skips."""
     decay: Share = 0.5
     """Last share of the schedule over which the rates fall linearly to 0 (100 of 200 epochs)."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the networks' arithmetic in training; auto is bf16 where the device computes in it, and
+    weights, optimisers and what is painted stay fp32."""
     reports: PositiveInt = 50
     """Reports over the full schedule, so that an assessor's count means the same share at any size."""
 
@@ -125,6 +131,8 @@ class Settings:
         if self.steps or self.epochs:
             preset |= {"steps": None, "epochs": None}
         unset = {name: value for name, value in preset.items() if getattr(self, name) is None}
+        if self.precision == "auto":
+            unset["precision"] = "bf16" if model.computes_bf16(device) else "fp32"
         return replace(self, size=size, data=images.resolved(self.data), **unset)
 
     @property
@@ -186,6 +194,7 @@ class CycleGAN:
 
     def __init__(self, settings: Settings, schedule: int, device: torch.device):
         self.settings, self.schedule, self.step = settings, schedule, 0
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same on every device
             torch.set_rng_state(generator(settings.seed, "networks").get_state())
             self.G_AB = ResnetGenerator(settings.ngf, settings.blocks).to(device)
@@ -199,7 +208,8 @@ class CycleGAN:
     def _adam(self, *networks: nn.Module) -> torch.optim.Adam:
         """One optimiser for a pair; its rate is set anew at each step."""
         parameters = chain(*(network.parameters() for network in networks))
-        return torch.optim.Adam(parameters, betas=(self.settings.beta1, self.settings.beta2))
+        betas = (self.settings.beta1, self.settings.beta2)
+        return torch.optim.Adam(parameters, betas=betas, fused=True)
 
     def update(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
         """One step on paintings `a` and photographs `b`, float [N, 3, H, W] in [-1, 1]; returns
@@ -218,14 +228,17 @@ class CycleGAN:
         s = self.settings
         for discriminator in (self.D_A, self.D_B):  # gradients pass through, none are kept
             discriminator.requires_grad_(False)
-        # InstanceNorm is per image, so a fake and an identity share a call without meeting.
-        fake_a, same_a = self._translate(self.G_BA, b, a)
-        fake_b, same_b = self._translate(self.G_AB, a, b)
+        with self.autocast:
+            # InstanceNorm is per image, so a fake and an identity share a call without meeting.
+            fake_a, same_a = self._translate(self.G_BA, b, a)
+            fake_b, same_b = self._translate(self.G_AB, a, b)
+            again_a, again_b = self.G_BA(fake_b), self.G_AB(fake_a)
+            on_a, on_b = self.D_A(fake_a), self.D_B(fake_b)
         losses = {
-            "adversarial_A": lsgan(self.D_A(fake_a), real=True),
-            "adversarial_B": lsgan(self.D_B(fake_b), real=True),
-            "cycle_A": l1_loss(self.G_BA(fake_b), a),
-            "cycle_B": l1_loss(self.G_AB(fake_a), b),
+            "adversarial_A": lsgan(on_a, real=True),
+            "adversarial_B": lsgan(on_b, real=True),
+            "cycle_A": l1_loss(again_a, a),
+            "cycle_B": l1_loss(again_b, b),
         }
         total = s.adversarial_weight * (losses["adversarial_A"] + losses["adversarial_B"])
         total += s.cycle_weight * (losses["cycle_A"] + losses["cycle_B"])
@@ -235,7 +248,7 @@ class CycleGAN:
         self.optimizer_G.zero_grad()
         total.backward()
         self.optimizer_G.step()
-        return losses, fake_a.detach(), fake_b.detach()
+        return losses, fake_a.detach().float(), fake_b.detach().float()
 
     def _translate(self, G: nn.Module, source: torch.Tensor, target: torch.Tensor) -> tuple:
         """`source` translated, and `target` as it comes out if the identity loss wants it."""
@@ -248,7 +261,8 @@ class CycleGAN:
         self.optimizer_D.zero_grad()
         for name, D, real, fake in (("A", self.D_A, a, shown_a), ("B", self.D_B, b, shown_b)):
             D.requires_grad_(True)
-            on_real, on_fake = D(torch.cat([real, fake])).chunk(2)
+            with self.autocast:
+                on_real, on_fake = D(torch.cat([real, fake])).chunk(2)
             loss = losses[f"discriminator_{name}"] = (lsgan(on_real, True) + lsgan(on_fake, False)) / 2
             threshold = self.settings.discriminator_threshold
             if not threshold or loss.item() >= threshold:
@@ -299,7 +313,7 @@ def train(settings: Settings, session: Session) -> None:
     data, judge, card = inputs(settings, device)
     paintings, photos = unpaired(data, settings.pixels, device)
     test = held_out(data, settings.pixels, settings.photos, device)
-    scorer = Scorer(judge, test.photos, test.paintings)
+    scorer = Scorer(judge, test.photos, test.paintings, settings.score)
 
     larger = max(len(paintings.pixels), len(photos.pixels))
     schedule, last, every = settings.schedule(larger), settings.last(larger), settings.every(larger)
@@ -319,9 +333,12 @@ def train(settings: Settings, session: Session) -> None:
         a, b = (domain.batch(settings.seed, step, settings.batch_size) for domain in (paintings, photos))
         session.add(net.update(a, b))
         if session.due(net.step, every, last):
-            painted = net.paint(test.photos)
+            with session.scoring():
+                painted = net.paint(test.photos)
+                score = scorer(painted)
+            session.keep(net.step, painted)
             session.report(
-                net, scorer(painted), sheet(test, painted),
+                net, score, sheet(test, painted),
                 images=net.step * settings.batch_size, lr_factor=decay_factor(step, schedule, settings.decay),
             )  # fmt: skip
 

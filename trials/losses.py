@@ -9,4 +9,5 @@ def lsgan(prediction: torch.Tensor, real: bool) -> torch.Tensor:
 
     Mao et al. 2017 (1611.04076), equation 2 with a = 0, b = c = 1; CycleGAN, section 4.
     """
+    prediction = prediction.float()
     return mse_loss(prediction, torch.full_like(prediction, float(real)))

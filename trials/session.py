@@ -24,7 +24,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from json import dumps
 from pathlib import Path
@@ -35,6 +35,7 @@ from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
 from judge.command import Parser, UserError, main, one_line, taken
+from judge.images import to_bytes
 from judge.score import WORST, Score
 from trials import engine
 from trials.records import (
@@ -73,6 +74,8 @@ class Machine:
     settings, so that the same command continues the same trial."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto is the GPU where there is one."""
+    keep: bool = False
+    """Keep every painting that is scored, in paintings/, so that another score can be tried on it."""
     threads: PositiveInt | None = None
     """CPU threads; by default as many as cores. Trials at once x threads must not pass the cores."""
 
@@ -155,11 +158,12 @@ class Session:
     """One trial's folder, its device, its engine and what it has reported."""
 
     def __init__(self, system: str, settings: Any, machine: Machine, host, parameters: dict):
-        self.settings, self.host = settings, host
+        self.settings, self.host, self._keep = settings, host, machine.keep
         self.device = machine.torch_device()
         self.folder = host.folder or machine.out or RUNS / f"{system}-{identity(settings)}"
         self._before = self._claim()
-        self._started, self._stop, self._bar = time.perf_counter(), None, None
+        self._started, self._scoring = time.perf_counter(), 0.0
+        self._stop, self._bar = None, None
         self._sums, self._count, self._writer = {}, 0, None
         self._reports: list[dict] = []
         self._record = {
@@ -216,7 +220,8 @@ class Session:
     def _end(self, status: str, reason: str | None, score: dict | None, code: int) -> int:
         """Write how the trial ended, and only then tell the engine its one result."""
         self._record |= {"status": status, "reason": reason, "score": score}
-        self._record["seconds"] = round(time.perf_counter() - self._started, 1)
+        seconds = time.perf_counter() - self._started
+        self._record |= {"seconds": round(seconds, 1), "scoring_share": round(self._scoring / seconds, 3)}
         if self._bar:
             self._bar.close()
         if self._writer:
@@ -278,6 +283,7 @@ class Session:
             atomically(self._stats, lambda part: part.write_text(text))
         if self._reports:
             self._started -= self._reports[-1]["seconds"]
+            self._scoring = self._reports[-1]["scoring_seconds"]
 
     def steps(self, model: Any, last: int) -> Iterator[int]:
         """Steps from `model.step` up to `last`, with a progress bar; ends early when asked to.
@@ -316,6 +322,15 @@ class Session:
         """Whether to report after `step` steps."""
         return step % every == 0 or step == last
 
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Around painting and scoring: the share of the trial's time that they take is recorded."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()  # the steps before are not to be counted
+        began = time.perf_counter()
+        yield
+        self._scoring += time.perf_counter() - began
+
     def report(self, model: Any, score: Score, sheet: torch.Tensor, **facts: float) -> None:
         """Report: engine, stats.jsonl, TensorBoard, sample sheet (float [3, H, W] in [0, 1]),
         then the checkpoint. Losses are means since the last report.
@@ -328,7 +343,8 @@ class Session:
         if not all(map(math.isfinite, named.values())):
             raise Diverged(f"the score is not finite: {named}")
         seconds = round(time.perf_counter() - self._started, 1)
-        line = {"step": step, "seconds": seconds, **facts, "score": named, "losses": losses}
+        line = {"step": step, "seconds": seconds, "scoring_seconds": round(self._scoring, 2), **facts,
+                "score": named, "losses": losses}
         with writing_to(self.folder):
             with open(self._stats, "a") as stats:
                 stats.write(json_line(line))
@@ -338,6 +354,14 @@ class Session:
         self._sums, self._count = {}, 0
         self.host.intermediate(named)
         tqdm.write(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in named.items()))
+
+    def keep(self, step: int, painted: torch.Tensor) -> None:
+        """With --keep: `painted`, float [N, 3, H, W] in [-1, 1], as uint8 in paintings/."""
+        if self._keep:
+            with writing_to(self.folder):
+                file = self.folder / "paintings" / f"step_{step:06d}.pt"
+                file.parent.mkdir(exist_ok=True)
+                atomically(file, lambda part: torch.save(to_bytes(painted).cpu(), part))
 
     def save(self, model: Any) -> None:
         """Write the checkpoint, whole or not at all.

@@ -43,7 +43,13 @@ def test_a_trial_runs_where_nni_is_not_installed(tmp_path, inputs):
     assert facts["status"] == "finished" and facts["data"]["stand_in"] is True
     assert facts["data"]["train"]["photos"]["images"] == 12
     assert facts["settings"]["identity_weight"] == 5.0 and len(facts["judge"]["sha256"]) == 64
-    assert set(facts["score"]) == {"default", "style", "luminance", "kid", "kid_error"}
+    assert set(facts["score"]) == {"default", "style", "content", "diversity", "kid", "kid_error"}
+
+
+def test_the_plain_formula_is_the_judges_word_alone(tmp_path, inputs):
+    assert run(*inputs, "--steps", 6, "--score", "plain", "--out", tmp_path / "run").returncode == 0
+    facts = record(tmp_path / "run")
+    assert facts["score"]["default"] == facts["score"]["style"] and 0 < facts["scoring_share"] < 1
 
 
 def test_a_trial_that_was_stopped_anywhere_continues_bit_for_bit(tmp_path, inputs):

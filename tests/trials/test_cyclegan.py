@@ -12,7 +12,7 @@ from trials.cyclegan import PRESETS, CycleGAN, HistoryPool, Settings, check, dec
 from trials.session import with_parameters
 
 CPU = torch.device("cpu")
-TINY = Settings(data="sample", size="sketch", ngf=4, blocks=1, ndf=4, steps=100)
+TINY = Settings(data="sample", size="sketch", precision="fp32", ngf=4, blocks=1, ndf=4, steps=100)
 
 
 def model(**changes) -> CycleGAN:
@@ -97,6 +97,26 @@ def test_a_discriminator_under_the_threshold_is_not_updated():
     before = copy.deepcopy(net.D_A.state_dict())
     net.update(batch(0), batch(1))
     assert all(value.equal(before[key]) for key, value in net.D_A.state_dict().items())
+
+
+def test_bf16_computes_the_same_losses_but_for_its_rounding():
+    exact, rounded = model(), model(precision="bf16")
+    for seed in range(3):
+        a, b = batch(2 * seed), batch(2 * seed + 1)
+        ours, theirs = rounded.update(a, b), exact.update(a, b)
+        for name, loss in theirs.items():
+            assert ours[name].dtype == torch.float32
+            torch.testing.assert_close(ours[name], loss, rtol=0.05, atol=0.01, msg=name)
+    assert {p.dtype for p in rounded.G_BA.parameters()} == {torch.float32}
+    assert rounded.paint(batch(0)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("computes", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_precision_is_bf16_only_where_the_device_computes_in_it(monkeypatch, computes, precision):
+    monkeypatch.setattr("judge.model.computes_bf16", lambda device: computes)
+    assert Settings(data="sample", size="sketch").complete(CPU).precision == precision
+    asked = Settings(data="sample", size="sketch", precision="fp32")
+    assert asked.complete(CPU).precision == "fp32"
 
 
 # ---------------------------------------------------------------------------------------------

@@ -315,3 +315,38 @@ def test_the_record_repeats_the_settings_exactly(tmp_path):
     session(tmp_path, weight=weight).carry_out(training())
     assert record(tmp_path)["settings"] == asdict(Settings(weight=weight))
 
+
+
+def test_the_share_of_time_that_scoring_takes_is_recorded_and_goes_on(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("trials.session.time.perf_counter", lambda: clock[0])
+
+    def train(last):
+        def steps(settings: Settings, session: Session) -> None:
+            model = Counter()
+            session.restore(model)
+            for _ in session.steps(model, last):
+                model.step += 1
+                clock[0] += 9
+                session.add({"loss": torch.tensor(1.0)})
+                with session.scoring():
+                    clock[0] += 1
+                session.report(model, Score(0.5, {}), torch.zeros(3, 8, 8))
+        return steps
+
+    assert session(tmp_path).carry_out(train(3)) == 0
+    assert json.loads((tmp_path / "run.json").read_text())["scoring_share"] == 0.1
+    clock[0] += 1000  # between the starts
+    assert session(tmp_path).carry_out(train(6)) == 0
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["seconds"], record["scoring_share"]) == (60, 0.1)
+
+
+def test_paintings_are_kept_when_asked_for_and_only_then(tmp_path):
+    painted = torch.linspace(-1, 1, 256).expand(2, 3, 4, 256)
+    for keep in (False, True):
+        machine = Machine(device="cpu", keep=keep)
+        Session("counter", Settings(), machine, Listener(tmp_path / str(keep)), {}).keep(7, painted)
+    assert not (tmp_path / "False" / "paintings").exists()
+    kept = torch.load(tmp_path / "True" / "paintings" / "step_000007.pt", weights_only=True)
+    assert kept.dtype == torch.uint8 and kept[0, 0, 0].tolist() == list(range(256))
