@@ -1,8 +1,10 @@
-"""python -m experiments run | check | report
+"""python -m experiments run | check | report | study | ranks
 
     python -m experiments check experiments/cyclegan.yml   # before anything runs
     python -m experiments run experiments/cyclegan.yml     # the search, with a live table
     python -m experiments report ID                        # its table, at any time
+    python -m experiments study --data DIR ...             # does the early score foretell the end?
+    python -m experiments ranks                            # what the last study found
 """
 
 import signal
@@ -11,15 +13,17 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
 from experiments import engine, report
+from experiments import study as studies
 from experiments.check import Plan
 from experiments.check import check as checked
 from judge import images
-from judge.command import Namespace, Parser, subcommands
+from judge.command import Namespace, Parser, Share, UserError, one_line, subcommands, taken
 
 POLL = 2.0  # seconds between looks at NNI's database
 STALLED = 60.0  # seconds in which a trial normally starts
@@ -169,9 +173,45 @@ def show(options: Namespace) -> None:
         print(report.text(experiment))
 
 
+# ---------------------------------------------------------------------------------------------
+# study
+
+
+def study_options(parser: Parser) -> None:
+    parser.add_fields(studies.Study)
+
+
+def study(options: Namespace) -> None:
+    """Train settings to the end and rank them by their early scores against how they end.
+
+    Goes on where it was stopped: figures of finished trials are in the table, trials in their folders.
+    """
+    print(studies.text(studies.run(taken(studies.Study, options))))
+
+
+def ranks_options(parser: Parser) -> None:
+    parser.add_argument("table", type=Path, nargs="?", default=studies.Study.table,
+                        help="a study's table")
+    parser.add_argument("--style", type=Share, default=studies.STYLE,
+                        help="weight of style against content in final quality")
+    parser.add_argument("--csv", action="store_true", help="every coefficient, for pandas")
+
+
+def ranks(options: Namespace) -> None:
+    """How early scores rank settings against how they end, from a study's table."""
+    try:
+        table = pd.read_csv(options.table)
+        found = studies.ranking(table, options.style) if options.csv else studies.text(table, options.style)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{options.table} is not a study's table: {one_line(error)}") from None
+    print(found.to_csv(index=False) if options.csv else found)
+
+
 if __name__ == "__main__":
     subcommands("python -m experiments", __doc__, {
         "run": (file_option, run),
         "check": (file_option, check),
         "report": (report_options, show),
+        "study": (study_options, study),
+        "ranks": (ranks_options, ranks),
     })  # fmt: skip

@@ -1,0 +1,262 @@
+"""Does the early score rank settings as they will end?
+
+Trains settings drawn from a search space over the full schedule and keeps what they paint on the
+way. Early values are the score's, at a few shares of the schedule; final quality is measured by a
+yardstick: a second judge that no trial is scored with, of another architecture, trained on other
+images. Figures go into a small table, a trial at a time, so that a study can be stopped at any time
+and its table be ranked anew without training.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from scipy.stats import kendalltau, rankdata, spearmanr
+
+from judge import images, model
+from judge.command import UserError
+from judge.score import FORMULAS, Scorer, edge_correlation
+from trials import cyclegan
+from trials.batches import held_out
+from trials.records import atomically, read_json
+
+SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the schedule, at which early values are taken
+REPORTS = 20  # over the schedule: one at each of the shares
+PARTS = ("style", "content", "diversity", "kid")
+RESAMPLES = 2000  # of settings, for the intervals
+STYLE = 0.5  # weight of style against content in final quality, fixed by looking: judge/README.md
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study trains, and what it measures with."""
+
+    data: str
+    """Data set to train on; the yardstick's must be other images (python -m judge halves)."""
+    judge: str
+    """The judge whose score is studied."""
+    yardstick: str
+    """The judge that measures final quality; its architecture, seed and images differ."""
+    yardstick_data: str
+    """Data set whose test paintings the yardstick measures distances to."""
+    out: Path = Path("runs/study")
+    """Folder of the trials."""
+    table: Path = Path("experiments/study.csv")
+    """Figures of finished trials, which are not trained again."""
+    space: Path = Path("search_spaces/cyclegan.json")
+    """Where settings are drawn from; the published one comes first."""
+    size: Literal[("auto", *images.SIZES)] = "auto"
+    """sketch, draft or paper."""
+    steps: PositiveInt | None = None
+    """The full schedule, where it is not to be the size's."""
+    settings: PositiveInt = 17
+    """Settings to train, the published one among them."""
+    again: NonNegativeInt = 4
+    """So many of the best and of the worst are trained with a second seed."""
+    photos: PositiveInt = 128
+    """Held-out photographs that are painted."""
+    at_once: PositiveInt = 2
+    """Trials at once, which share the cores."""
+
+
+def run(study: Study) -> pd.DataFrame:
+    """Train and measure what the study's table lacks, and return the table.
+
+    Raises:
+        UserError: a judge, a data set or a space that is not there; a trial failed.
+    """
+    Figures(study).complete([(number, 0) for number in range(study.settings)])
+    order = quality(finals(pd.read_csv(study.table))).sort_values().index
+    ends = [*order[: study.again], *order[len(order) - study.again :]] if study.again else []
+    return Figures(study).complete([(number, 1) for number, _ in ends])
+
+
+# ---------------------------------------------------------------------------------------------
+# Training and measuring
+
+
+class Figures:
+    """The study's table, filled a trial at a time."""
+
+    def __init__(self, study: Study):
+        self.study, self.settings = study, drawn(study.space, study.settings)
+        cpu = torch.device("cpu")
+        pixels = cyclegan.Settings(size=study.size).complete(cpu).pixels
+        self.test = held_out(images.find(study.data), pixels, study.photos, cpu)
+        others = images.load(images.find(study.yardstick_data).test[images.PAINTINGS], pixels)
+        self.score = Scorer(model.load(study.judge)[0], self.test.photos, self.test.paintings)
+        self.yardstick = Scorer(
+            model.load(study.yardstick)[0], self.test.photos, images.to_float(others.pixels))
+        self.judges = {"judge": model.file_hash(study.judge)[:12],
+                       "yardstick": model.file_hash(study.yardstick)[:12]}
+        self.lock = threading.Lock()
+
+    def complete(self, runs: list[tuple[int, int]]) -> pd.DataFrame:
+        """The table, with those of `runs`, (setting, seed), in it."""
+        have = self._table()
+        known = set(zip(have["setting"], have["seed"])) if len(have) else set()
+        with ThreadPoolExecutor(self.study.at_once) as pool:
+            list(pool.map(self._add, [run for run in runs if run not in known]))
+        return self._table()
+
+    def _table(self) -> pd.DataFrame:
+        """What is there, by these judges: figures of others are measured anew."""
+        if not self.study.table.exists():
+            return pd.DataFrame()
+        table = pd.read_csv(self.study.table)
+        same = (table["judge"] == self.judges["judge"]) & (table["yardstick"] == self.judges["yardstick"])
+        return table[same]
+
+    def _add(self, run: tuple[int, int]) -> None:
+        trial = self._train(*run)
+        with self.lock:
+            rows = pd.DataFrame(self._measure(trial, *run))
+            self.study.table.parent.mkdir(parents=True, exist_ok=True)
+            table = pd.concat([self._table(), rows]).sort_values(["setting", "seed", "share"])
+            atomically(self.study.table, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
+        print(f"setting {run[0]}, seed {run[1]}: in {self.study.table}", flush=True)
+
+    def _train(self, number: int, seed: int) -> Path:
+        """A setting's trial, trained to the end now or before; its folder."""
+        study, trial = self.study, self.study.out / f"{number:02d}-{seed}"
+        if read_json(trial / "run.json").get("status") == "finished":
+            return trial
+        values = {
+            **self.settings[number], "data": study.data, "judge": study.judge, "size": study.size,
+            "seed": seed, "photos": study.photos, "reports": REPORTS, "keep": "true", "out": trial,
+            "threads": max(1, (os.cpu_count() or 1) // study.at_once),
+        }  # fmt: skip
+        if study.steps:
+            values["steps"] = study.steps
+        options = [word for name, value in values.items()
+                   for word in (f"--{name.replace('_', '-')}", str(value))]
+        trial.mkdir(parents=True, exist_ok=True)
+        with open(trial / "log", "a") as log:
+            command = [sys.executable, "-m", "trials.cyclegan", *options]
+            ended = subprocess.run(command, stdout=log, stderr=log)
+        if ended.returncode or read_json(trial / "run.json").get("status") != "finished":
+            raise UserError(f"the trial of setting {number} did not finish: {trial / 'log'} says why")
+        return trial
+
+    def _measure(self, trial: Path, number: int, seed: int) -> list[dict]:
+        """A row for each of `SHARES`: setting and parts of the score; the last with the yardstick's
+        style, distance and edge correlation."""
+        steps = read_json(trial / "run.json")["schedule"]["steps"]
+        rows = []
+        for share in SHARES:
+            painted = kept(trial, round(steps * share))
+            rows.append({**self.judges, "setting": number, "seed": seed, **self.settings[number],
+                         "share": share, **self.score(painted).parts})
+        final = self.yardstick(painted).parts
+        rows[-1] |= {"final_style": final["style"], "final_kid": final["kid"],
+                     "final_content": edge_correlation(painted, self.test.photos).mean().item()}
+        return rows
+
+
+def drawn(space: Path, count: int) -> list[dict]:
+    """`count` settings: the published one, then others drawn from `space` by NNI's random tuner."""
+    from nni.algorithms.hpo.random_tuner import RandomTuner  # not above: takes a second
+
+    try:
+        tuner, searched = RandomTuner(seed=0), json.loads(space.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"no search space can be read from {space}: {error}") from None
+    tuner.update_search_space(searched)
+    published = {name: getattr(cyclegan.Settings(), name) for name in searched}
+    return [published, *(tuner.generate_parameters(number) for number in range(count - 1))]
+
+
+def kept(trial: Path, step: int) -> torch.Tensor:
+    """What a trial painted at `step`, float [N, 3, size, size] in [-1, 1]."""
+    file = trial / "paintings" / f"step_{step:06d}.pt"
+    try:
+        return images.to_float(torch.load(file, weights_only=True))
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing: move {trial} away to train it again") from None
+
+
+# ---------------------------------------------------------------------------------------------
+# Ranking
+
+
+def finals(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows at the end of the schedule, by setting and seed."""
+    return table[table["share"] == 1].set_index(["setting", "seed"])
+
+
+def quality(ends: pd.DataFrame, style: float = STYLE) -> pd.Series:
+    """Final quality by the yardstick, in (0, 1]: a mean of ranks, `style` the weight of its style and
+    its distance together, the rest that of its content. Raw values have no common unit."""
+    ranks = ends.assign(close=-ends["final_kid"]).rank(pct=True)
+    return style * (ranks["final_style"] + ranks["close"]) / 2 + (1 - style) * ranks["final_content"]
+
+
+def targets(ends: pd.DataFrame, style: float = STYLE) -> dict[str, pd.Series]:
+    """What early values are to foretell: each aim by itself, and all together."""
+    return {"quality": quality(ends, style), "style": ends["final_style"], "-kid": -ends["final_kid"],
+            "content": ends["final_content"]}
+
+
+def scores(table: pd.DataFrame) -> pd.DataFrame:
+    """All that a search could maximise: formulas, and parts with the distance turned round."""
+    rows = table[list(PARTS)].to_dict("records")
+    formulas = pd.DataFrame(
+        {name: list(map(formula, rows)) for name, formula in FORMULAS.items()}, index=table.index)
+    parts = table[list(PARTS)].assign(kid=-table["kid"]).rename(columns={"kid": "-kid"})
+    return formulas.join(parts)
+
+
+def ranking(table: pd.DataFrame, style: float = STYLE, seed: int = 0) -> pd.DataFrame:
+    """How each early score ranks the settings of one seed against each target: a row a target, score
+    and share, with Spearman's and Kendall's coefficients, the 95 % interval of the first, and the
+    regret: how far the setting that the early score picks ends below the best, in shares of the
+    range."""
+    table = table[table["seed"] == seed]
+    rows = []
+    for target, final in targets(finals(table), style).items():
+        for share, part in table.groupby("share"):
+            early = scores(part.set_index(["setting", "seed"])).loc[final.index]
+            for name, values in early.items():
+                if np.ptp(values) == 0:  # says nothing of the settings: there is no rank
+                    continue
+                low, high = interval(values.to_numpy(), final.to_numpy())
+                rows.append({
+                    "target": target, "score": name, "share": share,
+                    "spearman": spearmanr(values, final).statistic, "low": low, "high": high,
+                    "kendall": kendalltau(values, final).statistic,
+                    "regret": (final.max() - final[values.idxmax()]) / np.ptp(final),
+                })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def interval(early: np.ndarray, final: np.ndarray) -> tuple[float, float]:
+    """95 % interval of Spearman's coefficient: percentile bootstrap over settings."""
+    drawn = np.random.default_rng(0).integers(len(early), size=(RESAMPLES, len(early)))
+    ranks = (rankdata(values[drawn], axis=1) for values in (early, final))
+    x, y = (r - r.mean(1, keepdims=True) for r in ranks)
+    spread = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    varied = spread > 0  # a resample of one setting alone has no rank
+    low, high = np.percentile((x * y).sum(1)[varied] / spread[varied], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def text(table: pd.DataFrame, style: float = STYLE) -> str:
+    """The ranking as tables for reading: a block a target, a row a score, a column a share."""
+    found = ranking(table, style)
+    lines = [f"{table['setting'].nunique()} settings; Spearman [95 %], regret; early score against the end"]
+    cell = (found["spearman"].map("{:5.2f}".format) + " [" + found["low"].map("{:.2f}".format) + ","
+            + found["high"].map("{:.2f}".format) + "] " + found["regret"].map("{:.2f}".format))
+    for target, part in found.assign(cell=cell).groupby("target", sort=False):
+        block = part.pivot(index="score", columns="share", values="cell").loc[part["score"].unique()]
+        lines += ["", f"against the final {target}:", block.to_string()]
+    return "\n".join(lines)
