@@ -59,7 +59,8 @@ def run(options: Namespace) -> int:
     """
     plan = checked(options.file)
     print(summary(plan))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing is left running
+    for number in (signal.SIGTERM, signal.SIGINT):  # nothing is left running, also where a shell
+        signal.signal(number, signal.default_int_handler)  # that started us had SIGINT ignored
     experiment, port = engine.create(options.file)
     print(f"experiment {experiment.id} in {experiment.folder}")
     print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")

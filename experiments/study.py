@@ -34,7 +34,7 @@ SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the schedule, at which early values ar
 REPORTS = 20  # over the schedule: one at each of the shares
 PARTS = ("style", "content", "diversity", "kid")
 RESAMPLES = 2000  # of settings, for the intervals
-STYLE = 0.5  # weight of style against content in final quality, fixed by looking: judge/README.md
+STYLE = 0.4  # weight of style against content in final quality, fixed by looking: judge/README.md
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,7 @@ def in_words(measured: dict) -> str:
     """The figures of `training.evaluate` as a short paragraph and the confusion table."""
     figures = "  ".join(
         f"{name.replace('_', ' ')} {measured[name]:.4f}"
-        for name in ("auc", "accuracy", "brier", "calibration_error")
+        for name in ("auc", "auc_reencoded", "accuracy", "brier", "calibration_error")
     )
     table = pd.DataFrame(
         measured["confusion"],

@@ -1,6 +1,7 @@
 """What every command of Salon shares: dataclasses become options, mistakes become one line."""
 
 import argparse
+import os
 import re
 import signal
 import sys
@@ -88,6 +89,9 @@ def main(prog: str, command: Callable[[list[str]], int | None]) -> None:
         code = 2
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
+    except BrokenPipeError:  # `| head` has read enough: Python would complain again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
     sys.exit(code)
 
 

@@ -85,12 +85,12 @@ def augmentation(size: int, damage: Damage | None = None) -> v2.Transform:
     ])
 
 
-def reencoded(image: torch.Tensor) -> torch.Tensor:
-    """uint8 [3, H, W] through JPEG at a random quality of 50 to 100 with halved chroma.
+def reencoded(image: torch.Tensor, quality: int | None = None) -> torch.Tensor:
+    """uint8 [3, H, W] through JPEG with halved chroma, at a random quality of 50 to 100.
 
     By Pillow, because torchvision gives its own codecs up.
     """
-    encoded, quality = io.BytesIO(), int(torch.randint(50, 101, ()))
+    encoded, quality = io.BytesIO(), quality or int(torch.randint(50, 101, ()))
     to_pil_image(image).save(encoded, "JPEG", quality=quality, subsampling="4:2:0")
     return pil_to_tensor(Image.open(encoded))
 
@@ -333,10 +333,13 @@ class Verdicts:
 
 
 def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, Verdicts]:
-    """Measures on the test images: auc, accuracy, brier, calibration_error, confusion, counts.
+    """Measures on the test images: auc, auc_reencoded, accuracy, brier, calibration_error, confusion,
+    counts.
 
     All but the confusion count photographs and paintings the same, however many there are of each.
     They are of photo against painting, P(neither) left aside: `judge.controls` measures the rest.
+    `auc_reencoded` is the AUC that changes most when one domain alone goes through JPEG of quality
+    75 with halved chroma: far from `auc`, the judge looks at compression, not at style.
     `confusion` has rows by truth and columns by verdict;
     `calibration_error` is the expected calibration error (Guo et al. 2017, eq. 3) of P(painting)
     itself rather than of the likelier class: mean gap to the share of paintings, over 15 bins.
@@ -344,12 +347,15 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, V
     photos, paintings = (load(data.test[domain], judge.size) for domain in (PHOTOS, PAINTINGS))
     pixels = torch.cat([photos.pixels, paintings.pixels])
     labels = np.repeat([0, 1], [len(photos.paths), len(paintings.paths)])
-    features = torch.cat([features_of(judge, to_float(part).to(device)) for part in pixels.split(256)])
-    with torch.no_grad():
-        painting = judge.against_photo(features).double().cpu().numpy()
+    painting, through_jpeg = (
+        verdicts(judge, x, device) for x in (pixels, torch.stack([reencoded(x, 75) for x in pixels])))
+    auc = float(sk.roc_auc_score(labels, painting))
+    one_sided = [float(sk.roc_auc_score(labels, np.where(labels == label, through_jpeg, painting)))
+                 for label in (0, 1)]
     weights = balanced(torch.from_numpy(labels), 2).numpy()[labels]
     measured = {
-        "auc": float(sk.roc_auc_score(labels, painting)),
+        "auc": auc,
+        "auc_reencoded": max(one_sided, key=lambda other: abs(other - auc)),
         "accuracy": float(sk.accuracy_score(labels, painting > 0.5, sample_weight=weights)),
         "brier": float(sk.brier_score_loss(labels, painting, sample_weight=weights)),
         "calibration_error": calibration_error(labels, painting, weights),
@@ -357,6 +363,13 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, V
         "counts": {"photos": photos.counts(), "paintings": paintings.counts()},
     }
     return measured, Verdicts(photos.paths + paintings.paths, labels, painting)
+
+
+@torch.no_grad()
+def verdicts(judge: Judge, pixels: torch.Tensor, device: torch.device) -> np.ndarray:
+    """P(painting) against photo, [N], of uint8 [N, 3, size, size]."""
+    features = torch.cat([features_of(judge, to_float(part).to(device)) for part in pixels.split(256)])
+    return judge.against_photo(features).double().cpu().numpy()
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:

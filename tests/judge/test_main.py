@@ -554,3 +554,10 @@ def test_a_place_that_cannot_be_written_is_refused_before_training(judge, workpl
     (workplace / "taken").write_text("a file")
     (workplace / "folder").mkdir()
     judge("train", "--data", sample_data, "--weights", "none", "--out", out).refused("cannot be written")
+
+
+def test_a_reader_that_has_read_enough_is_no_error(judge_file, sample_data):
+    arguments = f"-m judge controls --judge {judge_file} --data {sample_data} --csv"
+    ran = subprocess.run(f"{sys.executable} -u {arguments} | head -1", shell=True, cwd=REPOSITORY,
+                         capture_output=True, text=True)
+    assert ran.stdout.startswith("control,") and ran.stderr == ""

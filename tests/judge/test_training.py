@@ -569,6 +569,15 @@ def test_the_figures_are_what_numbers_on_paper_give(greys):
     assert measured["counts"]["photos"] == {"images": 3, "skipped": [], "enlarged": 0}
 
 
+def test_a_judge_that_looks_at_compression_is_found_out(greys, monkeypatch):
+    """Re-encoding stands for whatever it does to the judge: here it darkens."""
+    data = greys([56, 102, 150], [204, 128, 60])
+    assert training.evaluate(Brightness(16), data, CPU)[0]["auc_reencoded"] == pytest.approx(6 / 9)
+    monkeypatch.setattr(training, "reencoded", lambda image, quality: image // 4)
+    # Paintings at a quarter of 204, 128, 60 lie below every photo; photos so, below every painting.
+    assert training.evaluate(Brightness(16), data, CPU)[0]["auc_reencoded"] == 0
+
+
 def test_a_perfect_judge_has_perfect_figures(greys):
     measured, _ = training.evaluate(Brightness(16), greys([0, 0], [255, 255, 255]), CPU)
     figures = [measured[name] for name in ("auc", "accuracy", "brier", "calibration_error")]
