@@ -20,7 +20,7 @@ lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 
 models/sample.pt: | $(VENV)/installed
-	$(RUN) -m judge train --data sample --size sketch --weights none --epochs 20 --out $@
+	$(RUN) -m judge train --data sample --size sketch --weights none --epochs 12 --out $@
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))" 2>/dev/null || \

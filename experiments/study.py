@@ -75,10 +75,11 @@ def run(study: Study) -> pd.DataFrame:
     Raises:
         UserError: a judge, a data set or a space that is not there; a trial failed.
     """
-    Figures(study).complete([(number, 0) for number in range(study.settings)])
-    order = quality(finals(pd.read_csv(study.table))).sort_values().index
-    ends = [*order[: study.again], *order[len(order) - study.again :]] if study.again else []
-    return Figures(study).complete([(number, 1) for number, _ in ends])
+    figures = Figures(study)
+    table = figures.complete([(number, 0) for number in range(study.settings)])
+    order = quality(finals(table[table["seed"] == 0])).sort_values(kind="stable").index
+    ends = [*order[: study.again], *order[max(0, len(order) - study.again) :]] if study.again else []
+    return figures.complete([(number, 1) for number, _ in dict.fromkeys(ends)])
 
 
 # ---------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def structure(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
         avg_pool2d(ours, 2), avg_pool2d(theirs, 2), data_range=2.0,
         return_contrast_sensitivity=True, reduction="none",
     )
-    return local.clamp(min=0) * correlation(ours, theirs)[:, 0].clamp(min=0)
+    return local.clamp(0, 1) * correlation(ours, theirs)[:, 0].clamp(0, 1)
 
 
 def edge_correlation(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
