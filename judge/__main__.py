@@ -22,7 +22,7 @@ from torchvision.utils import make_grid, save_image
 from judge import controls as pretences
 from judge import images, model, training
 from judge.command import Namespace, Parser, UserError, subcommands, taken
-from judge.score import FORMULAS, Scorer
+from judge.score import DEFAULT_FORMULA, FORMULAS, Scorer
 
 # The CycleGAN authors' own archives.
 ARCHIVE = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
@@ -128,7 +128,7 @@ def score_options(parser: Parser) -> None:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="what to score")
     parser.add_argument("--sources", type=Path, metavar="DIR",
                         help="the photographs they were made from, in the same order of names")
-    parser.add_argument("--score", choices=list(FORMULAS), default="combined",
+    parser.add_argument("--score", choices=list(FORMULAS), default=DEFAULT_FORMULA,
                         help="the formula of `default`: plain is the mean P(painting) alone")
     judge_option(parser)
     data_option(parser)
@@ -206,16 +206,21 @@ def halves(options: Namespace) -> None:
     found = images.find(options.data)
     if options.out.exists():
         raise UserError(f"{options.out} is already there: choose another --out")
+    files = {f"{split}{domain}": paths for split in ("train", "test")
+             for domain, paths in getattr(found, split).items()}
     for name, first in (("search", 0), ("yardstick", 1)):
-        for split, files in (("train", found.train), ("test", found.test)):
-            for domain, paths in files.items():
-                folder = options.out / name / f"{split}{domain}"
-                folder.mkdir(parents=True)
-                for number, path in enumerate(paths[first::2]):  # a name may come twice
-                    (folder / f"{number:05}-{path.name}").symlink_to(path.resolve())
+        for folder, paths in files.items():
+            link(paths[first::2], options.out / name / folder)
         if found.stand_in:
             (options.out / name / images.STAND_IN).touch()
     print(f"every other image of {found.notice}: {options.out}/search and {options.out}/yardstick")
+
+
+def link(paths: list[Path], folder: Path) -> None:
+    """Make `folder` with a link to each of `paths`, numbered: a name may come twice."""
+    folder.mkdir(parents=True)
+    for number, path in enumerate(paths):
+        (folder / f"{number:05}-{path.name}").symlink_to(path.resolve())
 
 
 # ---------------------------------------------------------------------------------------------

@@ -414,17 +414,16 @@ def table(judge: Judge, photos: torch.Tensor, paintings: torch.Tensor, seed: int
     device = judge.mean.device
     photos, painted, real = (to_float(x).to(device) for x in (photos, paintings[::2], paintings[1::2]))
     of_photos, of_paintings = Scorer(judge, photos, real), Scorer(judge, painted, real)
-    undamaged = of_paintings(painted).default
-    rows = [{"control": "copy", "shown": False, **of_photos(photos).named(), "painting": undamaged}]
-    rows += [{"control": "the same painting", "shown": False,
-              **of_photos(painted[:1].expand_as(photos)).named(),
-              "painting": of_paintings(painted[:1].expand_as(painted)).default}]
+    pretended = {"copy": (photos, painted), "the same painting": tuple(
+        painted[:1].expand_as(images) for images in (photos, painted))}
     for name, damage in {**HELD_OUT, **SHOWN}.items():
-        on_photos, on_paintings = (_damaged(x, damage, name, seed) for x in (photos, painted))
-        rows.append({"control": name, "shown": name in SHOWN, **of_photos(on_photos).named(),
-                     "painting": of_paintings(on_paintings).default})
-    found = pd.DataFrame(rows).set_index("control")
-    return found.assign(kept=found["painting"] / undamaged)
+        pretended[name] = tuple(_damaged(images, damage, name, seed) for images in (photos, painted))
+    found = pd.DataFrame([
+        {"control": name, "shown": name in SHOWN, **of_photos(from_photos).named(),
+         "painting": of_paintings(from_paintings).default}
+        for name, (from_photos, from_paintings) in pretended.items()
+    ]).set_index("control")  # fmt: skip
+    return found.assign(kept=found["painting"] / found.loc["copy", "painting"])
 
 
 def _damaged(images: torch.Tensor, damage: Damage, name: str, seed: int) -> torch.Tensor:

@@ -38,6 +38,7 @@ def plain(parts: Mapping[str, float]) -> float:
 
 # What a search can maximise, by the name that --score takes.
 FORMULAS: dict[str, Callable[[Mapping[str, float]], float]] = {"combined": combined, "plain": plain}
+DEFAULT_FORMULA = "combined"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Scorer:
 
     def __init__(
         self, judge: Judge, sources: torch.Tensor | None, paintings: torch.Tensor | None,
-        formula: str = "combined",
+        formula: str = DEFAULT_FORMULA,
     ):
         self.judge, self.sources, self.formula = judge, sources, FORMULAS[formula]
         self.real = None if paintings is None else features_of(judge, paintings)

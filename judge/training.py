@@ -348,7 +348,7 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, V
     pixels = torch.cat([photos.pixels, paintings.pixels])
     labels = np.repeat([0, 1], [len(photos.paths), len(paintings.paths)])
     painting, through_jpeg = (
-        verdicts(judge, x, device) for x in (pixels, torch.stack([reencoded(x, 75) for x in pixels])))
+        painting_against_photo(judge, x, device) for x in (pixels, torch.stack([reencoded(x, 75) for x in pixels])))
     auc = float(sk.roc_auc_score(labels, painting))
     one_sided = [float(sk.roc_auc_score(labels, np.where(labels == label, through_jpeg, painting)))
                  for label in (0, 1)]
@@ -366,7 +366,7 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, V
 
 
 @torch.no_grad()
-def verdicts(judge: Judge, pixels: torch.Tensor, device: torch.device) -> np.ndarray:
+def painting_against_photo(judge: Judge, pixels: torch.Tensor, device: torch.device) -> np.ndarray:
     """P(painting) against photo, [N], of uint8 [N, 3, size, size]."""
     features = torch.cat([features_of(judge, to_float(part).to(device)) for part in pixels.split(256)])
     return judge.against_photo(features).double().cpu().numpy()

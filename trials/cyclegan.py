@@ -24,7 +24,7 @@ from torchvision.utils import make_grid
 
 from judge import images, model
 from judge.command import Decay, Rate, Share, UserError, Weight
-from judge.score import FEWEST, FORMULAS, Scorer
+from judge.score import DEFAULT_FORMULA, FEWEST, FORMULAS, Scorer
 from judge.seeds import generator
 from trials.batches import HeldOut, held_out, unpaired
 from trials.losses import lsgan
@@ -64,7 +64,7 @@ class Settings:
     auto is data/monet2photo where it is and the built-in sample otherwise."""
     judge: str = model.DEFAULT_FILE
     """File of the judge that scores the paintings (python -m judge train)."""
-    score: Literal[tuple(FORMULAS)] = "combined"
+    score: Literal[tuple(FORMULAS)] = DEFAULT_FORMULA
     """What is maximised: combined is style, content, diversity and distance; plain is the judge's
     mean P(painting) alone."""
     size: Literal[("auto", *images.SIZES)] = "auto"
