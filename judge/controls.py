@@ -85,6 +85,13 @@ def convolved(image: torch.Tensor) -> torch.Tensor:
     return to_bytes(out * x.std() + x.mean())
 
 
+def mixed(image: torch.Tensor) -> torch.Tensor:
+    """Each channel a random mixture of all three, within the image's own range of light."""
+    x = torch.einsum("ij,jhw->ihw", torch.randn(3, 3), to_float(image))
+    low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
+    return to_bytes((x - low) / (high - low + 1e-6) * 2 - 1)
+
+
 def pixelated(image: torch.Tensor) -> torch.Tensor:
     """Averaged over coarse squares."""
     height, width = image.shape[1:]
@@ -101,6 +108,16 @@ def striped(image: torch.Tensor) -> torch.Tensor:
     wave = torch.sin(turns * (x * math.cos(angle) + y * math.sin(angle)) + between(0, 6))
     colour = torch.randn(3, 1, 1)
     return to_bytes(to_float(image) + between(0.2, 0.8) * wave * colour / colour.norm())
+
+
+def rippled(image: torch.Tensor) -> torch.Tensor:
+    """A pattern a few pixels wide all over it, of 1 to 15/256: hardly or not to be seen. Networks
+    paint such patterns, and hide in them what a judge or another network is to read."""
+    height, width = image.shape[1:]
+    down, across = choice(3, 4, 5), choice(3, 4, 5)
+    tile = torch.randn(choice(1, 3), down, across).sign()
+    pattern = tile.tile(1, -(-height // down), -(-width // across))[:, :height, :width]
+    return to_bytes(to_float(image) + 2 / 256 * 15 ** between(0, 1) * pattern)
 
 
 def speckled(image: torch.Tensor) -> torch.Tensor:
@@ -205,8 +222,9 @@ def solarised(image: torch.Tensor) -> torch.Tensor:
 SHOWN: dict[str, Damage] = {
     damage.__name__: damage
     for damage in (
-        shuffled, rephased, convolved, pixelated, striped, speckled, holed, faded, overexposed,
-        sharpened, edges, compressed, duotone, curved, gaudy, stretched, texture, warped, solarised,
+        shuffled, rephased, convolved, mixed, pixelated, striped, rippled, speckled, holed, faded,
+        overexposed, sharpened, edges, compressed, duotone, curved, gaudy, stretched, texture, warped,
+        solarised,
     )
 }  # fmt: skip
 

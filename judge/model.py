@@ -1,4 +1,4 @@
-"""The judge: a torchvision ResNet, its preprocessing and temperature, and its file."""
+"""The judge: a torchvision ResNet, its preprocessing and calibration, and its file."""
 
 import hashlib
 import os
@@ -9,14 +9,15 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.functional import avg_pool2d, interpolate
 from torchvision import models
 
 from judge.command import UserError
-from judge.images import SIZES
+from judge.images import LUMA, SIZES
 
 CLASSES = ("photo", "painting", "neither")
 NEITHER = 2
-FORMAT = "salon-judge-1"
+FORMAT = "salon-judge-2"
 DEFAULT_FILE = "models/judge.pt"
 
 # Statistics of ImageNet's RGB channels in [0, 1]: what torchvision's pretrained weights expect.
@@ -54,6 +55,7 @@ class Judge(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
         self.register_buffer("std", torch.tensor(STD)[:, None, None])
         self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("bias", torch.zeros(len(classes)))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """What the last layer sees, [N, features] (512 for resnet18).
@@ -66,7 +68,7 @@ class Judge(nn.Module):
             height, width = images.shape[-2:]
             raise UserError(f"the judge was trained at {self.size} px, these images have {height}x"
                             f"{width}: train one at that size (python -m judge train --size ...)")
-        return self.backbone(((images + 1) / 2 - self.mean) / self.std)
+        return self.backbone(((halved_chroma(images) + 1) / 2 - self.mean) / self.std)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits before calibration, [N, classes]."""
@@ -75,9 +77,9 @@ class Judge(nn.Module):
     def probabilities(self, features: torch.Tensor) -> torch.Tensor:
         """Calibrated probabilities from `features`, [N, classes], rows summing to 1.
 
-        Temperature scaling, Guo et al. 2017 (1706.04599), section 4.2.
+        Bias-corrected temperature scaling, Alexandari et al. 2020 (1901.06852), section 2.3.
         """
-        return torch.softmax(self.head(features).float() / self.temperature, dim=1)
+        return torch.softmax(self.head(features).float() / self.temperature + self.bias, dim=1)
 
     def painting(self, features: torch.Tensor) -> torch.Tensor:
         """P(painting) from `features`, [N] in [0, 1]."""
@@ -87,6 +89,18 @@ class Judge(nn.Module):
         """P(painting), given that it is a photograph or a painting, from `features`, [N] in [0, 1]."""
         of_both = self.probabilities(features)[:, [CLASSES.index("photo"), CLASSES.index("painting")]]
         return of_both[:, 1] / of_both.sum(1).clamp(min=1e-30)
+
+
+def halved_chroma(images: torch.Tensor) -> torch.Tensor:
+    """Colour at half the resolution, light as it is, [N, 3, H, W]: what JPEG keeps of an image.
+
+    Photographs come with halved chroma and scans of paintings without. A judge that saw the
+    difference would learn it, and one that learnt from images all halved would take the others for
+    something else.
+    """
+    luma = (images * images.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    chroma = avg_pool2d(images - luma, 2)
+    return luma + interpolate(chroma, size=images.shape[-2:], mode="bilinear")
 
 
 def computes_bf16(device: torch.device) -> bool:

@@ -14,7 +14,7 @@ import torch
 import torchvision
 from jsonargparse.typing import PositiveInt
 from PIL import Image
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from sklearn import metrics as sk
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -24,7 +24,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from tqdm import tqdm
 
 from judge.command import Rate, UserError, Weight
-from judge.controls import Damage, barely_trained, damaged, painted_by
+from judge.controls import barely_trained, between, choice, damaged, painted_by
 from judge.images import PAINTINGS, PHOTOS, DataSet, load, to_float
 from judge.model import CLASSES, NEITHER, Card, Judge, computes_bf16
 from judge.score import features_of
@@ -33,7 +33,7 @@ from judge.seeds import generator
 HELD_OUT = 0.1  # share of the training images kept for early stopping and calibration
 CALIBRATION_BINS = 15  # Guo et al. 2017, section 5
 GENERATED = 0.2  # share of the third class that barely trained generators paint; the rest is damage
-GENERATORS = 24  # so many of them
+GENERATORS, BY_EACH = 24, 32  # so many of them at the most, and pictures by each
 MARGIN = 1.25  # images are kept this much larger than the judge's size, for crops to cut from
 
 
@@ -45,19 +45,19 @@ class Recipe:
     """Name of a torchvision ResNet or RegNet."""
     weights: str = "imagenet"
     """Where training starts: `imagenet` (torchvision's pretrained), `none`, or a state-dict file."""
-    epochs: PositiveInt = 40
-    """Passes over the training images, at the most."""
-    patience: PositiveInt = 20
-    """Passes without a better held-out loss after which training stops; the best is kept."""
+    epochs: PositiveInt = 60
+    """At the most; one has as many views as there are training images, a third of each class."""
+    patience: PositiveInt = 30
+    """Epochs without a better held-out loss after which training stops; the best is kept."""
     batch_size: PositiveInt = 32
     """Images a step."""
     lr: Rate = 1e-3
     """Peak learning rate of AdamW under a one-cycle schedule (Smith 2018, 1803.09820)."""
     weight_decay: Weight = 0.05
     """Of AdamW (Loshchilov and Hutter 2019, 1711.05101)."""
-    neither: Weight = 0.5
-    """Images that are neither photograph nor painting (`judge.controls`) for each that is one, the
-    third class. 0 trains a judge of two classes, which calls mush a painting."""
+    neither: bool = True
+    """Whether there is a third class of what is neither photograph nor painting (`judge.controls`).
+    A judge of two classes calls mush a painting."""
     seed: int = 0
     """Same seed, same machine: same judge, on a CPU. A GPU adds up in an order of its own."""
 
@@ -66,57 +66,59 @@ class Recipe:
 # Data
 
 
-def augmentation(size: int, damage: Damage | None = None) -> v2.Transform:
-    """Random views, uint8 [3, *, *] -> uint8 [3, size, size], alike for every class but for the
-    `damage` that makes the third.
+def augmentation(size: int) -> v2.Transform:
+    """Random views, uint8 [3, *, *] -> uint8 [3, size, size], alike for every class.
 
     The two domains reach us compressed differently (photographs at JPEG quality 75 with halved
     chroma, Monets often better), and a network learns that rather than style. So every image of
-    both is resized by a random factor and re-encoded at a random quality with halved chroma. Blur
-    and colour shifts move a CNN from texture to shape (Geirhos et al. 2019, 1811.12231).
+    both is resized by a random factor and re-encoded at a random quality, with its chroma halved or
+    not. Blur and colour shifts move a CNN from texture to shape (Geirhos et al. 2019, 1811.12231).
     """
     return v2.Compose([
         v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.9, 1.1), antialias=True),
         v2.RandomHorizontalFlip(),
         v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
-        *([] if damage is None else [v2.Lambda(damage)]),
         v2.RandomApply([v2.GaussianBlur(3, sigma=(0.1, 1.0))], p=0.2),
-        v2.Lambda(reencoded),
+        v2.Lambda(lambda image: reencoded(image, int(between(50, 101)), choice("4:4:4", "4:2:0"))),
     ])
 
 
-def reencoded(image: torch.Tensor, quality: int | None = None) -> torch.Tensor:
-    """uint8 [3, H, W] through JPEG with halved chroma, at a random quality of 50 to 100.
-
-    By Pillow, because torchvision gives its own codecs up.
-    """
-    encoded, quality = io.BytesIO(), quality or int(torch.randint(50, 101, ()))
-    to_pil_image(image).save(encoded, "JPEG", quality=quality, subsampling="4:2:0")
+def reencoded(image: torch.Tensor, quality: int = 75, chroma: str = "4:2:0") -> torch.Tensor:
+    """uint8 [3, H, W] through JPEG. By Pillow, because torchvision gives its own codecs up."""
+    encoded = io.BytesIO()
+    to_pil_image(image).save(encoded, "JPEG", quality=quality, subsampling=chroma)
     return pil_to_tensor(Image.open(encoded))
 
 
 class Views(Dataset):
-    """Random views of labelled images, then `spoilt` views of damaged ones, labelled neither.
+    """Random views, as many of one class as of the next, an epoch of them as long as there are
+    images of the first two.
 
     A view depends on (seed, epoch, index) alone, so that the number of worker processes does not
     change the judge.
+
+    Args:
+        classes: images of each, uint8 [N, 3, *, *]. A third class gets them in the share
+            `GENERATED`, and otherwise damaged views of the first two.
     """
 
-    def __init__(self, pixels: torch.Tensor, labels: torch.Tensor, size: int, seed: int = 0, spoilt: int = 0):
-        self.pixels, self.labels, self.spoilt, self.seed = pixels, labels, spoilt, seed
-        self.view, self.spoil = augmentation(size), augmentation(size, damaged)
-        self.epoch = 0
+    def __init__(self, classes: Sequence[torch.Tensor], size: int, seed: int = 0):
+        self.classes, self.seed, self.epoch = classes, seed, 0
+        self.view = augmentation(size)
 
     def __len__(self) -> int:
-        return len(self.pixels) + self.spoilt
+        return sum(map(len, self.classes[:NEITHER]))
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        label = index % len(self.classes)
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(generator(self.seed, "augment", self.epoch, index).get_state())
-            if index < len(self.pixels):
-                return self.view(self.pixels[index]), int(self.labels[index])
-            source = int(torch.randint(len(self.pixels), ()))
-            return self.spoil(self.pixels[source]), NEITHER
+            if label == NEITHER and between(0, 1) > GENERATED:
+                return damaged(self._any(choice(*self.classes[:NEITHER]))), label
+            return self._any(self.classes[label]), label
+
+    def _any(self, images: torch.Tensor) -> torch.Tensor:
+        return self.view(images[int(torch.randint(len(images), ()))])
 
 
 def labelled(domains: dict[str, list[Path]], size: int) -> tuple[torch.Tensor, torch.Tensor, dict]:
@@ -160,7 +162,7 @@ def train(data: DataSet, size: int, recipe: Recipe, device: torch.device) -> tup
     judge, origin = start(recipe, size, device)
     pixels, labels, counts = labelled(data.train, round(size * MARGIN))
     fit_at, held_at = split(labels, recipe.seed)
-    views = fit_views(pixels[fit_at], labels[fit_at], size, recipe, device)
+    views = Views(shown(pixels[fit_at], labels[fit_at], recipe, device), size, recipe.seed)
     held = held_out(pixels[held_at], labels[held_at], size, recipe, device)
 
     epochs = fit(judge, views, held, recipe, device)
@@ -175,37 +177,37 @@ def train(data: DataSet, size: int, recipe: Recipe, device: torch.device) -> tup
     return judge, Card(recipe.arch, size, judge.classes, report, measured)
 
 
-def fit_views(pixels: torch.Tensor, labels: torch.Tensor, size: int, recipe: Recipe, device) -> Views:
-    """The images to learn from: the real ones, what generators paint that have barely been
-    trained, and as many damaged ones as `recipe.neither` leaves beside those."""
-    neither = round(len(pixels) * recipe.neither)
-    generated = round(neither * GENERATED)
-    if generated:
-        photos, paintings = (pixels[labels == label] for label in (0, 1))
+def shown(pixels: torch.Tensor, labels: torch.Tensor, recipe: Recipe, device) -> list[torch.Tensor]:
+    """Images of each class to learn from, uint8 [N, 3, *, *]: photographs, paintings, and if
+    `recipe` has a third what generators paint that have barely been trained."""
+    classes = [pixels[labels == label] for label in (0, 1)]
+    if recipe.neither:
+        count = min(GENERATORS, math.ceil(len(pixels) / BY_EACH))
         draw = generator(recipe.seed, "sources")
-        sources = photos[torch.randint(len(photos), (generated,), generator=draw)].chunk(GENERATORS)
-        networks = barely_trained(photos, paintings, recipe.seed, device, len(sources))
-        pixels = torch.cat([pixels, *(painted_by(*pair, device) for pair in zip(networks, sources))])
-        labels = torch.cat([labels, torch.full((generated,), NEITHER)])
-    return Views(pixels, labels, size, recipe.seed, neither - generated)
+        chosen = torch.randint(len(classes[0]), (count, BY_EACH), generator=draw)
+        networks = barely_trained(*classes, recipe.seed, device, count)
+        classes.append(torch.cat([
+            painted_by(network, classes[0][own], device) for network, own in zip(networks, chosen)]))
+    return classes
 
 
 def held_out(pixels: torch.Tensor, labels: torch.Tensor, size: int, recipe: Recipe, device) -> tuple:
     """Images to stop and to calibrate by, float [-1, 1] [N, 3, size, size], and labels [N]: the
-    real ones as they are, and damaged ones in the share that `recipe` asks for."""
+    real ones as they are, and half as many damaged ones if `recipe` has a third class."""
     pixels = v2.functional.resize(pixels, [size, size], antialias=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(generator(recipe.seed, "held out").get_state())
-        chosen = torch.randint(len(pixels), (round(len(pixels) * recipe.neither),))
-        pixels = torch.stack([*pixels, *(damaged(image) for image in pixels[chosen])])
-    labels = torch.cat([labels, torch.full_like(chosen, NEITHER)])
+    if recipe.neither:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(generator(recipe.seed, "held out").get_state())
+            chosen = torch.randint(len(pixels), (math.ceil(len(pixels) / 2),))
+            pixels = torch.stack([*pixels, *(damaged(image) for image in pixels[chosen])])
+        labels = torch.cat([labels, torch.full_like(chosen, NEITHER)])
     return to_float(pixels).to(device), labels.to(device)
 
 
 def balanced(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """A weight for each class, so that each counts the same however many images it has, [classes].
 
-    Without it a judge expects as many paintings as it was trained on, and says so in every P.
+    Without it a judge expects as many paintings as it was calibrated on, and says so in every P.
     """
     counts = torch.bincount(labels, minlength=classes).clamp(min=1)
     return counts.sum() / (classes * counts)
@@ -256,8 +258,7 @@ def _load_file(file: str, judge: Judge) -> None:
 def fit(judge: Judge, views: Views, held: tuple, recipe: Recipe, device: torch.device) -> int:
     """Train `judge` in place; the weights of the best epoch remain. Returns the epochs run."""
     optimizer = torch.optim.AdamW(judge.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
-    counted = torch.cat([views.labels, torch.full((views.spoilt,), NEITHER)])
-    loss_of = nn.CrossEntropyLoss(balanced(counted, len(judge.classes)).to(device))
+    held_loss_of = nn.CrossEntropyLoss(balanced(held[1], len(judge.classes)))
     steps = math.ceil(len(views) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps * recipe.epochs)
     best, best_loss, best_epoch = None, math.inf, -1
@@ -269,13 +270,13 @@ def fit(judge: Judge, views: Views, held: tuple, recipe: Recipe, device: torch.d
         for images, labels in batches(views, epoch, recipe, device):
             with autocast:
                 logits = judge(to_float(images.to(device)))
-            loss = loss_of(logits.float(), labels.to(device))
+            loss = nn.functional.cross_entropy(logits.float(), labels.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             bar.update()
-        held_loss = loss_of(logits_of(judge.eval(), held[0]), held[1]).item()
+        held_loss = held_loss_of(logits_of(judge.eval(), held[0]), held[1]).item()
         bar.set_postfix(held_out_loss=f"{held_loss:.3f}")
         if held_loss < best_loss:
             best, best_loss, best_epoch = copy.deepcopy(judge.state_dict()), held_loss, epoch
@@ -289,12 +290,11 @@ def fit(judge: Judge, views: Views, held: tuple, recipe: Recipe, device: torch.d
 
 
 def batches(views: Views, epoch: int, recipe: Recipe, device: torch.device) -> DataLoader:
-    """One pass in an order that depends on (seed, epoch) alone."""
+    """An epoch's views, by (seed, epoch) alone."""
     views.epoch = epoch
-    order = torch.randperm(len(views), generator=generator(recipe.seed, "order", epoch)).tolist()
     # Decoded images and two cores: worker processes only pay where a GPU waits for them.
     workers = min(8, torch.get_num_threads()) if device.type == "cuda" else 0
-    return DataLoader(views, recipe.batch_size, sampler=order, num_workers=workers)
+    return DataLoader(views, recipe.batch_size, num_workers=workers)
 
 
 @torch.no_grad()
@@ -304,17 +304,24 @@ def logits_of(judge: Judge, images: torch.Tensor) -> torch.Tensor:
 
 
 def calibrate(judge: Judge, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """Set the temperature that minimises the log loss on held-out images (Guo et al. 2017, 4.2)."""
+    """Set the temperature and the biases that minimise the log loss on held-out images: bias-corrected
+    temperature scaling (Alexandari et al. 2020, 1901.06852, section 2.3)."""
     logits = logits_of(judge.eval(), images).double()
     weights = balanced(labels, logits.shape[1]).double()
 
-    def loss(log_temperature: float) -> float:
-        return nn.functional.cross_entropy(logits / math.exp(log_temperature), labels, weights).item()
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        x = torch.tensor(x, requires_grad=True)
+        value = nn.functional.cross_entropy(logits * torch.exp(-x[0]) + x[1:], labels, weights)
+        return value.item(), torch.autograd.grad(value, x)[0].numpy()
 
-    # It falls to one minimum and rises again. Held-out images all told apart leave none within
-    # reach: then certainty is bounded, not infinite. Where all are alike, 1 it is.
-    found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded").x
-    judge.temperature.fill_(math.exp(min((0.0, found), key=loss)))
+    # Held-out images all told apart leave no minimum within reach: then certainty is bounded, not
+    # infinite. Only differences between biases matter; from zero, their mean stays there.
+    start = np.zeros(1 + logits.shape[1])
+    bounds = [(math.log(0.05), math.log(20)), *[(-3, 3)] * logits.shape[1]]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    best = torch.from_numpy(min((start, found), key=lambda x: loss(x)[0]))
+    judge.temperature.copy_(best[0].exp())
+    judge.bias.copy_(best[1:])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -347,8 +354,8 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, V
     photos, paintings = (load(data.test[domain], judge.size) for domain in (PHOTOS, PAINTINGS))
     pixels = torch.cat([photos.pixels, paintings.pixels])
     labels = np.repeat([0, 1], [len(photos.paths), len(paintings.paths)])
-    painting, through_jpeg = (
-        painting_against_photo(judge, x, device) for x in (pixels, torch.stack([reencoded(x, 75) for x in pixels])))
+    painting, through_jpeg = (painting_against_photo(judge, x, device)
+                              for x in (pixels, torch.stack([reencoded(x) for x in pixels])))
     auc = float(sk.roc_auc_score(labels, painting))
     one_sided = [float(sk.roc_auc_score(labels, np.where(labels == label, through_jpeg, painting)))
                  for label in (0, 1)]

@@ -36,7 +36,7 @@ def test_a_damage_changes_the_image_and_is_repeated_by_its_seed(scene, name):
     for seed in range(4):
         out = done_to(scene, name, seed)
         changed = (out.float() - scene.float()).abs().mean()
-        assert changed > 2, changed
+        assert changed > 0.8, changed
         assert torch.equal(out, done_to(scene, name, seed))
 
 

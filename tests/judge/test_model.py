@@ -67,6 +67,28 @@ def test_temperature_scales_confidence_and_keeps_the_ranking(judge_file):
     assert ((after - 0.5).abs() <= (before - 0.5).abs()).all()
 
 
+def test_biases_shift_the_odds_of_classes(judge_file):
+    judge, _ = model.load(judge_file)
+    features = torch.randn(20, 512, generator=torch.Generator().manual_seed(0))
+    before = judge.against_photo(features)
+    judge.bias.copy_(torch.tensor([0.5, 2.0, -1.0]))
+    assert torch.allclose(torch.logit(judge.against_photo(features)), torch.logit(before) + 1.5, atol=1e-4)
+
+
+def test_chroma_is_halved_and_light_is_not():
+    """Of noise, luma stays; halving twice is nearly halving once; a grey image stays as it is."""
+    luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    images = noise()
+    halved = model.halved_chroma(images)
+    assert torch.allclose((halved * luma).sum(1), (images * luma).sum(1), atol=1e-6)
+    fine, coarse, coarser = (
+        (x - (x * luma).sum(1, keepdim=True)).diff(dim=-1).abs().mean()
+        for x in (images, halved, model.halved_chroma(halved)))
+    assert coarse < 0.4 * fine and 0.5 * coarse < coarser <= coarse
+    grey = images[:, :1].expand(-1, 3, -1, -1)
+    assert torch.allclose(model.halved_chroma(grey), grey, atol=1e-6)
+
+
 def test_against_photo_leaves_neither_aside(judge):
     features = judge.features(noise())
     photo, painting, neither = judge.probabilities(features).T
@@ -114,6 +136,7 @@ def test_a_judge_is_bit_equal_after_a_round_trip(tmp_path):
     judge = Judge("resnet18", 64).train()
     judge(noise())  # moves the running statistics, which are weights too
     judge.temperature.fill_(1.7)
+    judge.bias.copy_(torch.tensor([0.1, 0.2, -0.3]))
     judge.eval()
     model.save(judge, CARD, tmp_path / "deep/er/judge.pt")
     loaded, card = model.load(tmp_path / "deep/er/judge.pt")

@@ -119,7 +119,7 @@ class Scripted(Judge):
 def fitted(losses: list[float], patience: int) -> tuple[int, int]:
     """Epochs run, and the epoch whose weights remained, for held-out losses."""
     judge = Scripted(losses)
-    views = Views(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.zeros(4).long(), 64)
+    views = Views(torch.zeros(2, 2, 3, 64, 64, dtype=torch.uint8), 64)
     held = torch.zeros(2, 3, 64, 64), torch.zeros(2).long()
     recipe = Recipe(epochs=len(losses), patience=patience, batch_size=4)
     return training.fit(judge, views, held, recipe, CPU), int(judge.at_step)
@@ -155,7 +155,7 @@ def test_one_image_cannot_be_both_trained_on_and_held_out_and_is_refused(easy):
 
 def test_a_judge_learns_what_is_neither(easy):
     """Colours tell the real ones apart; damage that it was shown is known again."""
-    judge, _ = training.train(easy, 64, replace(RECIPE, epochs=20, neither=2.0), CPU)
+    judge, _ = training.train(easy, 64, replace(RECIPE, epochs=40), CPU)
     real = images.to_float(images.load([*easy.test["A"], *easy.test["B"]], 64).pixels)
     torch.manual_seed(0)
     gone = images.to_float(torch.stack([SHOWN["texture"](x) for x in images.to_bytes(real)]))
@@ -165,20 +165,37 @@ def test_a_judge_learns_what_is_neither(easy):
 
 
 def test_without_neither_a_judge_has_two_classes(easy):
-    judge, card = training.train(easy, 64, replace(RECIPE, epochs=1, neither=0.0), CPU)
+    judge, card = training.train(easy, 64, replace(RECIPE, epochs=1, neither=False), CPU)
     assert judge.classes == card.classes == CLASSES[:2]
     assert torch.allclose(judge.probabilities(torch.randn(3, 512)).sum(1), torch.ones(3))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.5])
-def test_neither_is_shown_in_the_share_asked_for(easy, share):
+@pytest.mark.parametrize("neither", [False, True])
+def test_an_epoch_has_as_many_views_as_images_and_as_many_of_each_class(easy, neither):
     pixels, labels, _ = training.labelled(easy.train, 80)
-    views = training.fit_views(pixels, labels, 64, replace(RECIPE, neither=share), CPU)
-    shown = torch.tensor([views[index][1] for index in range(len(views))])
-    assert torch.bincount(shown, minlength=3).tolist() == [12, 12, round(24 * share)]
-    held, their = training.held_out(pixels, labels, 64, replace(RECIPE, neither=share), CPU)
-    assert torch.bincount(their, minlength=3).tolist() == [12, 12, round(24 * share)]
-    assert held.shape == (len(their), 3, 64, 64) and held.abs().max() <= 1
+    recipe = replace(RECIPE, neither=neither)
+    views = Views(training.shown(pixels, labels, recipe, CPU), 64)
+    labels_shown = torch.cat([batch for _, batch in training.batches(views, 0, RECIPE, CPU)])
+    assert torch.bincount(labels_shown).tolist() == ([8, 8, 8] if neither else [12, 12])
+
+
+def test_what_generators_paint_and_what_is_damaged_are_both_shown_as_neither():
+    """Photographs are black, paintings white, what generators paint red: so is a share of the views
+    of the third class, and the rest of those are damaged."""
+    colours = torch.tensor([[0, 0, 0], [255, 255, 255], [255, 0, 0]], dtype=torch.uint8)
+    pools = colours[:, None, :, None, None].expand(3, 2, 3, 64, 64)
+    views = Views(pools, 64)
+    third = [image.float().mean((1, 2)) for image, label in (views[i] for i in range(2, 600, 3))]
+    red = sum(bool(mean[0] > 170 and mean[1] < 60) for mean in third) / len(third)
+    assert red == pytest.approx(training.GENERATED, abs=0.1)
+
+
+def test_half_as_many_damaged_images_are_held_out_as_real_ones(easy):
+    pixels, labels, _ = training.labelled(easy.train, 80)
+    for neither, counts in ((True, [12, 12, 12]), (False, [12, 12])):
+        held, their = training.held_out(pixels, labels, 64, replace(RECIPE, neither=neither), CPU)
+        assert torch.bincount(their).tolist() == counts
+        assert held.shape == (len(their), 3, 64, 64) and held.abs().max() <= 1
 
 
 def test_each_class_weighs_the_same_however_many_images_it_has():
@@ -317,13 +334,14 @@ def test_a_skipped_file_shifts_no_label(easy, tmp_path):
     assert [len(count["skipped"]) for count in counts.values()] == [1, 1]
 
 
-def test_each_epoch_shows_every_image_once_in_another_order():
-    views = Views(torch.zeros(10, 3, 4, 4, dtype=torch.uint8), torch.arange(10), 4)
-    orders = [
-        torch.cat([labels for _, labels in training.batches(views, epoch, RECIPE, CPU)]).tolist()
+def test_each_epoch_has_other_views_and_the_same_each_time(crops):
+    views = Views([crops[:12], crops[12:]], 64)
+    epochs = [
+        torch.cat([images for images, _ in training.batches(views, epoch, RECIPE, CPU)])
         for epoch in (0, 1, 0)
     ]
-    assert sorted(orders[0]) == list(range(10)) and orders[0] == orders[2] != orders[1]
+    assert torch.equal(epochs[0], epochs[2]) and not torch.equal(epochs[0], epochs[1])
+    assert len(epochs[0]) == 24
 
 
 # ---------------------------------------------------------------------------------------------
@@ -346,7 +364,7 @@ def as_tensor(pictures: list[np.ndarray]) -> torch.Tensor:
 
 
 def views_of(pixels: torch.Tensor, seed: int = 0, epoch: int = 0) -> Views:
-    views = Views(pixels, torch.zeros(len(pixels)).long(), 64, seed)
+    views = Views([pixels], 64, seed)
     views.epoch = epoch
     return views
 
@@ -357,7 +375,7 @@ def test_a_view_is_bytes_of_the_judges_size(crops):
         assert view.shape == (3, 64, 64) and view.dtype == torch.uint8
 
 
-def test_a_view_depends_on_seed_epoch_and_image_alone(crops):
+def test_a_view_depends_on_seed_epoch_and_index_alone(crops):
     views = views_of(crops)
     first = views[3][0]
     torch.manual_seed(5)
@@ -367,7 +385,7 @@ def test_a_view_depends_on_seed_epoch_and_image_alone(crops):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_each_seed_epoch_and_image_has_a_view_of_its_own(crops):
+def test_each_seed_epoch_and_index_has_a_view_of_its_own(crops):
     pixels = crops[:1].expand(3, -1, -1, -1)  # one image three times
     shown = [views_of(pixels)[0][0], views_of(pixels)[1][0], views_of(pixels, epoch=1)[0][0],
              views_of(pixels, seed=1)[0][0]]
@@ -404,8 +422,9 @@ def silent_frequencies(pixels: torch.Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize("trace", [fine_colour, silent_frequencies])
-def test_augmentation_takes_away_the_traces_that_compression_leaves(crops, trace):
-    """The same pictures lossless and as JPEG: told apart by a trace before, hardly so after."""
+def test_a_judge_sees_no_trace_that_compression_leaves(crops, trace):
+    """The same pictures lossless and as JPEG: told apart by a trace before, hardly so as views with
+    halved chroma, which is what a judge learns from."""
     lossless, lossy = crops, recompressed(crops, quality=75)
 
     def told_apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -415,22 +434,11 @@ def test_augmentation_takes_away_the_traces_that_compression_leaves(crops, trace
         return max(auc, 1 - auc)
 
     def shown(pixels: torch.Tensor, seed: int) -> torch.Tensor:
-        return torch.stack([views_of(pixels, seed, e)[i][0] for e in range(4) for i in range(len(pixels))])
+        views = [views_of(pixels, seed, e)[i][0] for e in range(4) for i in range(len(pixels))]
+        return model.halved_chroma(torch.stack(views).float())
 
     assert told_apart(lossless, lossy) > 0.7
     assert told_apart(shown(lossless, 0), shown(lossy, 1)) < 0.58  # 96 views each: 0.5 +- 0.04
-
-
-def test_views_of_both_classes_are_compressed_with_halved_chroma(crops):
-    """White noise has fine colour in it; no view has."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (16, 3, 80, 80), dtype=torch.uint8, generator=generator)
-    views, uncompressed = (Views(noise, torch.arange(16) % 2, 64) for _ in range(2))
-    uncompressed.view = uncompressed.view.transforms[0]
-    for label in (0, 1):
-        at = range(label, 16, 2)
-        ours, theirs = (fine_colour(torch.stack([v[i][0] for i in at])) for v in (views, uncompressed))
-        assert ours.max() < 0.7 * theirs.min()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -443,6 +451,7 @@ class Logits(nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("bias", torch.zeros(2))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         return images
@@ -451,41 +460,45 @@ class Logits(nn.Module):
         return features
 
 
-def loss_at(temperature: float, logits: torch.Tensor, labels: torch.Tensor) -> float:
-    return nn.functional.cross_entropy(logits / temperature, labels, training.balanced(labels, 2)).item()
+def loss_at(temperature: float, bias: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> float:
+    weights = training.balanced(labels, 2)
+    return nn.functional.cross_entropy(logits / temperature + bias, labels, weights).item()
 
 
-def temperature_for(logits: torch.Tensor, labels: torch.Tensor) -> float:
+def calibrated(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """The temperature and the biases that calibration finds."""
     judge = Logits()
     training.calibrate(judge, logits, labels)
-    return judge.temperature.item()
+    return judge.temperature.item(), judge.bias
 
 
 @pytest.mark.parametrize("confidence", [5.0, 0.3])
-def test_calibration_finds_how_overconfident_or_hesitant_a_judge_is(confidence):
-    """Labels are drawn with the very probabilities that the judge exaggerates."""
+@pytest.mark.parametrize("leaning", [0.0, 1.5])
+def test_calibration_finds_how_overconfident_and_how_partial_a_judge_is(confidence, leaning):
+    """Labels are drawn with the very probabilities that the judge distorts."""
     generator = torch.Generator().manual_seed(0)
-    true = 2 * torch.randn(3000, generator=generator)
-    labels = (torch.rand(3000, generator=generator) < torch.sigmoid(true)).long()
-    logits = confidence * torch.stack([-true / 2, true / 2], 1)
-    found = temperature_for(logits, labels)
-    assert found == pytest.approx(confidence, rel=0.1)
-    assert loss_at(found, logits, labels) < loss_at(1.0, logits, labels)
-    for nearby in (0.97, 1.03):
-        assert loss_at(found, logits, labels) <= loss_at(nearby * found, logits, labels)
+    true = 2 * torch.randn(6000, generator=generator)
+    labels = (torch.rand(6000, generator=generator) < torch.sigmoid(true)).long()
+    logits = confidence * torch.stack([-(true + leaning) / 2, (true + leaning) / 2], 1)
+    temperature, bias = calibrated(logits, labels)
+    assert temperature == pytest.approx(confidence, rel=0.1)
+    assert (bias[1] - bias[0]).item() == pytest.approx(-leaning, abs=0.15)
+    best = loss_at(temperature, bias, logits, labels)
+    for factor, shift in ((0.9, 0.0), (1.1, 0.0), (1.0, 0.1), (1.0, -0.1)):
+        assert best < loss_at(temperature * factor, bias + torch.tensor([0, shift]), logits, labels)
 
 
-def test_calibration_leaves_the_ranking_and_so_the_auc(judge_file):
+def test_calibration_leaves_the_ranking_of_painting_against_photo_and_so_the_auc(judge_file):
     judge, _ = model.load(judge_file)
     light = torch.linspace(0.2, 2, 12)[:, None, None, None]
     pictures = torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * light - 1
     labels = torch.tensor([0, 1, 0] * 4)
-    before = judge.painting(judge.features(pictures))
+    before = judge.against_photo(judge.features(pictures))
     judge.head.weight *= 40  # overconfident
     judge.head.bias *= 40
-    exaggerated = judge.painting(judge.features(pictures))
+    exaggerated = judge.against_photo(judge.features(pictures))
     training.calibrate(judge, pictures, labels)
-    after = judge.painting(judge.features(pictures))
+    after = judge.against_photo(judge.features(pictures))
     assert judge.temperature > 1
     assert nn.functional.binary_cross_entropy(after, labels.float()) < \
         nn.functional.binary_cross_entropy(exaggerated, labels.float())
@@ -497,24 +510,25 @@ def test_calibration_leaves_the_ranking_and_so_the_auc(judge_file):
 def test_a_judge_that_is_always_right_is_made_certain_within_bounds(scale):
     for seed in range(12):
         logits = torch.randn(2 + seed, 2, generator=torch.Generator().manual_seed(seed)) * scale
-        assert 0.05 <= temperature_for(logits, logits.argmax(1)) <= 1, seed
+        assert 0.05 * (1 - 1e-6) <= calibrated(logits, logits.argmax(1))[0] <= 1, seed
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 def test_a_judge_that_is_always_wrong_is_made_to_doubt_within_bounds(scale):
     logits = torch.randn(9, 2, generator=torch.Generator().manual_seed(0)) * scale
-    assert 1 <= temperature_for(logits, logits.argmin(1)) <= 20 * (1 + 1e-6)
+    assert 1 <= calibrated(logits, logits.argmin(1))[0] <= 20 * (1 + 1e-6)
 
 
-def test_no_temperature_within_bounds_fits_better():
+def test_no_temperature_and_bias_within_bounds_fit_better():
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
         scale = 10 ** (3 * torch.rand((), generator=generator) - 1)
         logits = torch.randn(40, 2, generator=generator) * scale
         right = torch.rand(40, generator=generator) < 0.8
         labels = torch.where(right, logits.argmax(1), logits.argmin(1))
-        best = min(loss_at(t, logits, labels) for t in np.geomspace(0.05, 20, 200))
-        assert loss_at(temperature_for(logits, labels), logits, labels) <= best + 1e-4, seed
+        best = min(loss_at(t, torch.tensor([0, float(b)]), logits, labels)
+                   for t in np.geomspace(0.05, 20, 60) for b in np.linspace(-6, 6, 25))
+        assert loss_at(*calibrated(logits, labels), logits, labels) <= best + 1e-4, seed
 
 
 # ---------------------------------------------------------------------------------------------
@@ -573,7 +587,7 @@ def test_a_judge_that_looks_at_compression_is_found_out(greys, monkeypatch):
     """Re-encoding stands for whatever it does to the judge: here it darkens."""
     data = greys([56, 102, 150], [204, 128, 60])
     assert training.evaluate(Brightness(16), data, CPU)[0]["auc_reencoded"] == pytest.approx(6 / 9)
-    monkeypatch.setattr(training, "reencoded", lambda image, quality: image // 4)
+    monkeypatch.setattr(training, "reencoded", lambda image: image // 4)
     # Paintings at a quarter of 204, 128, 60 lie below every photo; photos so, below every painting.
     assert training.evaluate(Brightness(16), data, CPU)[0]["auc_reencoded"] == 0
 
