@@ -1,8 +1,9 @@
-"""python -m experiments run | check | report | study | ranks
+"""python -m experiments run | check | report | promote | study | ranks
 
     python -m experiments check experiments/cyclegan.yml   # before anything runs
     python -m experiments run experiments/cyclegan.yml     # the search, with a live table
     python -m experiments report ID                        # its table, at any time
+    python -m experiments promote ID                       # does its winner really win?
     python -m experiments study --data DIR ...             # does the early score foretell the end?
     python -m experiments ranks                            # what the last study found
 """
@@ -14,11 +15,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
+from jsonargparse.typing import PositiveInt
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
 from experiments import engine, report
+from experiments import promotion as promotions
 from experiments import study as studies
 from experiments.check import Plan
 from experiments.check import check as checked
@@ -57,11 +60,19 @@ def run(options: Namespace) -> int:
 
     The exit code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C.
     """
-    plan = checked(options.file)
+    experiment, code = carried_out(options.file)
+    print(f"\n{report.text(experiment)}")
+    print(f"this table again: python -m experiments report {experiment.id}")
+    return code
+
+
+def carried_out(file: Path) -> tuple[engine.Experiment, int]:
+    """An experiment, checked and run to its end with a live table, and the exit code."""
+    plan = checked(file)
     print(summary(plan))
     for number in (signal.SIGTERM, signal.SIGINT):  # nothing is left running, also where a shell
         signal.signal(number, signal.default_int_handler)  # that started us had SIGINT ignored
-    experiment, port = engine.create(options.file)
+    experiment, port = engine.create(file)
     print(f"experiment {experiment.id} in {experiment.folder}")
     print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
     code = 1
@@ -75,9 +86,7 @@ def run(options: Namespace) -> int:
         print("stopping; trials keep their checkpoints", file=sys.stderr)
     finally:
         engine.stop(experiment.id)
-    print(f"\n{report.text(experiment)}")
-    print(f"this table again: python -m experiments report {experiment.id}")
-    return code
+    return experiment, code
 
 
 def watch(experiment: engine.Experiment, port: int, plan: Plan) -> str:
@@ -163,6 +172,7 @@ def tell(trials: list[engine.Trial], seen: dict) -> dict:
 def report_options(parser: Parser) -> None:
     parser.add_argument("experiment", help="the id that `run` printed, or the experiment's folder")
     parser.add_argument("--csv", action="store_true", help="the table for pandas")
+    yardstick_options(parser)
 
 
 def show(options: Namespace) -> None:
@@ -170,8 +180,49 @@ def show(options: Namespace) -> None:
     experiment = engine.find(options.experiment)
     if options.csv:
         print(report.frame(report.rows(experiment)).to_csv(index=False), end="")
+    elif promotions.is_promotion(experiment):
+        print(promoted(experiment, options))
     else:
         print(report.text(experiment))
+
+
+# ---------------------------------------------------------------------------------------------
+# promote
+
+
+def promote_options(parser: Parser) -> None:
+    parser.add_argument("experiment", help="the search's id, or its folder")
+    parser.add_argument("--top", type=PositiveInt, default=3, help="so many of its best trials")
+    parser.add_argument("--seeds", type=PositiveInt, default=3, help="each with so many seeds")
+    yardstick_options(parser)
+
+
+def yardstick_options(parser: Parser) -> None:
+    parser.add_argument("--yardstick", metavar="JUDGE",
+                        help="a second judge that measures what came out, trained on other images")
+    parser.add_argument("--yardstick-data", metavar="DATA",
+                        help="the data set that it was trained on (python -m judge halves)")
+
+
+def promote(options: Namespace) -> int:
+    """Train the best trials and the published setting to the end, with several seeds, and compare.
+
+    What is already trained of them is not trained again, so the same command goes on after a break.
+    """
+    if bool(options.yardstick) != bool(options.yardstick_data):
+        raise UserError("--yardstick and --yardstick-data go together: a judge and the data it knows")
+    search = engine.find(options.experiment)
+    promotion, code = carried_out(promotions.write(search, options.top, options.seeds))
+    print(f"\n{promoted(promotion, options)}")
+    return code
+
+
+def promoted(promotion: engine.Experiment, options: Namespace) -> str:
+    """The promotion's table, by the yardstick too where there is one."""
+    found = promotions.ends(promotion)
+    if options.yardstick and len(found):
+        found = promotions.measured(found, options.yardstick, options.yardstick_data)
+    return promotions.text(promotion, found)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -211,6 +262,7 @@ def ranks(options: Namespace) -> None:
 if __name__ == "__main__":
     subcommands("python -m experiments", __doc__, {
         "run": (file_option, run),
+        "promote": (promote_options, promote),
         "check": (file_option, check),
         "report": (report_options, show),
         "study": (study_options, study),

@@ -135,7 +135,8 @@ def check_space(plan: Plan) -> None:
                 with_parameters(plan.settings, {name: value})
             except UserError as error:
                 raise UserError(f"search space: {error}") from None
-        check_default(name, spec, getattr(plan.module.Settings(), name))
+        if "reference" in (plan.config.tuner.class_args or {} if plan.config.tuner else {}):
+            check_default(name, spec, getattr(plan.module.Settings(), name))
 
 
 def check_form(name: str, spec: Any) -> None:

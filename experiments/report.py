@@ -124,17 +124,22 @@ def advice(experiment: Experiment, winner: Row, found: list[Row]) -> list[str]:
         f"pictures: {winner.trial.folder / 'samples'}",
         f"repeat it: {command(experiment, winner)}",
         f"train it on to the end: {command(experiment, winner, budget=1.0, out=winner.trial.folder)}",
+        f"does it really win? python -m experiments promote {experiment.id}",
     ]  # fmt: skip
 
 
 def command(experiment: Experiment, row: Row, **changes: object) -> str:
-    """The trial as a command by hand.
+    """The trial as a command by hand."""
+    return command_with(experiment, row.record, row.trial.parameters | changes)
 
-    Data, judge and size are those it had, whatever `auto` would mean today.
+
+def command_with(experiment: Experiment, record: dict, values: dict) -> str:
+    """The experiment's trial command with options for `values`.
+
+    Data, judge and size are those that a trial's `record` names, whatever `auto` would mean today.
     """
-    settings = row.record.get("settings", {})
-    had = {name: settings[name] for name in ("data", "judge", "size") if name in settings}
-    values = had | row.trial.parameters | changes
+    settings = record.get("settings", {})
+    values = {name: settings[name] for name in ("data", "judge", "size") if name in settings} | values
     options = {f"--{name.replace('_', '-')}": str(value) for name, value in values.items()}
     words, kept = iter(shlex.split(experiment.config["trialCommand"])), []
     for word in words:

@@ -23,9 +23,10 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from scipy.stats import kendalltau, rankdata, spearmanr
 
+from experiments.yardstick import STYLE, Yardstick, quality
 from judge import images, model
 from judge.command import UserError
-from judge.score import FORMULAS, Scorer, edge_correlation
+from judge.score import FORMULAS, Scorer
 from trials import cyclegan
 from trials.batches import held_out
 from trials.records import atomically, read_json
@@ -34,7 +35,6 @@ SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the schedule, at which early values ar
 REPORTS = 20  # over the schedule: one at each of the shares
 PARTS = ("style", "content", "diversity", "kid")
 RESAMPLES = 2000  # of settings, for the intervals
-STYLE = 0.4  # weight of style against content in final quality, fixed by looking: judge/README.md
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,8 @@ class Figures:
         cpu = torch.device("cpu")
         pixels = cyclegan.Settings(size=study.size).complete(cpu).pixels
         self.test = held_out(images.find(study.data), pixels, study.photos, cpu)
-        others = images.load(images.find(study.yardstick_data).test[images.PAINTINGS], pixels)
         self.score = Scorer(model.load(study.judge)[0], self.test.photos, self.test.paintings)
-        self.yardstick = Scorer(
-            model.load(study.yardstick)[0], self.test.photos, images.to_float(others.pixels))
+        self.yardstick = Yardstick(study.yardstick, study.yardstick_data, self.test)
         self.judges = {"judge": model.file_hash(study.judge)[:12],
                        "yardstick": model.file_hash(study.yardstick)[:12]}
         self.lock = threading.Lock()
@@ -158,9 +156,7 @@ class Figures:
             painted = kept(trial, round(steps * share))
             rows.append({**self.judges, "setting": number, "seed": seed, **self.settings[number],
                          "share": share, **self.score(painted).parts})
-        final = self.yardstick(painted).parts
-        rows[-1] |= {"final_style": final["style"], "final_kid": final["kid"],
-                     "final_content": edge_correlation(painted, self.test.photos).mean().item()}
+        rows[-1] |= self.yardstick(painted)
         return rows
 
 
@@ -193,13 +189,6 @@ def kept(trial: Path, step: int) -> torch.Tensor:
 def finals(table: pd.DataFrame) -> pd.DataFrame:
     """The rows at the end of the schedule, by setting and seed."""
     return table[table["share"] == 1].set_index(["setting", "seed"])
-
-
-def quality(ends: pd.DataFrame, style: float = STYLE) -> pd.Series:
-    """Final quality by the yardstick, in (0, 1]: a mean of ranks, `style` the weight of its style and
-    its distance together, the rest that of its content. Raw values have no common unit."""
-    ranks = ends.assign(close=-ends["final_kid"]).rank(pct=True)
-    return style * (ranks["final_style"] + ranks["close"]) / 2 + (1 - style) * ranks["final_content"]
 
 
 def targets(ends: pd.DataFrame, style: float = STYLE) -> dict[str, pd.Series]:

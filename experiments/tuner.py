@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nni
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
 from nni.common.hpo_utils import format_parameters
 from nni.runtime import msg_dispatcher
+from nni.tuner import Tuner
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,31 @@ class Tpe(TpeTuner):
         self._taught.add(parameter_id)
         self._running_params.setdefault(parameter_id, self._params[parameter_id])
         super().receive_trial_result(parameter_id, parameters, value, **options)
+
+
+class Listed(Tuner):
+    """Proposes each of some settings with each of some seeds, and nothing else.
+
+    Args:
+        settings: parameters by name of setting, by a name for people.
+        seeds: all settings with the first, then all with the second, and so on.
+    """
+
+    def __init__(self, settings: dict[str, dict], seeds: list[int]):
+        super().__init__()
+        self._left = [{**one, "seed": seed} for seed in seeds for one in settings.values()]
+
+    def update_search_space(self, search_space: dict) -> None:
+        """Nothing is searched: the space only tells the web UI what there is."""
+
+    def generate_parameters(self, parameter_id, **options) -> dict:
+        """The next of the list."""
+        if not self._left:
+            raise nni.NoMoreTrialError
+        return self._left.pop(0)
+
+    def receive_trial_result(self, parameter_id, parameters, value, **options) -> None:
+        """Nothing is learnt."""
 
 
 def defaults_of(module: str) -> dict:

@@ -20,6 +20,7 @@ A system is a file with a frozen dataclass `Settings` and a function `train(sett
 
 import fcntl
 import math
+import shutil
 import signal
 import sys
 import time
@@ -74,6 +75,8 @@ class Machine:
     settings, so that the same command continues the same trial."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto is the GPU where there is one."""
+    earlier: Path | None = None
+    """Folder in which to look for the same trial, shorter perhaps: a fresh one goes on from a copy."""
     keep: bool = False
     """Keep every painting that is scored, in paintings/, so that another score can be tried on it."""
     threads: PositiveInt | None = None
@@ -158,12 +161,12 @@ class Session:
     """One trial's folder, its device, its engine and what it has reported."""
 
     def __init__(self, system: str, settings: Any, machine: Machine, host, parameters: dict):
-        self.settings, self.host, self._keep = settings, host, machine.keep
+        self.settings, self.host, self._keep, self._earlier = settings, host, machine.keep, machine.earlier
         self.device = machine.torch_device()
         self.folder = host.folder or machine.out or RUNS / f"{system}-{identity(settings)}"
         self._before = self._claim()
         self._started, self._scoring = time.perf_counter(), 0.0
-        self._stop, self._bar = None, None
+        self._stop, self._bar, self._given = None, None, {}
         self._sums, self._count, self._writer = {}, 0, None
         self._reports: list[dict] = []
         self._record = {
@@ -259,15 +262,19 @@ class Session:
         for name, facts in inputs.items():
             if self._before.get(name, facts) != facts:
                 raise UserError(f"{self.folder} was trained with another {name}: choose another --out")
+        self._given = inputs
         self.note(**inputs)
 
     def restore(self, model: Any) -> None:
-        """Continue from the folder's checkpoint, if there is one.
+        """Continue from the folder's checkpoint, if there is one, or from that of the same trial
+        among the earlier ones.
 
         Raises:
             UserError: it cannot be read, or is of another system.
         """
         file = self.folder / "checkpoint.pt"
+        if self._earlier and not file.exists():
+            self._take_over()
         if file.exists():
             try:
                 model.load_state_dict(torch.load(file, map_location=self.device, weights_only=True))
@@ -284,6 +291,33 @@ class Session:
         if self._reports:
             self._started -= self._reports[-1]["seconds"]
             self._scoring = self._reports[-1]["scoring_seconds"]
+
+    def _take_over(self) -> None:
+        """Copy what the furthest of the earlier trials that are this one has left, if there is one.
+
+        Raises:
+            UserError: the copy cannot be written.
+        """
+        found = [(len(read_lines(folder / "stats.jsonl")), folder)
+                 for folder in sorted({file.parent for file in self._earlier.rglob("checkpoint.pt")})
+                 if self._is_this(read_json(folder / "run.json"))]
+        if not found:
+            return
+        _, folder = max(found)
+        print(f"goes on from a copy of {folder}")
+        with writing_to(self.folder):
+            for name in ("samples", "paintings", "tensorboard"):
+                if (folder / name).is_dir():
+                    shutil.copytree(folder / name, self.folder / name, dirs_exist_ok=True)
+            for name in ("stats.jsonl", "checkpoint.pt"):  # the checkpoint last: with it, all is there
+                atomically(self.folder / name, lambda part, name=name: shutil.copy2(folder / name, part))
+        self.note(continues=str(folder))
+
+    def _is_this(self, record: dict) -> bool:
+        """Whether `record` is of a trial of these settings, made from the same things."""
+        return (record.get("system") == self._record["system"]
+                and identity_of(record["settings"]) == identity(self.settings)
+                and all(record.get(name) == facts for name, facts in self._given.items()))
 
     def steps(self, model: Any, last: int) -> Iterator[int]:
         """Steps from `model.step` up to `last`, with a progress bar; ends early when asked to.

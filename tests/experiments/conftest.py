@@ -1,6 +1,7 @@
-"""Experiment files for tests: the shipped one, changed."""
+"""Experiments for tests: the shipped file, changed, and a database as NNI leaves one."""
 
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,5 +33,40 @@ def experiment(tmp_path, sample_data, judge_file) -> Callable[..., Path]:
         file = tmp_path / "experiment.yml"
         file.write_text(yaml.safe_dump(config))
         return file
+
+    return write
+
+
+@pytest.fixture
+def recorded(tmp_path) -> Callable[..., Path]:
+    """Writes what NNI stores of an experiment; trials are (id, parameters, end or None, scores, final)."""
+
+    def write(id_: str, config: dict, trials: list[tuple]) -> Path:
+        folder = tmp_path / id_
+        (folder / "db").mkdir(parents=True)
+        with sqlite3.connect(folder / "db" / "nni.sqlite") as db:
+            db.executescript(
+                "create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text,"
+                " logPath text, sequenceId integer, message text);"
+                "create table MetricData (timestamp integer, trialJobId text, parameterId text, type text,"
+                " sequence integer, data text);"
+                "create table ExperimentProfile (params text, id text, execDuration integer,"
+                " startTime integer, endTime integer, logDir text, nextSequenceId integer, revision integer);"
+            )
+            for revision, params in enumerate(({}, config)):  # NNI writes it anew at each change
+                db.execute("insert into ExperimentProfile values (?, ?, 0, 0, 0, '', 0, ?)",
+                           (json.dumps(params), id_, revision))
+            for number, (trial, parameters, end, scores, final) in enumerate(trials):
+                proposal = json.dumps({"parameter_id": number, "parameters": parameters})
+                events = [("WAITING", proposal), ("RUNNING", None)] + ([(end, None)] if end else [])
+                for at, (event, data) in enumerate(events):
+                    db.execute("insert into TrialJobEvent values (?,?,?,?,'',?,'')",
+                               (1000 * at, trial, event, data, number))
+                results = [("PERIODICAL", score) for score in scores]
+                for kind, score in results + ([("FINAL", final)] if final is not None else []):
+                    value = json.dumps(json.dumps({"default": score, "style": score, "kid_error": 0.1}))
+                    db.execute("insert into MetricData values (0,?,?,?,0,?)",
+                               (trial, str(number), kind, value))
+        return folder
 
     return write

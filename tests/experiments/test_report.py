@@ -1,7 +1,6 @@
 """Reading NNI's database, and the table made from it."""
 
 import json
-import sqlite3
 from pathlib import Path
 
 import pandas as pd
@@ -16,41 +15,17 @@ OTHER = {"identity_weight": 2.0, "cycle_weight": 20.0}
 
 
 @pytest.fixture
-def experiment(tmp_path) -> Path:
+def experiment(recorded) -> Path:
     """A search cut off: the published setting done, one diverged, one crashed, one early-stopped."""
-    folder = tmp_path / "abcdefgh"
-    (folder / "db").mkdir(parents=True)
-    with sqlite3.connect(folder / "db" / "nni.sqlite") as db:
-        db.executescript(
-            "create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text,"
-            " logPath text, sequenceId integer, message text);"
-            "create table MetricData (timestamp integer, trialJobId text, parameterId text, type text,"
-            " sequence integer, data text);"
-            "create table ExperimentProfile (params text, id text, execDuration integer, startTime integer,"
-            " endTime integer, logDir text, nextSequenceId integer, revision integer);"
-        )
-        config = {"trialCommand": "python -m trials.cyclegan --budget 0.2", "experimentName": "A search"}
-        for revision in (0, 1):
-            db.execute("insert into ExperimentProfile values (?, 'abcdefgh', 0, 0, 0, '', 0, ?)",
-                       (json.dumps(config | {"revision": revision}), revision))
-
-        def trial(number: int, id_: str, parameters: dict, end: str | None, scores: list[float], final=None):
-            proposal = json.dumps({"parameter_id": number, "parameters": parameters})
-            events = [("WAITING", proposal), ("RUNNING", None)] + ([(end, None)] if end else [])
-            for at, (event, data) in enumerate(events):
-                db.execute("insert into TrialJobEvent values (?,?,?,?,'',?,'')",
-                           (1000 * at, id_, event, data, number))
-            results = [("PERIODICAL", score) for score in scores]
-            for kind, score in results + ([("FINAL", final)] if final is not None else []):
-                value = json.dumps(json.dumps({"default": score, "style": score, "kid_error": 0.1}))
-                db.execute("insert into MetricData values (0,?,?,?,0,?)", (id_, str(number), kind, value))
-
-        trial(0, "aaaaa", PUBLISHED, "SUCCEEDED", [0.3, 0.4], 0.4)
-        trial(1, "bbbbb", OTHER, "SUCCEEDED", [0.9], 0.0)
-        trial(2, "ccccc", OTHER | {"cycle_weight": 30.0}, "FAILED", [])
-        trial(3, "ddddd", OTHER | {"cycle_weight": 5.0}, "EARLY_STOPPED", [0.8])
-        trial(4, "eeeee", OTHER | {"cycle_weight": 6.0}, "SUCCEEDED", [0.2, 0.6], 0.6)
-        trial(5, "fffff", OTHER | {"cycle_weight": 7.0}, None, [])
+    config = {"trialCommand": "python -m trials.cyclegan --budget 0.2", "experimentName": "A search"}
+    folder = recorded("abcdefgh", config | {"revision": 1}, [
+        ("aaaaa", PUBLISHED, "SUCCEEDED", [0.3, 0.4], 0.4),
+        ("bbbbb", OTHER, "SUCCEEDED", [0.9], 0.0),
+        ("ccccc", OTHER | {"cycle_weight": 30.0}, "FAILED", [], None),
+        ("ddddd", OTHER | {"cycle_weight": 5.0}, "EARLY_STOPPED", [0.8], None),
+        ("eeeee", OTHER | {"cycle_weight": 6.0}, "SUCCEEDED", [0.2, 0.6], 0.6),
+        ("fffff", OTHER | {"cycle_weight": 7.0}, None, [], None),
+    ])
     facts = {
         "data": {"name": "sample", "stand_in": True}, "judge": {"file": "j.pt", "data": "sample", "auc": 0.9},
         "settings": {"size": "sketch", "budget": 0.2, "seed": 0},

@@ -128,12 +128,12 @@ def test_a_killed_manager_leaves_a_whole_checkpoint_and_no_process(experiment, s
 
 @pytest.fixture
 def run_command():
-    """Starts `experiments run`, and ends it as Ctrl-C would, whatever happens."""
+    """Starts `experiments run` or `promote`, and ends it as Ctrl-C would, whatever happens."""
     running = []
 
-    def start(file: Path) -> subprocess.Popen:
+    def start(what: Path, *options: str, command: str = "run") -> subprocess.Popen:
         running.append(subprocess.Popen(
-            [sys.executable, "-u", "-m", "experiments", "run", str(file)], cwd=ROOT, text=True,
+            [sys.executable, "-u", "-m", "experiments", command, str(what), *options], cwd=ROOT, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         ))  # fmt: skip
         return running[-1]
@@ -198,3 +198,30 @@ def test_a_refused_experiment_starts_nothing(experiment, run_command):
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 2
     assert len(output.splitlines()) == 1 and "cores" in output
+
+
+def test_a_promotion_trains_the_best_and_the_published_setting_on_to_the_end(
+    experiment, run_command, judge_file, sample_data,
+):
+    space = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
+    file = experiment(
+        space, options=f"{TINY} --steps 20 --reports 2 --budget 0.5", maxTrialNumber=3, assessor=None,
+        tuner={"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
+                             "tpe_args": {"n_startup_jobs": 2}}},
+    )  # fmt: skip
+    search = run_command(file)
+    folder = folder_of(file)
+    output, _ = search.communicate(timeout=300)
+    assert search.returncode == 0, output
+    yardstick = ("--yardstick", str(judge_file), "--yardstick-data", str(sample_data))
+    promote = run_command(folder, "--top", "1", "--seeds", "2", *yardstick, command="promote")
+    output, _ = promote.communicate(timeout=300)
+    assert promote.returncode == 0, output
+    assert "Traceback" not in output and "quality" in output and "published" in output
+    assert output.count("95 % over 2 seeds") == 1
+    (promotion,) = (p.parents[1] for p in folder.parent.glob("[!_]*/db/nni.sqlite") if p.parents[1] != folder)
+    records = [read_json(file) for file in promotion.glob("trials/*/run.json")]
+    assert len(records) == 4 and all(r["schedule"] == {"steps": 20, "until": 20} for r in records)
+    continued = [r for r in records if "continues" in r]
+    assert len(continued) == 2 and all(r["settings"]["seed"] == 0 for r in continued)
+    assert all(r["resumed_at"] == 10 and str(folder) in r["continues"] for r in continued)

@@ -350,3 +350,66 @@ def test_paintings_are_kept_when_asked_for_and_only_then(tmp_path):
     assert not (tmp_path / "False" / "paintings").exists()
     kept = torch.load(tmp_path / "True" / "paintings" / "step_000007.pt", weights_only=True)
     assert kept.dtype == torch.uint8 and kept[0, 0, 0].tolist() == list(range(256))
+
+
+# ---------------------------------------------------------------------------------------------
+# Going on from an earlier trial
+
+
+def later(folder: Path, earlier: Path, **settings) -> Session:
+    """A session in a fresh folder that may go on from what is in `earlier`."""
+    machine = Machine(device="cpu", earlier=earlier)
+    return Session("counter", replace(Settings(), **settings), machine, Listener(folder), {})
+
+
+def test_a_fresh_folder_goes_on_from_a_copy_of_the_same_trial(tmp_path):
+    session(tmp_path / "runs/search/a", budget=0.5).carry_out(training(last=10))
+    began = []
+    second = later(tmp_path / "runs/promotion/b", tmp_path / "runs")
+    assert second.carry_out(training(last=20, at=began.append)) == 0
+    assert began[0] == 10  # not from the start
+    steps = [line["step"] for line in read_lines(tmp_path / "runs/promotion/b/stats.jsonl")]
+    assert steps == [5, 10, 15, 20]
+    assert record(tmp_path / "runs/promotion/b")["continues"] == str(tmp_path / "runs/search/a")
+    assert len(list((tmp_path / "runs/promotion/b/samples").iterdir())) == 4
+    assert len(read_lines(tmp_path / "runs/search/a/stats.jsonl")) == 2  # left as it was
+    assert record(tmp_path / "runs/search/a")["settings"]["budget"] == 0.5
+
+
+def test_the_furthest_of_several_is_taken(tmp_path):
+    for name, last in (("a", 10), ("b", 20), ("c", 5)):
+        session(tmp_path / "runs" / name).carry_out(training(last=last))
+    began = []
+    later(tmp_path / "new", tmp_path / "runs").carry_out(training(last=25, at=began.append))
+    assert began[0] == 20
+
+
+def test_a_finished_trial_is_not_trained_again(tmp_path):
+    session(tmp_path / "runs/a").carry_out(training(last=10))
+    began, again = [], later(tmp_path / "new", tmp_path / "runs")
+    again.carry_out(training(last=10, at=began.append))
+    assert not began and again.host.finals == [{"default": 0.5, "part": 0.1}]
+
+
+def test_other_settings_another_judge_or_nothing_begin_from_the_start(tmp_path):
+    session(tmp_path / "runs/a", weight=2.0).carry_out(training(last=10))
+    began = []
+    later(tmp_path / "new", tmp_path / "runs").carry_out(training(last=10, at=began.append))
+    assert began[0] == 0
+    session(tmp_path / "judged/a").carry_out(training(last=10))
+    other = later(tmp_path / "other", tmp_path / "judged")
+    other.given(judge={"sha256": "another"})
+    began.clear()
+    other.carry_out(training(last=10, at=began.append))
+    assert began[0] == 0
+    began.clear()
+    later(tmp_path / "nothing", tmp_path / "nowhere").carry_out(training(last=10, at=began.append))
+    assert began[0] == 0
+
+
+def test_a_folder_with_a_checkpoint_goes_on_from_its_own(tmp_path):
+    session(tmp_path / "runs/a").carry_out(training(last=20))
+    session(tmp_path / "own").carry_out(training(last=10))
+    began = []
+    later(tmp_path / "own", tmp_path / "runs").carry_out(training(last=25, at=began.append))
+    assert began[0] == 10
