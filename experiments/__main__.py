@@ -1,8 +1,9 @@
-"""python -m experiments run | check | report | promote | study | ranks
+"""python -m experiments run | check | report | compare | promote | study | ranks
 
     python -m experiments check experiments/cyclegan.yml   # before anything runs
     python -m experiments run experiments/cyclegan.yml     # the search, with a live table
-    python -m experiments report ID                        # its table, at any time
+    python -m experiments report ID                        # its page and its table, at any time
+    python -m experiments compare ID ID                    # several searches at equal budget
     python -m experiments promote ID                       # does its winner really win?
     python -m experiments study --data DIR ...             # does the early score foretell the end?
     python -m experiments ranks                            # what the last study found
@@ -11,6 +12,7 @@
 import signal
 import sys
 import time
+import webbrowser
 from datetime import datetime
 from pathlib import Path
 
@@ -62,7 +64,8 @@ def run(options: Namespace) -> int:
     """
     experiment, code = carried_out(options.file)
     print(f"\n{report.text(experiment)}")
-    print(f"this table again: python -m experiments report {experiment.id}")
+    write_page(experiment)
+    print(f"both again: python -m experiments report {experiment.id}")
     return code
 
 
@@ -171,19 +174,61 @@ def tell(trials: list[engine.Trial], seen: dict) -> dict:
 
 def report_options(parser: Parser) -> None:
     parser.add_argument("experiment", help="the id that `run` printed, or the experiment's folder")
-    parser.add_argument("--csv", action="store_true", help="the table for pandas")
+    parser.add_argument("--csv", action="store_true", help="only the table, for pandas")
+    parser.add_argument("--json", action="store_true", help="only the table, as JSON records")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the page goes; else into its folder")
+    parser.add_argument("--open", action="store_true", help="show the page in the browser")
     yardstick_options(parser)
 
 
 def show(options: Namespace) -> None:
-    """Print the trials of an experiment, best first, and the command that repeats the best."""
+    """The trials of an experiment, best first: as a page with pictures, and as a table here."""
     experiment = engine.find(options.experiment)
-    if options.csv:
-        print(report.frame(report.rows(experiment)).to_csv(index=False), end="")
-    elif promotions.is_promotion(experiment):
+    if options.csv or options.json:
+        table = report.frame(report.rows(experiment))
+        print(table.to_csv(index=False) if options.csv else table.to_json(orient="records", indent=2))
+        return
+    if promotions.is_promotion(experiment):
         print(promoted(experiment, options))
     else:
         print(report.text(experiment))
+    file = write_page(experiment, options.out)
+    if options.open:
+        webbrowser.open(file.resolve().as_uri())
+
+
+def write_page(experiment: engine.Experiment, out: Path | None = None) -> Path:
+    """Write the experiment's page, and say where."""
+    from experiments import page  # not above: its libraries take a second
+
+    file = page.write(experiment, out)
+    print(f"\nwith pictures: {file}")
+    return file
+
+
+# ---------------------------------------------------------------------------------------------
+# compare
+
+
+def compare_options(parser: Parser) -> None:
+    parser.add_argument("experiments", nargs="+", help="ids or folders of searches")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where the page goes")
+    parser.add_argument("--open", action="store_true", help="show the page in the browser")
+
+
+def compare(options: Namespace) -> None:
+    """Several searches at equal budget: the best so far against trials and against seconds.
+
+    Searches of equal names count as one search with several seeds.
+    """
+    from experiments import comparison  # not above: its libraries take a second
+
+    searches = [engine.find(name) for name in options.experiments]
+    print(comparison.text(searches))
+    file = comparison.write(searches, options.out)
+    print(f"with curves: {file}")
+    if options.open:
+        webbrowser.open(file.resolve().as_uri())
 
 
 # ---------------------------------------------------------------------------------------------
@@ -262,6 +307,7 @@ def ranks(options: Namespace) -> None:
 if __name__ == "__main__":
     subcommands("python -m experiments", __doc__, {
         "run": (file_option, run),
+        "compare": (compare_options, compare),
         "promote": (promote_options, promote),
         "check": (file_option, check),
         "report": (report_options, show),

@@ -59,7 +59,7 @@ def config(search: Experiment, best: list[report.Row], seeds: int) -> dict:
     taken = {name: list(dict.fromkeys(s[name] for s in settings.values())) for name in searched}
     values = {"budget": 1.0, "earlier": search.config["experimentWorkingDirectory"]}
     return {
-        "experimentName": f"promotion of {search.id}",
+        "experimentName": named(search),
         **{key: search.config[key] for key in KEPT if search.config.get(key) is not None},
         "trialCommand": report.command_with(search, record, values),
         "maxTrialNumber": len(settings) * seeds,
@@ -70,9 +70,14 @@ def config(search: Experiment, best: list[report.Row], seeds: int) -> dict:
     }  # fmt: skip
 
 
+def named(search: Experiment) -> str:
+    """What a promotion is called."""
+    return f"promotion of {search.id}"
+
+
 def is_promotion(experiment: Experiment) -> bool:
     """Whether `experiment` compares a list of settings, and is no search."""
-    return experiment.config["tuner"].get("className") == TUNER
+    return (experiment.config.get("tuner") or {}).get("className") == TUNER
 
 
 # ---------------------------------------------------------------------------------------------
