@@ -218,8 +218,8 @@ def importances(parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None
 
 def sliced(parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None:
     """The score against each parameter and ratio alone."""
-    both = parameters.join(analysis.factors(parameters), rsuffix=" ")
-    both = both.loc[:, ~both.columns.str.endswith(" ")]
+    both = pd.concat([parameters, analysis.factors(parameters)], axis=1)
+    both = both.loc[:, ~both.columns.duplicated()]
     if both.empty:
         return None
     return draw.plot_slice(analysis.study(both, scores.to_frame()), target_name="score")

@@ -45,6 +45,9 @@ class Parser(jsonargparse.ArgumentParser):
     def add_fields(self, cls: type) -> None:
         """An option for each field of the dataclass `cls`, with its type, default and docstring."""
         self.add_class_arguments(cls, as_group=False)
+        for action in self._actions:
+            if getattr(action, "_typehint", None) is bool:  # `--keep` alone says yes
+                action.nargs, action.const = "?", True
 
 
 def taken(cls: type, options: Namespace):

@@ -214,6 +214,16 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, bool]:
         return np.asarray(fitted), min(image.size) < size
 
 
+def whole(path: Path) -> torch.Tensor:
+    """One file at its own size, uint8 [3, H, W] RGB, as `decode`; the first picture of several.
+
+    Raises:
+        Exception: as `decode`.
+    """
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(rgb(ImageOps.exif_transpose(image)))).permute(2, 0, 1)
+
+
 def rgb(image: Image.Image) -> Image.Image:
     """`image` in 8-bit RGB as a viewer would show it; Pillow's own `convert` clips and uncovers."""
     if image.mode.startswith("I"):  # 16 bits a pixel: `convert` would clip at 255

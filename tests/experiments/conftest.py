@@ -1,6 +1,7 @@
 """Experiments for tests: the shipped file, changed, and a database as NNI leaves one."""
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -64,9 +65,33 @@ def recorded(tmp_path) -> Callable[..., Path]:
                                (1000 * at, trial, event, data, number))
                 results = [("PERIODICAL", score) for score in scores]
                 for kind, score in results + ([("FINAL", final)] if final is not None else []):
-                    value = json.dumps(json.dumps({"default": score, "style": score, "kid_error": 0.1}))
+                    parts = {"default": score, "style": score, "content": 1 - score, "kid_error": 0.1}
+                    value = json.dumps(json.dumps(parts))  # JSON in JSON
                     db.execute("insert into MetricData values (0,?,?,?,0,?)",
                                (trial, str(number), kind, value))
         return folder
 
     return write
+
+
+@pytest.fixture
+def browser():
+    """Opens a file or an address in a real headless Chromium (.ci/browser installs it): the page, and
+    a list that fills with what its console complains of."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no chromium here: .ci/browser installs it")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        program = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+
+        def opened(where: Path | str, width: int = 1400):
+            tab, complaints = program.new_page(viewport={"width": width, "height": 900}), []
+            tab.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+            tab.on("pageerror", lambda error: complaints.append(str(error)))
+            tab.goto(where.resolve().as_uri() if isinstance(where, Path) else where)
+            return tab, complaints
+
+        yield opened
+        program.close()
