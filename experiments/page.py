@@ -42,6 +42,11 @@ class Entry:
     command: str
     best: bool
 
+    @property
+    def earlier(self) -> dict[int, str]:
+        """The strips before the last, which the page shows first."""
+        return {step: picture for step, picture in self.strips.items() if step != max(self.strips)}
+
 
 def write(experiment: Experiment, out: Path | None = None) -> Path:
     """Write the page of `experiment` into its own folder or into `out`, and return it.

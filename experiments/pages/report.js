@@ -27,6 +27,10 @@ function sortBy(header, numbers) {
 
 const slider = document.getElementById("step");
 const strips = JSON.parse(document.getElementById("strips").textContent);
+for (const row of body.rows) {
+  const image = row.querySelector("td.pictures img");
+  if (image) (strips[row.dataset.trial] ??= {})[image.dataset.step] = image.src;
+}
 
 function paintingsAt(step) {
   for (const row of body.rows) {

@@ -64,7 +64,7 @@ def test_a_page_has_every_trial_its_pictures_and_the_figures(search):
     for words in ("experiment ssssssss: A search", "monets", "AUC 0.980", "Learning curves", "What matters",
                   "Slices", "Parallel coordinates", "0 published", "a hint, not a finding", "no room"):
         assert words in html, words
-    assert html.count("data:image/webp;base64,") == 1 + 12 + 12 * 3  # sources, shown, and the slider's
+    assert html.count("data:image/webp;base64,") == 1 + 12 * 3  # the photographs, and each painting once
 
 
 def test_what_came_from_a_file_is_escaped(search):
@@ -144,3 +144,15 @@ def test_in_a_phone_nothing_is_wider_than_the_screen(search, browser, tmp_path):
     tab, _ = browser(page.write(search(6), tmp_path), width=390)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     assert tab.locator("td.pictures img").first.bounding_box()["width"] > 300
+
+
+@pytest.mark.slow
+def test_a_page_of_five_hundred_trials_still_scrolls(search, browser, tmp_path):
+    file = page.write(search(500, reports=4), tmp_path)
+    assert file.stat().st_size < 60e6
+    tab, complaints = browser(file)
+    last = tab.locator("td.pictures img").last
+    last.scroll_into_view_if_needed()
+    assert last.evaluate("i => i.decode().then(() => i.naturalWidth)") == 530
+    tab.get_by_label("Paintings after").fill("0")
+    assert last.get_attribute("data-step") != "400" and not complaints, complaints
