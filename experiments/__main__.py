@@ -11,12 +11,14 @@
 
 import signal
 import sys
+import tempfile
 import time
 import webbrowser
 from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
+import yaml
 from jsonargparse.typing import PositiveInt
 from rich.console import Console, Group
 from rich.live import Live
@@ -75,7 +77,10 @@ def carried_out(file: Path) -> tuple[engine.Experiment, int]:
     print(summary(plan))
     for number in (signal.SIGTERM, signal.SIGINT):  # nothing is left running, also where a shell
         signal.signal(number, signal.default_int_handler)  # that started us had SIGINT ignored
-    experiment, port = engine.create(file)
+    with tempfile.TemporaryDirectory() as folder:
+        described = Path(folder) / file.name
+        described.write_text(yaml.safe_dump(plan.config.json() | {"experimentName": title(plan)}))
+        experiment, port = engine.create(described)
     print(f"experiment {experiment.id} in {experiment.folder}")
     print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
     code = 1
@@ -90,6 +95,12 @@ def carried_out(file: Path) -> tuple[engine.Experiment, int]:
     finally:
         engine.stop(experiment.id)
     return experiment, code
+
+
+def title(plan: Plan) -> str:
+    """What the web UI calls the experiment: its name, data, size and judge."""
+    settings, name = plan.settings, plan.config.experiment_name or plan.file.stem
+    return f"{name} | {images.find(settings.data).notice} | {settings.size} | {settings.judge}"
 
 
 def watch(experiment: engine.Experiment, port: int, plan: Plan) -> str:

@@ -101,7 +101,7 @@ def promoted(search: Experiment) -> str | None:
     folders = sorted(search.folder.parent.glob("[!_]*/db/nni.sqlite"), key=lambda file: -file.stat().st_mtime)
     for folder in (file.parents[1] for file in folders):
         other = find(str(folder))
-        if other.config.get("experimentName") == promotion.named(search):
+        if other.config.get("experimentName", "").startswith(promotion.named(search)):
             return promotion.text(other, promotion.ends(other))
     return None
 

@@ -71,7 +71,7 @@ def config(search: Experiment, best: list[report.Row], seeds: int) -> dict:
 
 
 def named(search: Experiment) -> str:
-    """What a promotion is called."""
+    """How a promotion's name begins."""
     return f"promotion of {search.id}"
 
 

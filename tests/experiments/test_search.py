@@ -166,6 +166,8 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_comman
     trial = next(folder.glob("trials/*")).name
     assert requests.post(url, json={"trials": trial}, timeout=30).ok
     assert {address.ip for address in listening(until(lambda: tensorboard_of(folder)))} == {"127.0.0.1"}
+    name = engine.find(str(folder)).config["experimentName"]
+    assert "built-in stand-in" in name and "| sketch |" in name and "judge.pt" in name
     output, _ = run.communicate(timeout=300)
     assert run.returncode == 0, output
     assert "built-in stand-in" in output
@@ -225,3 +227,49 @@ def test_a_promotion_trains_the_best_and_the_published_setting_on_to_the_end(
     continued = [r for r in records if "continues" in r]
     assert len(continued) == 2 and all(r["settings"]["seed"] == 0 for r in continued)
     assert all(r["resumed_at"] == 10 and str(folder) in r["continues"] for r in continued)
+
+
+def test_in_a_browser_nni_shows_trials_and_parts_and_its_tensorboard_scalars_and_paintings(
+    experiment, started, browser,
+):
+    """NNI's own pages, from a real search: what each trial scored, in every part, and its pictures."""
+    space = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
+    tuner = {"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
+                           "tpe_args": {"n_startup_jobs": 1}}}
+    search, port = started(experiment(space, options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=2,
+                                      assessor=None, tuner=tuner))
+    until(lambda: engine.status(port) == "DONE")
+    trials = search.trials()
+    tab, complaints = browser(f"http://127.0.0.1:{port}/detail")
+    for trial in trials:
+        tab.get_by_text(trial.id, exact=True).first.wait_for()
+    tab.get_by_text("Default metric", exact=True).first.wait_for()
+    tab.screenshot(path=search.folder / "detail.png")
+    assert not [words for words in complaints if "ERR_NAME_NOT_RESOLVED" not in words
+                and "ERR_INTERNET_DISCONNECTED" not in words and "Failed to load resource" not in words]
+    parts = set(trials[0].final)
+    assert {"default", "style", "content", "diversity", "kid"} <= parts
+    selector = tab.get_by_text("default", exact=True).first
+    selector.click()
+    for part in parts - {"default"}:
+        tab.get_by_role("option", name=part, exact=True).first.wait_for()
+    url = f"http://127.0.0.1:{port}/api/v1/nni/tensorboard"  # what the UI's button calls
+    asked = requests.post(url, json={"trials": ",".join(trial.id for trial in trials)}, timeout=30).json()
+    address = f"http://127.0.0.1:{asked['port']}"
+    until(lambda: responds(address))
+    runs = until(lambda: requests.get(f"{address}/data/runs", timeout=10).json())
+    assert len(runs) == 2
+    tags = until(lambda: requests.get(f"{address}/data/plugin/scalars/tags", timeout=10).json())
+    assert all({f"score/{part}" for part in parts} <= set(tags[run]) for run in runs)
+    pictures = requests.get(f"{address}/data/plugin/images/tags", timeout=10).json()
+    assert all("samples" in pictures[run] for run in runs)
+    board, _ = browser(f"{address}/#images")
+    board.locator("img[src*='individualImage']").first.wait_for(timeout=60_000)
+    board.screenshot(path=search.folder / "tensorboard.png")
+
+
+def responds(address: str) -> bool:
+    try:
+        return requests.get(address, timeout=5).ok
+    except requests.RequestException:
+        return False
