@@ -1,12 +1,13 @@
 # make quickstart   a small search on the built-in sample, from nothing to a table of trials
 # make test         all tests
 # make lint         ruff
+# make picture      the README's picture: the report of a quickstart, by chromium (.ci/browser)
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint picture clean
 
 quickstart: $(VENV)/installed models/sample.pt
 	$(RUN) -m experiments run experiments/quickstart.yml
@@ -19,8 +20,13 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 
+picture: quickstart
+	$(RUN) -m experiments report runs/_latest --out runs/picture
+	chromium --headless --no-sandbox --hide-scrollbars --virtual-time-budget=5000 --window-size=1400,1000 \
+	    --screenshot=experiments/pages/quickstart.png "$$(ls -t $(CURDIR)/runs/picture/*.html | head -1)"
+
 models/sample.pt: | $(VENV)/installed
-	$(RUN) -m judge train --data sample --size sketch --weights none --epochs 12 --out $@
+	$(RUN) -m judge train --data sample --size sketch --weights none --epochs 18 --out $@
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))" 2>/dev/null || \
