@@ -33,7 +33,7 @@ from trials.records import atomically, read_json
 
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the schedule, at which early values are taken
 REPORTS = 20  # over the schedule: one at each of the shares
-PARTS = ("style", "content", "diversity", "kid")
+PARTS = ("style", "content", "diversity", "clean", "kid")
 RESAMPLES = 2000  # of settings, for the intervals
 
 

@@ -1,5 +1,6 @@
 """What a judge thinks of translations: named parts, and the one number that the tuner sees."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,18 +18,20 @@ WORST = 0.0  # the score of a trial that diverged: no score is lower
 
 FEWEST = 4  # images that can be scored: the distance draws halves of them
 CONTENT = 3  # power of content in the combined formula
+FINE = 0.2  # cycles a pixel, down or across, from which a pattern is a network's rather than a scene's
 KID_SUBSETS = 20  # draws whose mean and spread are the KID's value and error
 
 
 def combined(parts: Mapping[str, float]) -> float:
-    """style x content^3 x diversity / (1 + kid), in [0, 1]; a part that was not measured is left out.
+    """style x content^3 x diversity x clean / (1 + kid), in [0, 1]; a part that was not measured is
+    left out.
 
     A product as ArtFID's (Wright and Ommer 2022, 2207.12280, equation 4), which multiplies a term of
     content with a term of style so that neither makes up for the other; monotone in each part. The
     power is the weight of content against style, fixed by looking at 60 pairs (judge/README.md).
     """
     kept = parts["style"] * parts.get("content", 1.0) ** CONTENT * parts.get("diversity", 1.0)
-    return kept / (1 + max(0.0, parts.get("kid", 0.0)))
+    return kept * parts.get("clean", 1.0) / (1 + max(0.0, parts.get("kid", 0.0)))
 
 
 def plain(parts: Mapping[str, float]) -> float:
@@ -70,6 +73,8 @@ class Scorer:
         self.judge, self.sources, self.formula = judge, sources, FORMULAS[formula]
         self.real = None if paintings is None else features_of(judge, paintings)
         self.varied = None if sources is None else vendi(features_of(judge, sources))
+        real = [images for images in (sources, paintings) if images is not None]
+        self.patterns = Patterns(real) if real else None
 
     def __call__(self, images: torch.Tensor) -> Score:
         """The score of `images`, float [N, 3, size, size] in [-1, 1], in the sources' order.
@@ -80,6 +85,8 @@ class Scorer:
             diversity: how many different images there are in the judge's features, as a share of
                 the sources' and at most 1 (`vendi`, 1 / N for one image again and again); with
                 sources.
+            clean: 1 without patterns of a few pixels that no real image has, down to 0 (`Patterns`);
+                with sources or paintings.
             kid: distance to the real paintings in the judge's features, and `kid_error`; with
                 paintings.
 
@@ -91,6 +98,8 @@ class Scorer:
         if self.sources is not None:
             parts["content"] = structure(images, self.sources).mean().item()
             parts["diversity"] = min(1.0, vendi(features) / self.varied)
+        if self.patterns:
+            parts["clean"] = self.patterns.clean(images)
         if self.real is not None:
             parts["kid"], parts["kid_error"] = kernel_distance(features, self.real)
         return Score(self.formula(parts), parts)
@@ -121,6 +130,44 @@ def structure(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
         return_contrast_sensitivity=True, reduction="none",
     )
     return local.clamp(0, 1) * correlation(ours, theirs)[:, 0].clamp(0, 1)
+
+
+class Patterns:
+    """The fine patterns that real images have, to find those that only a network paints.
+
+    Upsampling layers leave grids, and generators hide their source in patterns that nobody sees: both
+    are peaks in the spectrum (Zhang et al. 2019, 1907.06515, section 3; Chu et al. 2017, 1712.02950).
+
+    Args:
+        real: sets of real images, float [N, 3, H, W] in [-1, 1] each.
+    """
+
+    def __init__(self, real: list[torch.Tensor]):
+        self.power = torch.stack([fine_spectrum(images) for images in real]).amax(0)
+        halves = [(fine_spectrum(images[::2]), fine_spectrum(images[1::2]))
+                  for images in real if len(images) > 1]
+        self.chance = max([1.0, *(max(peak(a, b), peak(b, a)) for a, b in halves)])
+
+    def clean(self, images: torch.Tensor) -> float:
+        """How much weaker, in amplitude, the strongest foreign pattern would have to be to pass for
+        chance between one half of the real images and the other, in [0, 1]; 1 where there is none."""
+        return math.sqrt(self.chance / max(self.chance, peak(fine_spectrum(images), self.power)))
+
+
+def fine_spectrum(images: torch.Tensor, batch: int = 64) -> torch.Tensor:
+    """Mean power of luma at the frequencies from `FINE` up, [F], of [N, 3, H, W], under a Hann window."""
+    height, width = images.shape[-2:]
+    window = torch.hann_window(height)[:, None] * torch.hann_window(width)
+    frequency = torch.maximum(torch.fft.fftfreq(height).abs()[:, None], torch.fft.rfftfreq(width))
+    total = sum(
+        torch.fft.rfft2((grey - grey.mean((2, 3), keepdim=True)) * window.to(grey)).abs().square().sum((0, 1))
+        for grey in map(luma, images.split(batch)))
+    return total[(frequency >= FINE).to(images.device)] / len(images)
+
+
+def peak(power: torch.Tensor, reference: torch.Tensor) -> float:
+    """The largest ratio of two spectra."""
+    return (power / reference.clamp(min=1e-9)).max().item()
 
 
 def edge_correlation(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:

@@ -65,8 +65,8 @@ class Settings:
     judge: str = model.DEFAULT_FILE
     """File of the judge that scores the paintings (python -m judge train)."""
     score: Literal[tuple(FORMULAS)] = DEFAULT_FORMULA
-    """What is maximised: combined is style, content, diversity and distance; plain is the judge's
-    mean P(painting) alone."""
+    """What is maximised: combined is style, content, diversity, cleanness and distance; plain is the
+    judge's mean P(painting) alone."""
     size: Literal[("auto", *images.SIZES)] = "auto"
     """Pixels, networks and schedule: sketch 64 px, draft 128 px, paper 256 px as published; auto is
     sketch without a GPU and paper with one."""

@@ -248,7 +248,7 @@ def test_in_a_browser_nni_shows_trials_and_parts_and_its_tensorboard_scalars_and
     assert not [words for words in complaints if "ERR_NAME_NOT_RESOLVED" not in words
                 and "ERR_INTERNET_DISCONNECTED" not in words and "Failed to load resource" not in words]
     parts = set(trials[0].final)
-    assert {"default", "style", "content", "diversity", "kid"} <= parts
+    assert {"default", "style", "content", "diversity", "clean", "kid"} <= parts
     selector = tab.get_by_text("default", exact=True).first
     selector.click()
     for part in parts - {"default"}:

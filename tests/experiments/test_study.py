@@ -57,8 +57,8 @@ def test_regret_is_what_the_early_pick_loses_in_shares_of_the_range():
 
 def test_every_formula_and_part_is_ranked_at_every_share_against_every_aim():
     found = study.ranking(table({"style": UP}, ENDS))
-    assert set(found["score"]) == {*FORMULAS, "style", "content", "diversity", "-kid"}
-    assert len(found) == 4 * 6 * len(SHARES)
+    assert set(found["score"]) == {*FORMULAS, "style", "content", "diversity", "clean", "-kid"}
+    assert len(found) == 4 * 7 * len(SHARES)
 
 
 def test_quality_weighs_style_against_content():

@@ -258,13 +258,14 @@ def score(judge, judge_file, sample_data) -> Callable[..., Ran]:
 def test_score_with_sources_has_content_and_diversity(score, sample_data):
     photos = sample_data / "testB"
     named = json.loads(score("--images", photos, "--sources", photos, "--json").out)
-    assert list(named) == ["data", "stand_in", "default", "style", "content", "diversity", "kid", "kid_error"]
+    parts = ["style", "content", "diversity", "clean", "kid", "kid_error"]
+    assert list(named) == ["data", "stand_in", "default", *parts]
     assert [named["content"], named["diversity"]] == pytest.approx([1, 1]) and 0 <= named["style"] <= 1
 
 
 def test_score_without_sources_has_none(score, sample_data):
     named = json.loads(score("--images", sample_data / "testB", "--json").out)
-    assert list(named) == ["data", "stand_in", "default", "style", "kid", "kid_error"]
+    assert list(named) == ["data", "stand_in", "default", "style", "clean", "kid", "kid_error"]
 
 
 def test_score_in_words_has_one_line_for_each_part_and_says_what_the_data_is(score, sample_data):
@@ -272,7 +273,7 @@ def test_score_in_words_has_one_line_for_each_part_and_says_what_the_data_is(sco
     assert (ran.code, ran.err) == (0, "")
     first, *parts = ran.out.splitlines()
     assert "stand-in, not real paintings" in first
-    assert [line.split()[0] for line in parts] == ["default", "style", "kid", "kid_error"]
+    assert [line.split()[0] for line in parts] == ["default", "style", "clean", "kid", "kid_error"]
 
 
 def test_score_of_equal_folders_is_equal(score, sample_data):

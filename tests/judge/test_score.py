@@ -13,6 +13,7 @@ from judge import model
 from judge.command import UserError
 from judge.score import (
     FORMULAS,
+    Patterns,
     Score,
     Scorer,
     edge_correlation,
@@ -135,18 +136,19 @@ def test_diversity_is_a_share_of_the_sources_and_at_most_one(judge):
 
 @pytest.mark.parametrize("formula", FORMULAS.values())
 @pytest.mark.parametrize(("name", "worse", "better"), [
-    ("style", 0.2, 0.3), ("content", 0.2, 0.3), ("diversity", 0.2, 0.3), ("kid", 0.3, 0.2)])
+    ("style", 0.2, 0.3), ("content", 0.2, 0.3), ("diversity", 0.2, 0.3), ("clean", 0.2, 0.3),
+    ("kid", 0.3, 0.2)])
 def test_a_formula_is_monotone_in_each_part_and_stays_between_0_and_1(formula, name, worse, better):
-    parts = {"style": 0.5, "content": 0.5, "diversity": 0.5, "kid": 0.5}
+    parts = {"style": 0.5, "content": 0.5, "diversity": 0.5, "clean": 0.5, "kid": 0.5}
     low, high = (formula(parts | {name: value}) for value in (worse, better))
     assert 0 <= low <= high <= 1
-    for end in ({name: 0.0 for name in parts}, {"style": 1.0, "content": 1.0, "diversity": 1.0, "kid": -0.1}):
+    for end in (dict.fromkeys(parts, 0.0), dict.fromkeys(parts, 1.0) | {"kid": -0.1}):
         assert 0 <= formula(end) <= 1
 
 
 def test_no_part_makes_up_for_another_that_is_nothing():
-    perfect = {"style": 1.0, "content": 1.0, "diversity": 1.0, "kid": 0.0}
-    for name in ("style", "content", "diversity"):
+    perfect = {"style": 1.0, "content": 1.0, "diversity": 1.0, "clean": 1.0, "kid": 0.0}
+    for name in ("style", "content", "diversity", "clean"):
         assert FORMULAS["combined"](perfect | {name: 0.0}) == 0
     assert FORMULAS["combined"](perfect) == 1
 
@@ -154,6 +156,56 @@ def test_no_part_makes_up_for_another_that_is_nothing():
 def test_another_number_of_images_than_sources_is_refused(judge):
     with pytest.raises(UserError, match="^5 images for 4 sources: "):
         Scorer(judge, noise(4, 0), None)(noise(5, 0))
+
+
+# ---------------------------------------------------------------------------------------------
+# Patterns
+
+
+def natural(count: int, seed: int) -> torch.Tensor:
+    """Images whose spectrum falls as natural ones' does, [count, 3, 64, 64]."""
+    draw = torch.Generator().manual_seed(seed)
+    frequency = torch.hypot(torch.fft.fftfreq(64)[:, None], torch.fft.rfftfreq(64)).clamp(min=1 / 64)
+    noise = torch.fft.rfft2(torch.randn(count, 3, 64, 64, generator=draw)) / frequency**1.5
+    images = torch.fft.irfft2(noise, s=(64, 64))
+    return (images / images.abs().amax((1, 2, 3), keepdim=True)).clamp(-1, 1)
+
+
+def lines(amplitude: float) -> torch.Tensor:
+    """Vertical lines a pixel wide, of `amplitude` on a scale of 0 to 255."""
+    return 2 * amplitude / 255 * (1 - 2 * (torch.arange(64) % 2)).expand(1, 3, 64, 64)
+
+
+def test_real_images_and_others_of_their_kind_are_clean():
+    patterns = Patterns([natural(32, 0), natural(32, 1)])
+    assert patterns.clean(natural(32, 0)) == 1
+    assert patterns.clean(natural(32, 2)) > 0.8
+    assert patterns.clean(torch.zeros(32, 3, 64, 64)) == 1
+
+
+def test_a_pattern_that_no_eye_sees_is_found_and_a_stronger_one_is_worse():
+    patterns = Patterns([natural(32, 0)])
+    found = [patterns.clean(natural(32, 2) + lines(amplitude)) for amplitude in (0, 3, 10, 30)]
+    assert found == sorted(found, reverse=True) and found[0] > 0.8 and found[1] < 0.5
+    assert found[2] == pytest.approx(0.3 * found[1], rel=0.2)  # in proportion to its amplitude
+
+
+def test_a_pattern_that_the_real_images_have_too_is_none():
+    patterns = Patterns([natural(32, 0) + lines(10)])
+    assert patterns.clean(natural(32, 2) + lines(10)) > 0.8
+
+
+def test_what_is_coarse_or_one_colour_is_no_pattern():
+    patterns = Patterns([natural(32, 0)])
+    wave = torch.sin(2 * torch.pi * torch.arange(64) / 16).expand(1, 3, 64, 64)
+    assert patterns.clean(0.3 * natural(32, 2) + 0.5 * wave) > 0.8
+    assert patterns.clean(0.3 * natural(32, 2) + 0.5) > 0.8
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_real_images_find_less_but_never_fail(count):
+    found = Patterns([natural(count, 0)]).clean(natural(4, 1) + lines(3))
+    assert 0 < found <= 1
 
 
 # ---------------------------------------------------------------------------------------------
@@ -236,7 +288,7 @@ def test_style_is_the_mean_probability_of_a_painting(judge):
 @pytest.mark.parametrize("name", FORMULAS)
 def test_default_comes_first_and_is_the_formula_asked_for(judge, name):
     named = Scorer(judge, noise(4, 0), noise(4, 1), name)(noise(4, 2)).named()
-    assert list(named) == ["default", "style", "content", "diversity", "kid", "kid_error"]
+    assert list(named) == ["default", "style", "content", "diversity", "clean", "kid", "kid_error"]
     assert named["default"] == FORMULAS[name](named)
 
 
@@ -245,8 +297,10 @@ def test_named_keeps_every_part():
 
 
 def test_parts_that_nothing_is_known_for_are_left_out(judge):
-    assert set(Scorer(judge, noise(4, 0), None)(noise(4, 1)).parts) == {"style", "content", "diversity"}
-    assert set(Scorer(judge, None, noise(4, 0))(noise(4, 1)).parts) == {"style", "kid", "kid_error"}
+    without_paintings = Scorer(judge, noise(4, 0), None)(noise(4, 1)).parts
+    assert set(without_paintings) == {"style", "content", "diversity", "clean"}
+    without_sources = Scorer(judge, None, noise(4, 0))(noise(4, 1)).parts
+    assert set(without_sources) == {"style", "clean", "kid", "kid_error"}
 
 
 def test_a_scorer_scores_equal_images_equally_again_and_again(judge):

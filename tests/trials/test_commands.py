@@ -43,7 +43,7 @@ def test_a_trial_runs_where_nni_is_not_installed(tmp_path, inputs):
     assert facts["status"] == "finished" and facts["data"]["stand_in"] is True
     assert facts["data"]["train"]["photos"]["images"] == 12
     assert facts["settings"]["identity_weight"] == 5.0 and len(facts["judge"]["sha256"]) == 64
-    assert set(facts["score"]) == {"default", "style", "content", "diversity", "kid", "kid_error"}
+    assert set(facts["score"]) == {"default", "style", "content", "diversity", "clean", "kid", "kid_error"}
 
 
 def test_the_plain_formula_is_the_judges_word_alone(tmp_path, inputs):
