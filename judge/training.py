@@ -162,8 +162,11 @@ def train(data: DataSet, size: int, recipe: Recipe, device: torch.device) -> tup
     judge, origin = start(recipe, size, device)
     pixels, labels, counts = labelled(data.train, round(size * MARGIN))
     fit_at, held_at = split(labels, recipe.seed)
+    # Not resized from the above: that is softer than what a trial shows, and the judge would be
+    # calibrated for it.
+    at_size, *_ = labelled(data.train, size)
     views = Views(shown(pixels[fit_at], labels[fit_at], recipe, device), size, recipe.seed)
-    held = held_out(pixels[held_at], labels[held_at], size, recipe, device)
+    held = held_out(at_size[held_at], labels[held_at], recipe, device)
 
     epochs = fit(judge, views, held, recipe, device)
     calibrate(judge, *held)
@@ -191,10 +194,9 @@ def shown(pixels: torch.Tensor, labels: torch.Tensor, recipe: Recipe, device) ->
     return classes
 
 
-def held_out(pixels: torch.Tensor, labels: torch.Tensor, size: int, recipe: Recipe, device) -> tuple:
+def held_out(pixels: torch.Tensor, labels: torch.Tensor, recipe: Recipe, device) -> tuple:
     """Images to stop and to calibrate by, float [-1, 1] [N, 3, size, size], and labels [N]: the
     real ones as they are, and half as many damaged ones if `recipe` has a third class."""
-    pixels = v2.functional.resize(pixels, [size, size], antialias=True)
     if recipe.neither:
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(generator(recipe.seed, "held out").get_state())

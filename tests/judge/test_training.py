@@ -191,9 +191,9 @@ def test_what_generators_paint_and_what_is_damaged_are_both_shown_as_neither():
 
 
 def test_half_as_many_damaged_images_are_held_out_as_real_ones(easy):
-    pixels, labels, _ = training.labelled(easy.train, 80)
+    pixels, labels, _ = training.labelled(easy.train, 64)
     for neither, counts in ((True, [12, 12, 12]), (False, [12, 12])):
-        held, their = training.held_out(pixels, labels, 64, replace(RECIPE, neither=neither), CPU)
+        held, their = training.held_out(pixels, labels, replace(RECIPE, neither=neither), CPU)
         assert torch.bincount(their).tolist() == counts
         assert held.shape == (len(their), 3, 64, 64) and held.abs().max() <= 1
 
@@ -202,6 +202,16 @@ def test_each_class_weighs_the_same_however_many_images_it_has():
     labels = torch.tensor([0] * 30 + [1] * 10 + [2] * 20)
     weights = training.balanced(labels, 3)
     assert (torch.bincount(labels) * weights).tolist() == pytest.approx([20, 20, 20])
+
+
+def test_a_judge_is_calibrated_on_images_as_a_trial_shows_them(easy, monkeypatch):
+    """Decoded at the judge's size, not resized from the larger ones that crops are cut from."""
+    seen = []
+    monkeypatch.setattr(training, "calibrate", lambda judge, images, labels: seen.append(images))
+    training.train(easy, 64, replace(RECIPE, epochs=1, neither=False), CPU)
+    direct = images.to_float(images.load([*easy.train["A"], *easy.train["B"]], 64).pixels)
+    assert len(seen[0]) == 2
+    assert all(any(torch.equal(held, image) for image in direct) for held in seen[0])
 
 
 # ---------------------------------------------------------------------------------------------
