@@ -29,7 +29,7 @@ from experiments import promotion as promotions
 from experiments import study as studies
 from experiments.check import Plan
 from experiments.check import check as checked
-from judge import images
+from judge import images, model
 from judge.command import Namespace, Parser, Share, UserError, one_line, subcommands, taken
 
 POLL = 2.0  # seconds between looks at NNI's database
@@ -65,7 +65,7 @@ def run(options: Namespace) -> int:
     The exit code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C.
     """
     experiment, code = carried_out(options.file)
-    print(f"\n{report.text(experiment)}")
+    print(f"\n{table_of(experiment)}")
     write_page(experiment)
     print(f"both again: python -m experiments report {experiment.id}")
     return code
@@ -194,18 +194,27 @@ def report_options(parser: Parser) -> None:
 
 def show(options: Namespace) -> None:
     """The trials of an experiment, best first: as a page with pictures, and as a table here."""
+    check_yardstick(options)
     experiment = engine.find(options.experiment)
     if options.csv or options.json:
         table = report.frame(report.rows(experiment))
         print(table.to_csv(index=False) if options.csv else table.to_json(orient="records", indent=2))
         return
-    if promotions.is_promotion(experiment):
-        print(promoted(experiment, options))
-    else:
-        print(report.text(experiment))
+    print(table_of(experiment, options.yardstick, options.yardstick_data))
     file = write_page(experiment, options.out)
     if options.open:
         webbrowser.open(file.resolve().as_uri())
+
+
+def table_of(experiment: engine.Experiment, judge: str | None = None, data: str | None = None) -> str:
+    """The experiment's table for reading: of a search's trials, or of a promotion's settings, those
+    also by the yardstick where there is one."""
+    if not promotions.is_promotion(experiment):
+        return report.text(experiment)
+    found = promotions.ends(experiment)
+    if judge and data and len(found):
+        found = promotions.measured(found, judge, data)
+    return promotions.text(experiment, found)
 
 
 def write_page(experiment: engine.Experiment, out: Path | None = None) -> Path:
@@ -265,20 +274,25 @@ def promote(options: Namespace) -> int:
 
     What is already trained of them is not trained again, so the same command goes on after a break.
     """
-    if bool(options.yardstick) != bool(options.yardstick_data):
-        raise UserError("--yardstick and --yardstick-data go together: a judge and the data it knows")
+    check_yardstick(options)
     search = engine.find(options.experiment)
     promotion, code = carried_out(promotions.write(search, options.top, options.seeds))
-    print(f"\n{promoted(promotion, options)}")
+    print(f"\n{table_of(promotion, options.yardstick, options.yardstick_data)}")
+    write_page(promotion)
     return code
 
 
-def promoted(promotion: engine.Experiment, options: Namespace) -> str:
-    """The promotion's table, by the yardstick too where there is one."""
-    found = promotions.ends(promotion)
-    if options.yardstick and len(found):
-        found = promotions.measured(found, options.yardstick, options.yardstick_data)
-    return promotions.text(promotion, found)
+def check_yardstick(options: Namespace) -> None:
+    """Find out before training whether the yardstick can measure.
+
+    Raises:
+        UserError: one option without the other, or no such judge or data.
+    """
+    if bool(options.yardstick) != bool(options.yardstick_data):
+        raise UserError("--yardstick and --yardstick-data go together: a judge and the data it knows")
+    if options.yardstick:
+        model.load(options.yardstick)
+        images.find(options.yardstick_data)
 
 
 # ---------------------------------------------------------------------------------------------

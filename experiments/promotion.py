@@ -126,7 +126,9 @@ def text(promotion: Experiment, found: pd.DataFrame) -> str:
     aim = "quality" if "quality" in found else "score"
     order = mean[aim].sort_values(ascending=False).index
     lines = [promotion.config["experimentName"], "", shown.loc[order].to_string(), ""]
-    return "\n".join(lines + [verdict(found, name, aim) for name in order if name != PUBLISHED])
+    if PUBLISHED in order:
+        lines += [verdict(found, name, aim) for name in order if name != PUBLISHED]
+    return "\n".join(lines)
 
 
 def verdict(found: pd.DataFrame, name: str, aim: str) -> str:

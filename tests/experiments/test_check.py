@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from experiments import check as checks
 from experiments.__main__ import summary
@@ -189,3 +190,15 @@ def test_every_default_is_written_once():
 
 def test_the_sample_is_named_a_stand_in(sample_data):
     assert "stand-in" in find(str(sample_data)).notice
+
+
+def test_a_list_of_settings_need_not_hold_the_published_one(experiment):
+    """Only a search with a reference trial runs it."""
+    settings = {"mine": {"cycle_weight": 20.0}, "yours": {"cycle_weight": 30.0}}
+    space = {"cycle_weight": {"_type": "choice", "_value": [20.0, 30.0]}}
+    file = experiment(space, options="--budget 0.2", assessor=None, maxTrialNumber=2)
+    config = yaml.safe_load(file.read_text())
+    config["tuner"] = {"className": "experiments.tuner.Listed", "codeDirectory": str(ROOT),
+                       "classArgs": {"settings": settings, "seeds": [0]}}
+    file.write_text(yaml.safe_dump(config))
+    assert check(file).space == space
