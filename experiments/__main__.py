@@ -78,8 +78,9 @@ def carried_out(file: Path) -> tuple[engine.Experiment, int]:
     for number in (signal.SIGTERM, signal.SIGINT):  # nothing is left running, also where a shell
         signal.signal(number, signal.default_int_handler)  # that started us had SIGINT ignored
     with tempfile.TemporaryDirectory() as folder:
-        described = Path(folder) / file.name
-        described.write_text(yaml.safe_dump(plan.config.json() | {"experimentName": title(plan)}))
+        described, config = Path(folder) / file.name, plan.config.json()
+        config["experimentName"] = title(plan)
+        described.write_text(yaml.safe_dump(config, sort_keys=False))
         experiment, port = engine.create(described)
     print(f"experiment {experiment.id} in {experiment.folder}")
     print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
