@@ -199,7 +199,8 @@ def show(options: Namespace) -> None:
     experiment = engine.find(options.experiment)
     if options.csv or options.json:
         table = report.frame(report.rows(experiment))
-        print(table.to_csv(index=False) if options.csv else table.to_json(orient="records", indent=2))
+        found = table.to_csv(index=False) if options.csv else table.to_json(orient="records", indent=2)
+        print(found.rstrip("\n"))
         return
     print(table_of(experiment, options.yardstick, options.yardstick_data))
     file = write_page(experiment, options.out)

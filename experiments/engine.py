@@ -93,7 +93,7 @@ def find(name: str) -> Experiment:
             folder, "select params, id from ExperimentProfile order by revision desc limit 1")
     except (sqlite3.Error, ValueError) as error:
         raise UserError(f"{folder / 'db'} cannot be read: {error}") from None
-    return Experiment(id_, folder, json.loads(params))
+    return Experiment(id_, folder.resolve(), json.loads(params))  # NNI links its latest
 
 
 def _known() -> dict:
