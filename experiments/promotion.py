@@ -25,8 +25,8 @@ from trials.translate import trained
 
 TUNER = "experiments.tuner.Listed"
 PUBLISHED = "published"
-KEPT = ("trialCodeDirectory", "experimentWorkingDirectory", "trialConcurrency", "trialGpuNumber",
-        "trainingService")  # of the search's configuration  # fmt: skip
+# Of the search's configuration.
+KEPT = ("trialCodeDirectory", "experimentWorkingDirectory", "trialConcurrency", "trialGpuNumber")
 
 
 def write(search: Experiment, top: int, seeds: int) -> Path:
@@ -58,9 +58,13 @@ def config(search: Experiment, best: list[report.Row], seeds: int) -> dict:
     arguments = {"settings": settings, "seeds": list(range(first, first + seeds))}
     taken = {name: list(dict.fromkeys(s[name] for s in settings.values())) for name in searched}
     values = {"budget": 1.0, "earlier": search.config["experimentWorkingDirectory"]}
+    # NNI stores the trial's command in the service too, where it would win over the new one.
+    service = {key: value for key, value in search.config["trainingService"].items()
+               if key not in search.config}
     return {
         "experimentName": named(search),
         **{key: search.config[key] for key in KEPT if search.config.get(key) is not None},
+        "trainingService": service,
         "trialCommand": report.command_with(search, record, values),
         "maxTrialNumber": len(settings) * seeds,
         "searchSpace": {name: {"_type": "choice", "_value": values}

@@ -22,7 +22,8 @@ def search(recorded, tmp_path) -> engine.Experiment:
     config = {
         "experimentName": "A search", "experimentWorkingDirectory": str(tmp_path),
         "trialCommand": "python -m trials.cyclegan --budget 0.2 --threads 1 --seed 5",
-        "trialCodeDirectory": "/code", "trialConcurrency": 2, "trainingService": {"platform": "local"},
+        "trialCodeDirectory": "/code", "trialConcurrency": 2, "trainingService": {
+            "platform": "local", "reuseMode": False, "trialCommand": "python -m trials.cyclegan"},
         "tuner": {"className": "experiments.tuner.Tpe"}, "assessor": {"name": "Medianstop"},
     }  # fmt: skip
     folder = recorded("abcdefgh", config, [
@@ -49,6 +50,7 @@ def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_see
                           "--threads": "1", "--earlier": str(search.folder.parent)}.items():
         assert command.count(option) == 1 and command[command.index(option) + 1] == value
     assert config["trialConcurrency"] == 2 and "assessor" not in config
+    assert config["trainingService"] == {"platform": "local", "reuseMode": False}  # no older command
     assert config["searchSpace"]["seed"] == {"_type": "choice", "_value": [5, 6, 7]}
 
 
