@@ -21,9 +21,8 @@ lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 
 picture: quickstart
-	$(RUN) -m experiments report runs/_latest --out runs/picture
 	chromium --headless --no-sandbox --hide-scrollbars --virtual-time-budget=5000 --window-size=1400,1000 \
-	    --screenshot=experiments/pages/quickstart.png "$$(ls -t $(CURDIR)/runs/picture/*.html | head -1)"
+	    --screenshot=experiments/pages/quickstart.png $(CURDIR)/runs/_latest/*.html
 
 models/sample.pt: | $(VENV)/installed
 	$(RUN) -m judge train --data sample --size sketch --weights none --epochs 18 --out $@

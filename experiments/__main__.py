@@ -246,8 +246,9 @@ def compare(options: Namespace) -> None:
     from experiments import comparison  # not above: its libraries take a second
 
     searches = [engine.find(name) for name in options.experiments]
-    print(comparison.text(searches))
-    file = comparison.write(searches, options.out)
+    courses = comparison.groups(searches)
+    print(comparison.text(searches, courses))
+    file = comparison.write(searches, courses, options.out)
     print(f"with curves: {file}")
     if options.open:
         webbrowser.open(file.resolve().as_uri())

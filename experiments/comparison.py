@@ -75,21 +75,20 @@ def differences(searches: list[Experiment]) -> list[str]:
     return [name for name in facts[0] if len({str(fact[name]) for fact in facts}) > 1]
 
 
-def text(searches: list[Experiment]) -> str:
-    """The table for reading, and what forbids comparing."""
-    lines = [at_equal_budget(groups(searches)).to_string(**FORM)]
+def text(searches: list[Experiment], courses: dict[str, list[pd.DataFrame]]) -> str:
+    """The table of the searches' `groups` for reading, and what forbids comparing."""
+    lines = [at_equal_budget(courses).to_string(**FORM)]
     if differ := differences(searches):
         lines.append(f"not comparable: the searches differ in {', '.join(differ)}")
     return "\n".join(lines)
 
 
-def write(searches: list[Experiment], out: Path) -> Path:
-    """Write the page of the comparison into the folder `out`, and return it.
+def write(searches: list[Experiment], courses: dict[str, list[pd.DataFrame]], out: Path) -> Path:
+    """Write the page of the searches' `groups` into the folder `out`, and return it.
 
     Raises:
-        UserError: a search has no score yet, or the page cannot be written.
+        UserError: the page cannot be written.
     """
-    courses = groups(searches)
     html = page.PAGES.get_template("comparison.html").render(
         names=list(courses), differences=differences(searches), plotly=get_plotlyjs(),
         table=at_equal_budget(courses).to_html(border=0, **FORM),

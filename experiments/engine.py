@@ -93,7 +93,11 @@ def find(name: str) -> Experiment:
             folder, "select params, id from ExperimentProfile order by revision desc limit 1")
     except (sqlite3.Error, ValueError) as error:
         raise UserError(f"{folder / 'db'} cannot be read: {error}") from None
-    return Experiment(id_, folder.resolve(), json.loads(params))  # NNI links its latest
+    config = json.loads(params)
+    # NNI repeats the trial's command and more in the service, where it would win over a new one.
+    service = config.get("trainingService", {})
+    config["trainingService"] = {key: value for key, value in service.items() if key not in config}
+    return Experiment(id_, folder.resolve(), config)  # resolved: NNI links its latest
 
 
 def _known() -> dict:

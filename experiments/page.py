@@ -25,7 +25,6 @@ from trials.records import atomically, read_lines
 STRIP = 96  # largest height of a picture, in pixels
 PICTURES = 1500  # strips in a page: with more trials each has fewer steps
 MANY = 50  # trials from which importances are more than a hint
-EAGER = 40  # rows whose pictures are shown at once; those below follow as they come into view
 TEMPLATES = FileSystemLoader(Path(__file__).with_name("pages"))
 PAGES = Environment(loader=TEMPLATES, autoescape=select_autoescape(), trim_blocks=True)
 
@@ -85,7 +84,7 @@ def render(experiment: Experiment) -> str:
     searched = list(found[0].trial.parameters) if found else []
     parts = list(dict.fromkeys(name for entry in entries for name in entry.values))
     return PAGES.get_template("report.html").render(
-        entries=entries, parameters=searched, parts=parts, eager=EAGER, plotly=get_plotlyjs(),
+        entries=entries, parameters=searched, parts=parts, plotly=get_plotlyjs(),
         heading=report.heading(experiment, found).splitlines(),
         advice=report.advice(experiment, winner, found) if winner else [],
         promotion=promoted(experiment), sources=sources(found),

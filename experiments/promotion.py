@@ -26,7 +26,8 @@ from trials.translate import trained
 TUNER = "experiments.tuner.Listed"
 PUBLISHED = "published"
 # Of the search's configuration.
-KEPT = ("trialCodeDirectory", "experimentWorkingDirectory", "trialConcurrency", "trialGpuNumber")
+KEPT = ("trialCodeDirectory", "experimentWorkingDirectory", "trialConcurrency", "trialGpuNumber",
+        "trainingService")  # fmt: skip
 
 
 def write(search: Experiment, top: int, seeds: int) -> Path:
@@ -36,8 +37,7 @@ def write(search: Experiment, top: int, seeds: int) -> Path:
     Raises:
         UserError: nothing can be promoted, or the file cannot be written.
     """
-    done = [row for row in report.rows(search) if row.trial.final and row.state == "succeeded"]
-    best = [row for row in done if not row.reference][:top]
+    best = [row for row in report.finished(report.rows(search)) if not row.reference][:top]
     if not best:
         raise UserError(f"experiment {search.id} has no finished trial to promote")
     file = search.folder / f"promotion-{top}x{seeds}.yml"
@@ -57,15 +57,11 @@ def config(search: Experiment, best: list[report.Row], seeds: int) -> dict:
     first = record["settings"]["seed"]
     arguments = {"settings": settings, "seeds": list(range(first, first + seeds))}
     taken = {name: list(dict.fromkeys(s[name] for s in settings.values())) for name in searched}
-    values = {"budget": 1.0, "earlier": search.config["experimentWorkingDirectory"]}
-    # NNI stores the trial's command in the service too, where it would win over the new one.
-    service = {key: value for key, value in search.config["trainingService"].items()
-               if key not in search.config}
+    options = {"budget": 1.0, "earlier": search.config["experimentWorkingDirectory"]}
     return {
         "experimentName": named(search),
         **{key: search.config[key] for key in KEPT if search.config.get(key) is not None},
-        "trainingService": service,
-        "trialCommand": report.command_with(search, record, values),
+        "trialCommand": report.command_with(search, record, options),
         "maxTrialNumber": len(settings) * seeds,
         "searchSpace": {name: {"_type": "choice", "_value": values}
                         for name, values in {**taken, "seed": arguments["seeds"]}.items()},

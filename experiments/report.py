@@ -61,9 +61,14 @@ def name(trial: Trial, module: ModuleType) -> str:
     return f"{trial.number} published" if is_published(trial, module) else str(trial.number)
 
 
+def finished(found: list[Row]) -> list[Row]:
+    """Those that trained to the end of their budget, and did not diverge."""
+    return [row for row in found if row.trial.final and row.state == "succeeded"]
+
+
 def best(found: list[Row]) -> Row | None:
-    """The best trial that trained to the end of its budget, and did not diverge."""
-    return next((row for row in found if row.trial.final and row.state == "succeeded"), None)
+    """The best of those that are finished."""
+    return next(iter(finished(found)), None)
 
 
 def frame(found: list[Row]) -> pd.DataFrame:

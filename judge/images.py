@@ -181,6 +181,11 @@ def to_bytes(images: torch.Tensor) -> torch.Tensor:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
+def luma(images: torch.Tensor) -> torch.Tensor:
+    """How light each pixel is, [N, 3, H, W] to [N, 1, H, W], Rec. ITU-R BT.601."""
+    return (images * images.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+
+
 def _decode_all(paths: Sequence[Path], size: int) -> Images:
     with ThreadPoolExecutor() as pool:
         decoded = list(pool.map(lambda path: _decode_or_reason(path, size), paths))

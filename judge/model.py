@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from torchvision import models
 
 from judge.command import UserError
-from judge.images import LUMA, SIZES
+from judge.images import SIZES, luma
 
 CLASSES = ("photo", "painting", "neither")
 NEITHER = 2
@@ -98,9 +98,9 @@ def halved_chroma(images: torch.Tensor) -> torch.Tensor:
     difference would learn it, and one that learnt from images all halved would take the others for
     something else.
     """
-    luma = (images * images.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
-    chroma = avg_pool2d(images - luma, 2)
-    return luma + interpolate(chroma, size=images.shape[-2:], mode="bilinear")
+    light = luma(images)
+    chroma = avg_pool2d(images - light, 2)
+    return light + interpolate(chroma, size=images.shape[-2:], mode="bilinear")
 
 
 def computes_bf16(device: torch.device) -> bool:

@@ -11,7 +11,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from judge.command import UserError
-from judge.images import LUMA
+from judge.images import luma
 from judge.model import Judge
 
 WORST = 0.0  # the score of a trial that diverged: no score is lower
@@ -124,7 +124,7 @@ def structure(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
     """
     if images.shape != sources.shape:
         raise UserError(f"{len(images)} images for {len(sources)} sources: one each, in the same order")
-    ours, theirs = luma(images), luma(sources)
+    ours, theirs = precise_luma(images), precise_luma(sources)
     _, local = structural_similarity_index_measure(
         avg_pool2d(ours, 2), avg_pool2d(theirs, 2), data_range=2.0,
         return_contrast_sensitivity=True, reduction="none",
@@ -161,7 +161,7 @@ def fine_spectrum(images: torch.Tensor, batch: int = 64) -> torch.Tensor:
     frequency = torch.maximum(torch.fft.fftfreq(height).abs()[:, None], torch.fft.rfftfreq(width))
     total = sum(
         torch.fft.rfft2((grey - grey.mean((2, 3), keepdim=True)) * window.to(grey)).abs().square().sum((0, 1))
-        for grey in map(luma, images.split(batch)))
+        for grey in map(precise_luma, images.split(batch)))
     return total[(frequency >= FINE).to(images.device)] / len(images)
 
 
@@ -173,7 +173,7 @@ def peak(power: torch.Tensor, reference: torch.Tensor) -> float:
 def edge_correlation(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
     """Pearson correlation of the strength of edges, image and source, [N] in [-1, 1]; 0 where one of
     them has none. Blind to inversion: a yardstick for content, not a part of the score."""
-    ours, theirs = (gradients(luma(x)).norm(dim=1, keepdim=True) for x in (images, sources))
+    ours, theirs = (gradients(precise_luma(x)).norm(dim=1, keepdim=True) for x in (images, sources))
     return correlation(ours, theirs)[:, 0]
 
 
@@ -189,10 +189,9 @@ def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.cosine_similarity(*centred, dim=2)
 
 
-def luma(images: torch.Tensor) -> torch.Tensor:
-    """[N, 3, H, W] to [N, 1, H, W], Rec. ITU-R BT.601, in double: float's rounding would leave edges
-    in a constant image."""
-    return (images.double() * images.new_tensor(LUMA, dtype=torch.double)[:, None, None]).sum(1, keepdim=True)
+def precise_luma(images: torch.Tensor) -> torch.Tensor:
+    """`luma` in double: float's rounding would leave edges in a constant image."""
+    return luma(images.double())
 
 
 def vendi(features: torch.Tensor) -> float:

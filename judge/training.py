@@ -121,12 +121,12 @@ class Views(Dataset):
         return self.view(images[int(torch.randint(len(images), ()))])
 
 
-def labelled(domains: dict[str, list[Path]], size: int) -> tuple[torch.Tensor, torch.Tensor, dict]:
-    """Pixels [N, 3, size, size] of both domains, labels [N] in the order of `CLASSES`, counts."""
+def labelled(domains: dict[str, list[Path]], size: int) -> tuple[torch.Tensor, torch.Tensor, dict, list[str]]:
+    """Pixels [N, 3, size, size] of both domains, labels [N] in the order of `CLASSES`, counts, paths."""
     photos, paintings = load(domains[PHOTOS], size), load(domains[PAINTINGS], size)
     labels = torch.tensor([0.0] * len(photos.paths) + [1.0] * len(paintings.paths)).long()
     counts = {"photos": photos.counts(), "paintings": paintings.counts()}
-    return torch.cat([photos.pixels, paintings.pixels]), labels, counts
+    return torch.cat([photos.pixels, paintings.pixels]), labels, counts, photos.paths + paintings.paths
 
 
 def split(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,13 +160,13 @@ def train(data: DataSet, size: int, recipe: Recipe, device: torch.device) -> tup
     """
     started = time.perf_counter()
     judge, origin = start(recipe, size, device)
-    pixels, labels, counts = labelled(data.train, round(size * MARGIN))
+    pixels, labels, counts, paths = labelled(data.train, round(size * MARGIN))
     fit_at, held_at = split(labels, recipe.seed)
-    # Not resized from the above: that is softer than what a trial shows, and the judge would be
-    # calibrated for it.
-    at_size, *_ = labelled(data.train, size)
+    # Decoded anew: resized from the above they would be softer than what a trial shows, and the
+    # judge calibrated for that.
+    unseen = load([Path(paths[index]) for index in held_at], size).pixels
     views = Views(shown(pixels[fit_at], labels[fit_at], recipe, device), size, recipe.seed)
-    held = held_out(at_size[held_at], labels[held_at], recipe, device)
+    held = held_out(unseen, labels[held_at], recipe, device)
 
     epochs = fit(judge, views, held, recipe, device)
     calibrate(judge, *held)

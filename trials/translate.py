@@ -27,6 +27,7 @@ from tqdm import tqdm
 from judge.command import Parser, UserError, main, one_line, taken
 from judge.images import listed, to_bytes, to_float, whole
 from trials.cyclegan import CycleGAN, Settings
+from trials.networks import ResidualBlock
 from trials.records import atomically, read_json, writing_to
 from trials.session import Machine
 
@@ -184,7 +185,7 @@ def in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> torch.Tens
 def reach(generator: nn.Module) -> int:
     """How far, in pixels, an output pixel depends on the input, rounded up to `STRIDE`: 15 for the
     convolutions at the ends and 8 for each residual block (two of 3x3 at a quarter of the size)."""
-    blocks = sum(hasattr(part, "body") for part in generator)
+    blocks = sum(isinstance(part, ResidualBlock) for part in generator)
     return 16 + 8 * blocks
 
 

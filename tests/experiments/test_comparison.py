@@ -52,7 +52,7 @@ def test_another_judge_makes_searches_not_comparable(search):
     assert comparison.differences(same) == []
     other = [same[0], search("c", "C", [0.3], judge="other")]
     assert comparison.differences(other) == ["judge"]
-    assert "not comparable: the searches differ in judge" in comparison.text(other)
+    assert "not comparable: the searches differ in judge" in comparison.text(other, comparison.groups(other))
 
 
 def test_a_search_without_a_score_is_one_line(search):
@@ -61,7 +61,8 @@ def test_a_search_without_a_score_is_one_line(search):
 
 
 def test_the_page_is_one_file_with_both_figures(search, tmp_path):
-    file = comparison.write([search("a", "A <b>", [0.2, 0.4]), search("b", "A <b>", [0.1, 0.8])], tmp_path)
+    searches = [search("a", "A <b>", [0.2, 0.4]), search("b", "A <b>", [0.1, 0.8])]
+    file = comparison.write(searches, comparison.groups(searches), tmp_path)
     html = file.read_text()
     assert file.name == "compare-a-b.html" and "Against trials" in html and "Against seconds" in html
     assert "A &lt;b&gt;" in html and "<h1>A <b>" not in html

@@ -172,7 +172,7 @@ def test_without_neither_a_judge_has_two_classes(easy):
 
 @pytest.mark.parametrize("neither", [False, True])
 def test_an_epoch_has_as_many_views_as_images_and_as_many_of_each_class(easy, neither):
-    pixels, labels, _ = training.labelled(easy.train, 80)
+    pixels, labels, *_ = training.labelled(easy.train, 80)
     recipe = replace(RECIPE, neither=neither)
     views = Views(training.shown(pixels, labels, recipe, CPU), 64)
     labels_shown = torch.cat([batch for _, batch in training.batches(views, 0, RECIPE, CPU)])
@@ -191,7 +191,7 @@ def test_what_generators_paint_and_what_is_damaged_are_both_shown_as_neither():
 
 
 def test_half_as_many_damaged_images_are_held_out_as_real_ones(easy):
-    pixels, labels, _ = training.labelled(easy.train, 64)
+    pixels, labels, *_ = training.labelled(easy.train, 64)
     for neither, counts in ((True, [12, 12, 12]), (False, [12, 12])):
         held, their = training.held_out(pixels, labels, replace(RECIPE, neither=neither), CPU)
         assert torch.bincount(their).tolist() == counts
@@ -331,7 +331,7 @@ def test_a_split_follows_its_seed():
 
 
 def test_labels_follow_the_classes_order(easy):
-    pixels, labels, _ = training.labelled(easy.test, 64)
+    pixels, labels, *_ = training.labelled(easy.test, 64)
     redder = pixels[:, 0].float().mean((1, 2)) > pixels[:, 2].float().mean((1, 2))
     assert [CLASSES[label] for label in labels] == ["painting" if red else "photo" for red in redder]
 
@@ -339,7 +339,7 @@ def test_labels_follow_the_classes_order(easy):
 def test_a_skipped_file_shifts_no_label(easy, tmp_path):
     (tmp_path / "broken.jpg").write_text("not an image")
     domains = {domain: [tmp_path / "broken.jpg", *paths] for domain, paths in easy.test.items()}
-    _, labels, counts = training.labelled(domains, 64)
+    _, labels, counts, _ = training.labelled(domains, 64)
     assert labels.tolist() == [0] * 6 + [1] * 6
     assert [len(count["skipped"]) for count in counts.values()] == [1, 1]
 
