@@ -92,6 +92,16 @@ def mixed(image: torch.Tensor) -> torch.Tensor:
     return to_bytes((x - low) / (high - low + 1e-6) * 2 - 1)
 
 
+def regraded(image: torch.Tensor) -> torch.Tensor:
+    """Through a table of colours: black and white stay, every other corner of the RGB cube goes to a
+    random colour, and what lies between them to what lies between those."""
+    corners = torch.rand(2, 2, 2, 3)
+    corners[0, 0, 0], corners[1, 1, 1] = 0, 1
+    near = torch.stack([1 - image / 255, image / 255])  # to 0 and to 1, [2, RGB, H, W]
+    red, green, blue = near.unbind(1)
+    return (torch.einsum("rgbc,rhw,ghw,bhw->chw", corners, red, green, blue) * 255).round().byte()
+
+
 def pixelated(image: torch.Tensor) -> torch.Tensor:
     """Averaged over coarse squares."""
     height, width = image.shape[1:]
@@ -222,9 +232,9 @@ def solarised(image: torch.Tensor) -> torch.Tensor:
 SHOWN: dict[str, Damage] = {
     damage.__name__: damage
     for damage in (
-        shuffled, rephased, convolved, mixed, pixelated, striped, rippled, speckled, holed, faded,
-        overexposed, sharpened, edges, compressed, duotone, curved, gaudy, stretched, texture, warped,
-        solarised,
+        shuffled, rephased, convolved, mixed, regraded, pixelated, striped, rippled, speckled, holed,
+        faded, overexposed, sharpened, edges, compressed, duotone, curved, gaudy, stretched, texture,
+        warped, solarised,
     )
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d, interpolate, linear
 from torchvision import models
 
 from judge.command import UserError
@@ -17,8 +17,10 @@ from judge.images import SIZES, luma
 
 CLASSES = ("photo", "painting", "neither")
 NEITHER = 2
-FORMAT = "salon-judge-2"
+FORMAT = "salon-judge-3"
 DEFAULT_FILE = "models/judge.pt"
+
+LEAST = -30.0  # log-probability below which nothing is told apart
 
 # Statistics of ImageNet's RGB channels in [0, 1]: what torchvision's pretrained weights expect.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -54,11 +56,11 @@ class Judge(nn.Module):
         self.backbone.fc = nn.Identity()
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
         self.register_buffer("std", torch.tensor(STD)[:, None, None])
-        self.register_buffer("temperature", torch.ones(()))
-        self.register_buffer("bias", torch.zeros(len(classes)))
+        self.register_buffer("calibration", torch.eye(len(classes), len(classes) + 1))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """What the last layer sees, [N, features] (512 for resnet18).
+        """What the last layer sees, [N, features] (512 for resnet18); once trained, the mean of what
+        it sees in an image and in its mirror image, which are judged alike.
 
         Raises:
             UserError: the images have another size than the judge was trained on. They are not
@@ -68,7 +70,9 @@ class Judge(nn.Module):
             height, width = images.shape[-2:]
             raise UserError(f"the judge was trained at {self.size} px, these images have {height}x"
                             f"{width}: train one at that size (python -m judge train --size ...)")
-        return self.backbone(((halved_chroma(images) + 1) / 2 - self.mean) / self.std)
+        views = (images,) if self.training else (images, images.flip(-1))
+        return sum(self.backbone(((halved_chroma(view) + 1) / 2 - self.mean) / self.std)
+                   for view in views) / len(views)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits before calibration, [N, classes]."""
@@ -77,9 +81,11 @@ class Judge(nn.Module):
     def probabilities(self, features: torch.Tensor) -> torch.Tensor:
         """Calibrated probabilities from `features`, [N, classes], rows summing to 1.
 
-        Bias-corrected temperature scaling, Alexandari et al. 2020 (1901.06852), section 2.3.
+        Dirichlet calibration, Kull et al. 2019 (1910.12656), equation 5: `calibration` holds a linear
+        map of log-probabilities and, in its last column, what it adds, [classes, classes + 1].
         """
-        return torch.softmax(self.head(features).float() / self.temperature + self.bias, dim=1)
+        evidence = log_probabilities(self.head(features).float())
+        return torch.softmax(linear(evidence, self.calibration[:, :-1], self.calibration[:, -1]), dim=1)
 
     def painting(self, features: torch.Tensor) -> torch.Tensor:
         """P(painting) from `features`, [N] in [0, 1]."""
@@ -89,6 +95,11 @@ class Judge(nn.Module):
         """P(painting), given that it is a photograph or a painting, from `features`, [N] in [0, 1]."""
         of_both = self.probabilities(features)[:, [CLASSES.index("photo"), CLASSES.index("painting")]]
         return of_both[:, 1] / of_both.sum(1).clamp(min=1e-30)
+
+
+def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """Uncalibrated log-probabilities, [N, classes] in [`LEAST`, 0]: finite however sure a network is."""
+    return torch.log_softmax(logits, dim=1).clamp(min=LEAST)
 
 
 def halved_chroma(images: torch.Tensor) -> torch.Tensor:
@@ -168,7 +179,7 @@ def load(file: Path | str, device: torch.device | str = "cpu") -> tuple[Judge, C
     except Exception:  # foreign bytes fail in many ways, all of which mean one thing
         raise UserError(
             f"{file} is not a judge's file (no {FORMAT}): python -m judge train makes one") from None
-    return judge.eval().requires_grad_(False).to(device), card
+    return judge.eval().requires_grad_(False).to(device, memory_format=torch.channels_last), card
 
 
 def file_hash(file: Path | str) -> str:

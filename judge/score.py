@@ -124,12 +124,12 @@ def structure(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
     """
     if images.shape != sources.shape:
         raise UserError(f"{len(images)} images for {len(sources)} sources: one each, in the same order")
-    ours, theirs = precise_luma(images), precise_luma(sources)
     _, local = structural_similarity_index_measure(
-        avg_pool2d(ours, 2), avg_pool2d(theirs, 2), data_range=2.0,
+        avg_pool2d(luma(images), 2), avg_pool2d(luma(sources), 2), data_range=2.0,
         return_contrast_sensitivity=True, reduction="none",
     )
-    return local.clamp(0, 1) * correlation(ours, theirs)[:, 0].clamp(0, 1)
+    whole = correlation(precise_luma(images), precise_luma(sources))[:, 0]
+    return local.clamp(0, 1) * whole.clamp(0, 1)
 
 
 class Patterns:

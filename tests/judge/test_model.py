@@ -55,24 +55,30 @@ def test_features_have_512_columns(judge):
     assert judge.features(noise()).shape == (4, 512)
 
 
-def test_temperature_scales_confidence_and_keeps_the_ranking(judge_file):
-    judge, _ = model.load(judge_file)
-    features = torch.randn(20, 512, generator=torch.Generator().manual_seed(0))
-    before = judge.against_photo(features)
-    judge.temperature.fill_(3.0)
-    after = judge.against_photo(features)
-    assert torch.allclose(torch.logit(after), torch.logit(before) / 3, atol=1e-4)
-    assert torch.equal(after.argsort(), before.argsort())
-    assert ((after > 0.5) == (before > 0.5)).all()
-    assert ((after - 0.5).abs() <= (before - 0.5).abs()).all()
+def test_an_image_and_its_mirror_image_are_judged_alike(judge):
+    assert torch.allclose(judge.features(noise()), judge.features(noise().flip(-1)), atol=1e-5)
 
 
-def test_biases_shift_the_odds_of_classes(judge_file):
+def test_uncalibrated_probabilities_are_the_networks_own(judge):
+    images = noise()
+    own = torch.softmax(judge(images), 1)
+    assert torch.allclose(judge.probabilities(judge.features(images)), own, atol=1e-6)
+
+
+def test_calibration_maps_log_probabilities_linearly(judge_file):
     judge, _ = model.load(judge_file)
     features = torch.randn(20, 512, generator=torch.Generator().manual_seed(0))
-    before = judge.against_photo(features)
-    judge.bias.copy_(torch.tensor([0.5, 2.0, -1.0]))
-    assert torch.allclose(torch.logit(judge.against_photo(features)), torch.logit(before) + 1.5, atol=1e-4)
+    own = torch.softmax(judge.head(features), 1)
+    matrix, bias = torch.randn(3, 3, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5, 2, -1])
+    judge.calibration.copy_(torch.cat([matrix, bias[:, None]], 1))
+    weighed = (own.log() @ matrix.T + bias).exp()
+    assert torch.allclose(judge.probabilities(features), weighed / weighed.sum(1, keepdim=True), atol=1e-5)
+
+
+def test_probabilities_of_a_network_that_is_too_sure_are_finite():
+    """A linear map of minus infinity would not be."""
+    found = model.log_probabilities(torch.tensor([[1e30, -1e30, 0.0]]))
+    assert found.tolist() == [[0, model.LEAST, model.LEAST]]
 
 
 def test_chroma_is_halved_and_light_is_not():
@@ -98,7 +104,7 @@ def test_against_photo_leaves_neither_aside(judge):
 def test_logits_are_before_calibration(judge_file):
     judge, _ = model.load(judge_file)
     before = judge(noise())
-    judge.temperature.fill_(3.0)
+    judge.calibration.fill_(3.0)
     assert torch.equal(judge(noise()), before)
 
 
@@ -135,11 +141,11 @@ def test_a_judge_is_bit_equal_after_a_round_trip(tmp_path):
     torch.manual_seed(1)
     judge = Judge("resnet18", 64).train()
     judge(noise())  # moves the running statistics, which are weights too
-    judge.temperature.fill_(1.7)
-    judge.bias.copy_(torch.tensor([0.1, 0.2, -0.3]))
+    judge.calibration.copy_(torch.randn(3, 4))
     judge.eval()
     model.save(judge, CARD, tmp_path / "deep/er/judge.pt")
     loaded, card = model.load(tmp_path / "deep/er/judge.pt")
+    judge.to(memory_format=torch.channels_last)  # as loaded: sums in the same order
     expected = judge.probabilities(judge.features(noise()))
     assert torch.equal(loaded.probabilities(loaded.features(noise())), expected)
     assert card == CARD
