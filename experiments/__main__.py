@@ -1,7 +1,8 @@
-"""python -m experiments run | check | report | compare | promote | study | ranks
+"""python -m experiments run | resume | check | report | compare | promote | study | ranks
 
     python -m experiments check experiments/cyclegan.yml   # before anything runs
     python -m experiments run experiments/cyclegan.yml     # the search, with a live table
+    python -m experiments resume ID                        # the rest of one that was broken off
     python -m experiments report ID                        # its page and its table, at any time
     python -m experiments compare ID ID                    # several searches at equal budget
     python -m experiments promote ID                       # does its winner really win?
@@ -26,6 +27,7 @@ from rich.table import Table
 
 from experiments import engine, report
 from experiments import promotion as promotions
+from experiments import resumption as resumptions
 from experiments import study as studies
 from experiments.check import Plan
 from experiments.check import check as checked
@@ -64,10 +66,29 @@ def run(options: Namespace) -> int:
 
     The exit code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C.
     """
-    experiment, code = carried_out(options.file)
+    return searched(options.file)
+
+
+def resume_options(parser: Parser) -> None:
+    parser.add_argument("experiment", help="the search's id, or its folder")
+
+
+def resume(options: Namespace) -> int:
+    """Go on with a search that was broken off, in an experiment of its own.
+
+    Finished trials are kept and taught to the tuner; unfinished ones go on from their checkpoints.
+    """
+    return searched(resumptions.write(engine.find(options.experiment)))
+
+
+def searched(file: Path) -> int:
+    """Carry out a search and print what it found; returns the exit code."""
+    experiment, code = carried_out(file)
     print(f"\n{table_of(experiment)}")
     write_page(experiment)
     print(f"both again: python -m experiments report {experiment.id}")
+    if code:
+        print(f"what is left of it: python -m experiments resume {experiment.id}")
     return code
 
 
@@ -112,7 +133,7 @@ def watch(experiment: engine.Experiment, port: int, plan: Plan) -> str:
         while True:
             state, trials = engine.status(port), experiment.trials()
             if console.is_terminal:
-                above = f"{data}: {progress(trials, plan)}"
+                above = f"{data}: {progress(trials, experiment.most, plan.config.trial_concurrency)}"
                 live.update(Group(above, table(shown(trials), plan)), refresh=True)
             else:
                 seen = tell(trials, seen)
@@ -150,22 +171,20 @@ def table(trials: list[engine.Trial], plan: Plan) -> Table:
     return lines
 
 
-def progress(trials: list[engine.Trial], plan: Plan) -> str:
-    """How many trials are over, the best so far and the expected end."""
+def progress(trials: list[engine.Trial], most: int | None, at_once: int) -> str:
+    """How many of `most` trials are over, the best so far and the expected end."""
     scores = [trial.latest["default"] for trial in trials if trial.latest]
     best = f"best so far {max(scores):.4f}" if scores else "no score yet"
     over = sum(trial.over for trial in trials)
-    of = plan.config.max_trial_number or "unlimited"
-    return f"{over} of {of} trials, {best}{expected_end(trials, plan)}"
+    return f"{over} of {most or 'unlimited'} trials, {best}{expected_end(trials, most, at_once)}"
 
 
-def expected_end(trials: list[engine.Trial], plan: Plan) -> str:
+def expected_end(trials: list[engine.Trial], most: int | None, at_once: int) -> str:
     """When the last trial should end, from how long the ended ones took."""
     took = [t.ended - t.started for t in trials if t.ended and t.started]
-    if not took or plan.config.max_trial_number is None:
+    if not took or most is None:
         return ""
-    left = plan.config.max_trial_number - sum(trial.over for trial in trials)
-    seconds = left * (sum(took) / len(took)) / plan.config.trial_concurrency
+    seconds = (most - sum(trial.over for trial in trials)) * (sum(took) / len(took)) / at_once
     return f", expected end {datetime.fromtimestamp(time.time() + seconds):%H:%M}"
 
 
@@ -335,6 +354,7 @@ def ranks(options: Namespace) -> None:
 if __name__ == "__main__":
     subcommands("python -m experiments", __doc__, {
         "run": (file_option, run),
+        "resume": (resume_options, resume),
         "compare": (compare_options, compare),
         "promote": (promote_options, promote),
         "check": (file_option, check),

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import requests
@@ -23,11 +23,14 @@ ROOT = Path(__file__).parent.parent  # of the repo: where the experiments' comma
 LOOPBACK = Path(__file__).with_name("loopback.js")
 HOME = Path.home() / "nni-experiments"  # NNI's own: its list of experiments is here
 
-# A trial's states in NNI before its end.
+# A trial's states in NNI before its end, and when the experiment was stopped under it.
 WAITING, RUNNING = "WAITING", "RUNNING"
+CUT_OFF = ("USER_CANCELED", "SYS_CANCELED")
 # An experiment's states after which nothing more happens by itself.
 FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # the latter: a grid is used up
 OVER = (*FINISHED, "ERROR", "STOPPED")
+
+RESUMES = "resumes"  # the tuner's argument that names the folder of the search it goes on with
 
 
 @dataclass
@@ -57,6 +60,11 @@ class Trial:
         """Whether it will report nothing more."""
         return self.state not in (WAITING, RUNNING)
 
+    @property
+    def settled(self) -> bool:
+        """Whether it came to an end of its own."""
+        return self.over and self.state not in CUT_OFF
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -67,9 +75,29 @@ class Experiment:
     config: dict
     """NNI's, complete: camel-case keys as in the YAML."""
 
+    @property
+    def resumed(self) -> "Experiment | None":
+        """The search that this one goes on with (`experiments.resumption`)."""
+        arguments = (self.config.get("tuner") or {}).get("classArgs") or {}
+        return find(arguments[RESUMES]) if RESUMES in arguments else None
+
+    @property
+    def most(self) -> int | None:
+        """How many trials it is to have, those settled before among them; None where nobody said."""
+        own = self.config.get("maxTrialNumber")
+        return own if own is None or not self.resumed else own + len(self.resumed.settled())
+
     def trials(self) -> list[Trial]:
-        """All trials so far, in the order in which they were proposed."""
-        return _trials(self.folder)
+        """All trials so far, in the order in which they were proposed; of a search that goes on with
+        another those that were settled there come first, and its own are numbered after them."""
+        earlier = self.resumed.trials() if self.resumed else []
+        first = 1 + max((trial.number for trial in earlier), default=-1)
+        own = [replace(trial, number=first + trial.number) for trial in _trials(self.folder)]
+        return [trial for trial in earlier if trial.settled] + own
+
+    def settled(self) -> list[Trial]:
+        """The trials that came to an end of their own."""
+        return [trial for trial in self.trials() if trial.settled]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -183,6 +211,16 @@ def status(port: int) -> str:
         return "RUNNING"
     except (requests.RequestException, ValueError, KeyError):
         return "STOPPED"
+
+
+def is_running(experiment: Experiment) -> bool:
+    """Whether NNI is at work on it: at its port, which another may have since, it answers for it."""
+    port = _known().get(experiment.id, {}).get("port")
+    try:
+        answer = requests.get(f"http://127.0.0.1:{port}/api/v1/nni/experiment", timeout=10)
+        return answer.json()["id"] == experiment.id
+    except (requests.RequestException, ValueError, KeyError):
+        return False
 
 
 def complaint(experiment: Experiment) -> str:

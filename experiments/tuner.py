@@ -15,6 +15,8 @@ from nni.common.hpo_utils import format_parameters
 from nni.runtime import msg_dispatcher
 from nni.tuner import Tuner
 
+from experiments import engine
+
 log = logging.getLogger(__name__)
 
 
@@ -24,26 +26,42 @@ class Tpe(TpeTuner):
     Args:
         reference: module of the trial, for example `trials.cyclegan`; the defaults of its
             `Settings` are what every search must beat.
+        resumes: folder of a search that was broken off. Its results are known from the start, and
+            its unfinished trials are proposed first.
         optimize_mode: `maximize`, since a score is best when highest; NNI's own default is not.
         options: as NNI's TpeTuner: seed, tpe_args.
     """
 
-    def __init__(self, reference: str, optimize_mode: str = "maximize", **options):
+    def __init__(
+        self, reference: str, optimize_mode: str = "maximize", resumes: str | None = None, **options,
+    ):
         super().__init__(optimize_mode, **options)
         self._reference = reference
+        self._earlier = engine.find(resumes).trials() if resumes else []
+        self._given: list[dict] | None = None  # what is proposed before TPE has its say
         self._taught = set()  # parameter ids whose result is in the history
         _tell_of_early_stops()
 
+    def update_search_space(self, space: dict) -> None:
+        """Take the space, and once what an earlier search learnt in it."""
+        super().update_search_space(space)
+        if self._given is None:
+            self.import_data([{"parameter": trial.parameters, "value": trial.latest}
+                              for trial in self._earlier if trial.settled and trial.latest])
+            self._given = [trial.parameters for trial in self._earlier if not trial.settled]
+            if not self._earlier:
+                defaults = defaults_of(self._reference)
+                self._given = [{name: defaults[name] for name in space}]
+
     def generate_parameters(self, parameter_id, **options):
-        """The published setting first, then what TPE proposes."""
-        if self._params:
+        """The published setting first, or what an earlier search left unfinished; then what TPE proposes."""
+        if not self._given:
             return super().generate_parameters(parameter_id, **options)
-        defaults = defaults_of(self._reference)
-        reference = {name: defaults[name] for name, *_ in self.space}
-        internal = format_parameters(reference, self.space)
+        given = self._given.pop(0)
+        internal = format_parameters(given, self.space)
         self._params[parameter_id] = self._running_params[parameter_id] = internal
         self.dedup.add_history(internal)
-        return reference  # not through the internal form: exp(log(5)) need not be 5
+        return given  # not through the internal form: exp(log(5)) need not be 5
 
     def receive_trial_result(self, parameter_id, parameters, value, **options):
         """Learn a trial's result, once.

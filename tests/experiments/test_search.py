@@ -195,6 +195,37 @@ def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
     until(lambda: not processes_of(folder), 60)
 
 
+def test_a_search_whose_manager_was_killed_goes_on_where_it_was(experiment, run_command):
+    """Kept: what is finished. Gone on with: what was training. Done in the end: as many as asked for."""
+    space = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
+    tuner = {"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
+                           "tpe_args": {"n_startup_jobs": 2}}}
+    file = experiment(space, options=f"{TINY} --steps 600 --reports 60", maxTrialNumber=4, assessor=None,
+                      trialConcurrency=1, tuner=tuner)
+    run = run_command(file)
+    folder = folder_of(file)
+    search = engine.find(str(folder))
+    until(lambda: [t.final is None and len(t.reports) > 3 for t in search.trials()] == [False, True])
+    manager_of(folder).send_signal(signal.SIGKILL)
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 1 and f"python -m experiments resume {folder.name}" in output, output
+    until(lambda: not processes_of(folder), 60)
+    first, cut = search.trials()
+
+    resume = run_command(folder, command="resume")
+    output, _ = resume.communicate(timeout=300)
+    assert resume.returncode == 0, output
+    (rest,) = (engine.find(str(p.parents[1])) for p in folder.parent.glob("[!_]*/db/nni.sqlite")
+               if p.parents[1] != folder)
+    trials = rest.trials()
+    assert len(trials) == 4 and all(trial.final for trial in trials)
+    assert trials[0] == first and trials[1].parameters == cut.parameters
+    record = read_json(trials[1].folder / "run.json")
+    assert record["continues"] == str(cut.folder) and record["resumed_at"] >= 40
+    assert len({trial.parameters["cycle_weight"] for trial in trials}) == 4
+    assert len(read_lines(trials[1].folder / "stats.jsonl")) == 60
+
+
 def test_a_refused_experiment_starts_nothing(experiment, run_command):
     run = run_command(experiment(trialConcurrency=1000))
     output, _ = run.communicate(timeout=120)
