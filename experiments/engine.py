@@ -190,11 +190,28 @@ def create(file: Path) -> tuple[Experiment, int]:
         output = re.sub(r"\x1b\[\d*m", "", done.stdout + done.stderr)
         found = re.search(r"Experiment ID: (\w+)", output)
         if done.returncode == 0 and found:
-            return find(found[1]), port
+            return _stored(found[1]), port
         if "Timeout" not in output:
             break
         time.sleep(5 * attempt)
     raise UserError(f"NNI did not start: {(output.strip().splitlines() or ['no output'])[-1]}")
+
+
+def _stored(id_: str, seconds: float = 60) -> Experiment:
+    """A new experiment, once NNI has written it to its database: nnictl does not wait for that.
+
+    Raises:
+        UserError: it never came; NNI is stopped.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return find(id_)
+        except UserError:
+            if time.monotonic() > end:
+                stop(id_)
+                raise
+            time.sleep(0.5)
 
 
 def stop(id_: str) -> None:
