@@ -5,9 +5,9 @@ from contextlib import nullcontext
 import pytest
 import yaml
 from nni.assessor import AssessResult
+from nni.common.serializer import dump
 from nni.runtime.msg_dispatcher import MsgDispatcher
 from nni.runtime.tuner_command_channel import CommandType
-from nni.common.serializer import dump
 from nni.utils import MetricType
 
 from experiments.assessor import SuccessiveHalving
