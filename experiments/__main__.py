@@ -1,4 +1,4 @@
-"""python -m experiments run | resume | check | report | compare | promote | study | ranks
+"""python -m experiments run | resume | check | report | compare | promote | study | ranks | simulate
 
     python -m experiments check experiments/cyclegan.yml   # before anything runs
     python -m experiments run experiments/cyclegan.yml     # the search, with a live table
@@ -8,6 +8,7 @@
     python -m experiments promote ID                       # does its winner really win?
     python -m experiments study --data DIR ...             # does the early score foretell the end?
     python -m experiments ranks                            # what the last study found
+    python -m experiments simulate                         # does stopping trials early pay?
 """
 
 import signal
@@ -28,6 +29,7 @@ from rich.table import Table
 from experiments import engine, report
 from experiments import promotion as promotions
 from experiments import resumption as resumptions
+from experiments import simulation as simulations
 from experiments import study as studies
 from experiments.check import Plan
 from experiments.check import check as checked
@@ -351,6 +353,24 @@ def ranks(options: Namespace) -> None:
     print(found.to_csv(index=False) if options.csv else found)
 
 
+# ---------------------------------------------------------------------------------------------
+# simulate
+
+
+def simulate_options(parser: Parser) -> None:
+    parser.add_fields(simulations.Simulation)
+    parser.add_argument("--csv", action="store_true", help="every search, for pandas")
+
+
+def simulate(options: Namespace) -> None:
+    """Replay searches on a study's curves, with and without stopping trials early, in equal time."""
+    try:
+        found = simulations.run(taken(simulations.Simulation, options))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{options.table} is not a study's table: {one_line(error)}") from None
+    print(found.to_csv(index=False) if options.csv else simulations.text(found))
+
+
 if __name__ == "__main__":
     subcommands("python -m experiments", __doc__, {
         "run": (file_option, run),
@@ -361,4 +381,5 @@ if __name__ == "__main__":
         "report": (report_options, show),
         "study": (study_options, study),
         "ranks": (ranks_options, ranks),
+        "simulate": (simulate_options, simulate),
     })  # fmt: skip

@@ -1,10 +1,10 @@
 """Does the early score rank settings as they will end?
 
 Trains settings drawn from a search space over the full schedule and keeps what they paint on the
-way. Early values are the score's, at a few shares of the schedule; final quality is measured by a
+way. Early values are the score's, on the way through the schedule; final quality is measured by a
 yardstick: a second judge that no trial is scored with, of another architecture, trained on other
 images. Figures go into a small table, a trial at a time, so that a study can be stopped at any time
-and its table be ranked anew without training.
+and its table be ranked anew, and searches be replayed on it (`simulation`), without training.
 """
 
 import json
@@ -31,8 +31,8 @@ from trials import cyclegan
 from trials.batches import held_out
 from trials.records import atomically, read_json
 
-SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the schedule, at which early values are taken
-REPORTS = 20  # over the schedule: one at each of the shares
+REPORTS = 20  # over the schedule, evenly: what the table holds of a trial
+SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the schedule, at which early values are ranked
 PARTS = ("style", "content", "diversity", "clean", "kid")
 RESAMPLES = 2000  # of settings, for the intervals
 
@@ -148,11 +148,11 @@ class Figures:
         return trial
 
     def _measure(self, trial: Path, number: int, seed: int) -> list[dict]:
-        """A row for each of `SHARES`: setting and parts of the score; the last with the yardstick's
-        style, distance and edge correlation."""
+        """A row a report: setting and parts of the score; the last with the yardstick's style,
+        distance and edge correlation."""
         steps = read_json(trial / "run.json")["schedule"]["steps"]
         rows = []
-        for share in SHARES:
+        for share in (report / REPORTS for report in range(1, REPORTS + 1)):
             painted = kept(trial, round(steps * share))
             rows.append({**self.judges, "setting": number, "seed": seed, **self.settings[number],
                          "share": share, **self.score(painted).parts})
@@ -211,7 +211,7 @@ def ranking(table: pd.DataFrame, style: float = STYLE, seed: int = 0) -> pd.Data
     and share, with Spearman's and Kendall's coefficients, the 95 % interval of the first, and the
     regret: how far the setting that the early score picks ends below the best, in shares of the
     range."""
-    table = table[table["seed"] == seed]
+    table = table[(table["seed"] == seed) & table["share"].isin(SHARES)]
     rows = []
     for target, final in targets(finals(table), style).items():
         for share, part in table.groupby("share"):
