@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from experiments.study import REPORTS, Study, finals, scores
 from experiments.yardstick import STYLE, quality
 from judge.command import Share, UserError
-from judge.score import DEFAULT_FORMULA
+from judge.score import DEFAULT_FORMULA, FORMULAS
 
 BUDGETS = (0.2, 0.5, 1.0)  # of the schedule: what a trial that is not stopped trains
 MEDIANSTOP = 0.4  # of a trial's reports, before which Medianstop stops none: experiments/cyclegan.yml
@@ -44,6 +44,8 @@ class Simulation:
     overhead: NonNegativeFloat = 0.02
     """Time that a trial takes beside its training, in schedules: two searches by NNI took 24 s a trial
     beside steps of 0.22 s, of which a schedule has 5,000."""
+    score: Literal[tuple(FORMULAS)] = DEFAULT_FORMULA
+    """The formula that trials are stopped and the best is chosen by."""
     style: Share = STYLE
     """Weight of style against content in final quality."""
 
@@ -125,7 +127,7 @@ def run(simulation: Simulation) -> pd.DataFrame:
         UserError: the time is too short for one trial.
     """
     table = pd.read_csv(simulation.table)
-    curves = table.assign(score=scores(table)[DEFAULT_FORMULA]).pivot(
+    curves = table.assign(score=scores(table)[simulation.score]).pivot(
         index=["setting", "seed"], columns="share", values="score")
     final = quality(finals(table), simulation.style).groupby("setting").mean()
     overhead, at_once = simulation.overhead * REPORTS, simulation.at_once
