@@ -5,7 +5,6 @@ import importlib
 import io
 import json
 import logging
-import os
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 
 import torch
 
-from judge.command import UserError, one_line, taken
+from judge.command import UserError, cores, one_line, taken
+from trials.engine import Nni
 from trials.session import Machine, parser_of, with_parameters
 
 # NNI's search space types; a misspelt one it takes for a float in 0..1 without a word.
@@ -270,8 +270,7 @@ def check_machine(plan: Plan) -> None:
     if wanted and at_once * wanted > there * shared:
         raise UserError(f"trialConcurrency {at_once} x {wanted} GPUs, but there are {there}")
     # Two single threads merely share one core; it is more threads each that thrash.
-    cores = max(2, len(os.sched_getaffinity(0)))
-    threads = plan.machine.threads or cores
-    if at_once * threads > cores:
-        raise UserError(f"trialConcurrency {at_once} x --threads {threads} is more than {cores} cores, "
+    most, threads = max(2, cores()), plan.machine.threads or Nni.threads
+    if at_once * threads > most:
+        raise UserError(f"trialConcurrency {at_once} x --threads {threads} is more than {most} cores, "
                         "which slows every trial many times over: lower one")

@@ -8,7 +8,6 @@ and its table be ranked anew, and searches be replayed on it (`simulation`), wit
 """
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -25,7 +24,7 @@ from scipy.stats import kendalltau, rankdata, spearmanr
 
 from experiments.yardstick import STYLE, Yardstick, quality
 from judge import images, model
-from judge.command import UserError
+from judge.command import UserError, cores
 from judge.score import FORMULAS, Scorer
 from trials import cyclegan
 from trials.batches import held_out
@@ -133,7 +132,7 @@ class Figures:
         values = {
             **self.settings[number], "data": study.data, "judge": study.judge, "size": study.size,
             "seed": seed, "photos": study.photos, "reports": REPORTS, "keep": "true", "out": trial,
-            "threads": max(1, (os.cpu_count() or 1) // study.at_once),
+            "threads": max(1, cores() // study.at_once),
         }  # fmt: skip
         if study.steps:
             values["steps"] = study.steps

@@ -21,7 +21,7 @@ from torchvision.utils import make_grid, save_image
 
 from judge import controls as pretences
 from judge import images, model, training
-from judge.command import Namespace, Parser, UserError, subcommands, taken
+from judge.command import Namespace, Parser, Threads, UserError, subcommands, taken
 from judge.score import DEFAULT_FORMULA, FORMULAS, Scorer
 
 # The CycleGAN authors' own archives.
@@ -66,6 +66,7 @@ def train_options(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, default=Path(model.DEFAULT_FILE), metavar="FILE",
                         help="where to save the judge")
     parser.add_fields(training.Recipe)
+    parser.add_fields(Threads)
 
 
 def train(options: Namespace) -> None:
@@ -74,6 +75,8 @@ def train(options: Namespace) -> None:
     if bool(paintings) != bool(photos):
         raise UserError("--paintings and --photos go together")
     model.check_writable(options.out)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     found = images.from_folders(paintings, photos) if paintings else images.find(options.data)
     size = images.default_size(device()) if size == "auto" else size
     print(f"data: {found.notice}; size: {model.size_in_words(images.SIZES[size])}; on {device()}")

@@ -6,12 +6,12 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from math import inf
 
 import jsonargparse
 from jsonargparse import Namespace
-from jsonargparse.typing import restricted_number_type
+from jsonargparse.typing import PositiveInt, restricted_number_type
 
 # The docstring under a dataclass field is its option's help.
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -20,6 +20,20 @@ Weight = restricted_number_type("Weight", float, [(">=", 0), ("<", inf)])  # a l
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", inf)])  # a learning rate
 Decay = restricted_number_type("Decay", float, [(">=", 0), ("<", 1)])  # of a moving average
 Share = restricted_number_type("Share", float, [(">", 0), ("<=", 1)])  # a part of a whole
+
+
+def cores() -> int:
+    """Processors that this process may run on; a container or `taskset` may leave it fewer than there are."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Threads:
+    """The option of every command that computes for long."""
+
+    threads: PositiveInt | None = None
+    """CPU threads; by default as many as cores, and one in a trial that a search starts. Commands at
+    once x threads must not pass the cores: threads that wait for each other take them in vain."""
 
 
 class UserError(Exception):

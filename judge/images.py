@@ -7,6 +7,8 @@ A is the paintings, B the photographs.
 import hashlib
 import os
 import sys
+import time
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +26,9 @@ SIZES = {"sketch": 64, "draft": 128, "paper": 256}
 
 DATA = Path("data")  # where data sets by name are kept, on the user's machine
 STAND_IN = ".stand-in"  # a file of this name marks the built-in sample, wherever it lies
+
+DECODING = 1  # raise it when `decode` makes other pixels of a file: it names what is cached
+CACHE_DAYS = 30  # after which decoded images that nobody asked for are removed
 
 LUMA = (0.299, 0.587, 0.114)  # of RGB, Rec. ITU-R BT.601
 
@@ -163,11 +168,10 @@ def load(paths: Sequence[Path], size: int) -> Images:
         UserError: not one file could be decoded.
     """
     cache = cache_folder() / f"{_fingerprint(paths, size)}.pt"
-    try:
-        return Images(**torch.load(cache, weights_only=True))
-    except Exception:  # absent, damaged or another version's: unpickling fails in many ways
+    images = _kept(cache)
+    if not images:
         images = _decode_all(paths, size)
-    _keep(cache, images)
+        _keep(cache, images)
     return images
 
 
@@ -244,13 +248,14 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept: `$XDG_CACHE_HOME/salon` or `~/.cache/salon`."""
+    """Where decoded images are kept: `$XDG_CACHE_HOME/salon` or `~/.cache/salon`. It may be removed at
+    any time; what nobody asked for in `CACHE_DAYS` goes by itself."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "salon"
 
 
 def _fingerprint(paths: Sequence[Path], size: int) -> str:
     """Changes when a file is added, removed, renamed or rewritten, or another size is asked for."""
-    return hashlib.sha256(repr((size, [_stamp(path) for path in paths])).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((DECODING, size, [_stamp(path) for path in paths])).encode()).hexdigest()[:32]
 
 
 def _stamp(path: Path) -> tuple:
@@ -261,14 +266,41 @@ def _stamp(path: Path) -> tuple:
         return str(path), None
 
 
+def _kept(cache: Path) -> Images | None:
+    """What `_keep` wrote, if it is there and whole: torch does not notice a changed byte."""
+    try:
+        content = torch.load(cache, weights_only=True)
+        if content.pop("checksum") != _checksum(content["pixels"]):
+            return None
+        images = Images(**content)
+    except Exception:  # absent, damaged or another version's: unpickling fails in many ways
+        return None
+    with suppress(OSError):  # another's cache can be read, and only that
+        os.utime(cache)  # `_clear_out` goes by when it was last of use
+    return images
+
+
+def _checksum(pixels: torch.Tensor) -> int:
+    return zlib.crc32(pixels.numpy())
+
+
 def _keep(cache: Path, images: Images) -> None:
     """Write whole or not at all: other trials may be starting now."""
     part = cache.with_suffix(f".{os.getpid()}.part")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(vars(images), part)
+        torch.save(vars(images) | {"checksum": _checksum(images.pixels)}, part)
         part.replace(cache)
+        _clear_out(cache.parent)
     except (OSError, RuntimeError) as error:  # a cache is a convenience: without it, only slower
         with suppress(OSError):  # where nothing can be written, nothing can be removed
             part.unlink()
         print(f"note: decoded images could not be cached in {cache.parent} ({error})", file=sys.stderr)
+
+
+def _clear_out(folder: Path) -> None:
+    """Remove what was of no use in `CACHE_DAYS`, left behind by killed writers too."""
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError):  # others may be clearing out as well
+            if time.time() - file.stat().st_mtime > CACHE_DAYS * 24 * 3600:
+                file.unlink()

@@ -172,8 +172,9 @@ def load(file: Path | str, device: torch.device | str = "cpu") -> tuple[Judge, C
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError
         card = Card(**content["card"])
-        judge = Judge(card.arch, card.size, tuple(card.classes))
-        judge.load_state_dict(content["weights"])
+        with torch.device("meta"):  # weights about to be replaced need not be drawn
+            judge = Judge(card.arch, card.size, tuple(card.classes))
+        judge.load_state_dict(content["weights"], assign=True)
     except FileNotFoundError:
         raise UserError(f"no judge at {file}: python -m judge train --out {file}") from None
     except Exception:  # foreign bytes fail in many ways, all of which mean one thing

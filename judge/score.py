@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import avg_pool2d, normalize
-from torchmetrics.functional.image import structural_similarity_index_measure
-from torchmetrics.image.kid import KernelInceptionDistance
 
 from judge.command import UserError
 from judge.images import luma
@@ -122,6 +120,9 @@ def structure(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
     Raises:
         UserError: there are not as many images as sources.
     """
+    # Not above: takes a second.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     if images.shape != sources.shape:
         raise UserError(f"{len(images)} images for {len(sources)} sources: one each, in the same order")
     _, local = structural_similarity_index_measure(
@@ -213,6 +214,8 @@ def kernel_distance(features: torch.Tensor, real: torch.Tensor) -> tuple[float, 
     Raises:
         UserError: either set has fewer than `FEWEST` rows.
     """
+    from torchmetrics.image.kid import KernelInceptionDistance  # not above: takes a second
+
     if min(len(features), len(real)) < FEWEST:
         raise UserError(f"{len(features)} images and {len(real)} paintings are too few to measure a "
                         f"distance between: give at least {FEWEST} of each")

@@ -15,6 +15,8 @@ class Alone:
     """No engine: the trial was started by hand."""
 
     folder: Path | None = None
+    threads: int | None = None
+    """How many a trial takes that is not told: torch's own choice, all cores."""
 
     def parameters(self) -> dict:
         """Nothing is proposed: the command line says it all."""
@@ -29,6 +31,8 @@ class Alone:
 
 class Nni:
     """NNI 2.10.1, which started this process (its `NNI_OUTPUT_DIR` is the trial's folder)."""
+
+    threads = 1  # it does not say how many trials it runs at once, and single threads share cores best
 
     def __init__(self):
         import nni  # not above: by hand, a trial runs where NNI is not installed

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from judge.command import UserError, one_line
+from judge.command import UserError, cores, one_line
 
 RECORDED_VERSIONS = ("torch", "torchvision", "torchmetrics", "numpy", "nni")
 
@@ -98,7 +98,7 @@ def device_name(device: torch.device) -> str:
     """The processor's or GPU's name, for records."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
+    return f"cpu ({platform.machine()}, {cores()} cores)"
 
 
 def versions() -> dict[str, str]:

@@ -32,10 +32,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
-from judge.command import Parser, UserError, main, one_line, taken
+from judge.command import Parser, Threads, UserError, main, one_line, taken
 from judge.images import to_bytes
 from judge.score import WORST, Score
 from trials import engine
@@ -67,7 +66,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Machine:
+class Machine(Threads):
     """How a trial runs, as against what it computes."""
 
     out: Path | None = None
@@ -79,8 +78,6 @@ class Machine:
     """Folder in which to look for the same trial, shorter perhaps: a fresh one goes on from a copy."""
     keep: bool = False
     """Keep every painting that is scored, in paintings/, so that another score can be tried on it."""
-    threads: PositiveInt | None = None
-    """CPU threads; by default as many as cores. Trials at once x threads must not pass the cores."""
 
     def torch_device(self) -> torch.device:
         """The device asked for.
@@ -107,8 +104,8 @@ def run(train: Callable[[Any, "Session"], None], Settings: type) -> None:
         sys.stdout.reconfigure(line_buffering=True)  # under the engine a log is read as it grows
         options = parser_of(Settings, prog).parse_args(arguments)
         machine, host = taken(Machine, options), engine.here()
-        if machine.threads:
-            torch.set_num_threads(machine.threads)
+        if threads := machine.threads or host.threads:
+            torch.set_num_threads(threads)
         parameters = host.parameters()
         try:
             given = with_parameters(taken(Settings, options), parameters)

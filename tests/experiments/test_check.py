@@ -1,7 +1,6 @@
 """`experiments check` finds what NNI says late, or not at all."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import yaml
 from experiments import check as checks
 from experiments.__main__ import summary
 from experiments.check import check
-from judge.command import UserError
+from judge.command import UserError, cores
 from judge.images import find
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +28,7 @@ def refusal(file: Path) -> str:
 def test_the_shipped_search_is_in_order(experiment):
     plan = check(experiment(options="--budget 0.2"))
     assert plan.settings.reports_made() == 10
-    assert plan.config.trial_concurrency * plan.machine.threads <= max(2, os.cpu_count())
+    assert plan.config.trial_concurrency * plan.machine.threads <= max(2, cores())
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -145,7 +144,17 @@ def test_too_few_test_images_are_refused_before_training(experiment, sample_data
 
 
 def test_more_threads_than_cores_are_refused(experiment):
-    assert "cores" in refusal(experiment(trialConcurrency=os.cpu_count() + 1))
+    assert "cores" in refusal(experiment(trialConcurrency=cores() + 1))
+    assert "cores" in refusal(experiment(options=f"--threads {cores()}"))
+
+
+def test_a_search_that_says_nothing_of_threads_has_one_a_trial(experiment, monkeypatch):
+    file = experiment(trialConcurrency=3)
+    file.write_text(file.read_text().replace("--threads 1", ""))
+    monkeypatch.setattr(checks, "cores", lambda: 3)
+    check(file)
+    monkeypatch.setattr(checks, "cores", lambda: 2)
+    assert "trialConcurrency 3 x --threads 1 is more than 2 cores" in refusal(file)
 
 
 def test_a_gpu_that_is_not_there_does_not_end_in_silence(experiment):

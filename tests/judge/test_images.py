@@ -1,6 +1,8 @@
 """Claims about images: what is found, what a file decodes to, what is skipped, what is cached."""
 
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -525,7 +527,15 @@ def a_judges(file: Path) -> None:
     torch.save({"format": "x", "card": {}}, file)
 
 
-@pytest.mark.parametrize("damage", [cut_in_half, emptied, text, another_versions, a_mere_tensor, a_judges])
+def one_byte_changed(file: Path) -> None:
+    content = file.read_bytes()
+    at = content.index(bytes(BLUE[2:]) * 16)  # within the blue channel
+    file.write_bytes(content[:at] + b"\0" + content[at + 1 :])
+
+
+@pytest.mark.parametrize("damage", [
+    cut_in_half, emptied, text, another_versions, a_mere_tensor, a_judges, one_byte_changed,
+])
 def test_a_damaged_cache_is_remade(tmp_path, cache, no_decoding, damage):
     paths = [picture(tmp_path / "0.png", BLUE)]
     expected = images.load(paths, 16).pixels
@@ -567,6 +577,42 @@ def test_a_full_disk_leaves_no_half_written_cache(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(torch, "save", full)
     images.load([picture(tmp_path / "0.png")], 16)
     assert not list(cache.iterdir())
+
+
+def test_another_way_of_decoding_is_not_served_what_the_old_one_made(tmp_path, monkeypatch):
+    path = picture(tmp_path / "0.png", RED)
+    images.load([path], 16)
+    monkeypatch.setattr(images, "DECODING", images.DECODING + 1)
+    monkeypatch.setattr(images, "decode", lambda path, size: (np.full((size, size, 3), 7, np.uint8), False))
+    assert images.load([path], 16).pixels.unique().tolist() == [7]
+
+
+def test_what_was_of_no_use_for_long_is_removed_when_something_new_is_cached(tmp_path, cache):
+    used, unused, new = (picture(tmp_path / name) for name in ("0.png", "1.png", "2.png"))
+    for path in (used, unused):
+        images.load([path], 16)
+    (cache / "killed.1.part").touch()
+    for file in cache.iterdir():
+        os.utime(file, (0, 0))
+    images.load([used], 16)
+    [kept] = (file for file in cache.iterdir() if file.stat().st_mtime > 0)
+    images.load([new], 16)
+    assert kept in cache.iterdir() and len(list(cache.iterdir())) == 2
+
+
+def load_in_another_process(path: Path) -> int:
+    return images.load([path], 16).pixels.sum().item()
+
+
+def test_trials_that_start_at_once_decode_each_for_itself_and_leave_one_whole_cache(
+    tmp_path, cache, no_decoding
+):
+    path = picture(tmp_path / "0.png", WHITE)
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        sums = list(pool.map(load_in_another_process, [path] * 2))
+    no_decoding()
+    assert sums == [255 * 3 * 16 * 16] * 2 == [load_in_another_process(path)] * 2
+    assert len(list(cache.iterdir())) == 1
 
 
 def test_the_cache_lies_where_the_desktop_standard_says(monkeypatch, tmp_path):

@@ -18,9 +18,11 @@ from threading import Thread
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
-from judge import images, model
+from judge import images, model, training
+from judge.command import UserError
 from judge.controls import HELD_OUT, SHOWN
 
 REPOSITORY = Path(__file__).parents[2]
@@ -105,6 +107,19 @@ def test_from_training_to_a_score(workplace, sample_data):
     assert (scored.code, scored.err) == (0, "")
     assert json.loads(scored.out)["content"] == pytest.approx(1)
     assert files(workplace) == {"models/mine.pt"}
+
+
+def test_a_judge_trains_on_as_many_threads_as_it_is_told(judge, sample_data, monkeypatch):
+    def train(*_) -> None:
+        raise UserError(f"trains on {torch.get_num_threads()}")
+
+    monkeypatch.setattr(training, "train", train)
+    before = torch.get_num_threads()
+    try:
+        judge("train", "--data", sample_data, "--size", "sketch").refused(f"trains on {before}")
+        judge("train", "--data", sample_data, "--size", "sketch", "--threads", "3").refused("trains on 3")
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_missing_judge_ends_in_one_line(workplace):

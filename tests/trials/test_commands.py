@@ -46,6 +46,23 @@ def test_a_trial_runs_where_nni_is_not_installed(tmp_path, inputs):
     assert set(facts["score"]) == {"default", "style", "content", "diversity", "clean", "kid", "kid_error"}
 
 
+def test_a_search_gives_a_trial_one_thread_unless_told_and_a_hand_gives_it_all(tmp_path, sample_data):
+    proposed = {"parameter_id": 0, "parameters": {"cycle_weight": 3.0}}
+    (tmp_path / "parameter.cfg").write_text(json.dumps(proposed))
+    nni = {"NNI_PLATFORM": "test", "NNI_TRIAL_JOB_ID": "x", "NNI_EXP_ID": "x", "NNI_TRIAL_SEQ_ID": "0",
+           "NNI_SYS_DIR": str(tmp_path), "NNI_OUTPUT_DIR": str(tmp_path / "nni")}
+    ended_early = ["--data", str(sample_data), "--judge", "nowhere.pt"]
+    for name, options, environment, threads in (
+        ("nni", [], nni, 1), ("nni", ["--threads", "2"], nni, 2),
+        ("hand", ["--out", str(tmp_path / "hand")], {}, 3),
+    ):
+        subprocess.run(
+            [sys.executable, "-m", "trials.cyclegan", *ended_early, *options],
+            cwd=ROOT, env=os.environ | environment | {"OMP_NUM_THREADS": "3"}, capture_output=True)
+        assert record(tmp_path / name)["threads"] == threads
+        assert record(tmp_path / name)["parameters"] == ({"cycle_weight": 3.0} if environment else {})
+
+
 def test_the_plain_formula_is_the_judges_word_alone(tmp_path, inputs):
     assert run(*inputs, "--steps", 6, "--score", "plain", "--out", tmp_path / "run").returncode == 0
     facts = record(tmp_path / "run")
