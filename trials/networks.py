@@ -2,11 +2,29 @@
 
 import torch
 from torch import nn
+from torch.nn.functional import batch_norm
 
 
-def normalised(channels: int) -> nn.InstanceNorm2d:
-    """Instance normalisation without affine parameters, so the convolutions before keep a bias."""
-    return nn.InstanceNorm2d(channels)
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance normalisation without affine parameters, so the convolutions before keep a bias.
+
+    What it is, batch normalisation of one image, is also how it is trained on a CPU: torch's own
+    instance normalisation leaves channels_last, and its gradient there is wrong (2.15, one image).
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.is_cuda or not self.training:
+            return super().forward(x)
+        images = [batch_norm(image, None, None, training=True, eps=self.eps) for image in x.split(1)]
+        return torch.cat(images) if len(images) > 1 else images[0]
+
+
+class ReflectionPad(nn.ReflectionPad2d):
+    """Reflection padding in the precision of its input: on a CPU autocast would have it in fp32."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x)
 
 
 class ResidualBlock(nn.Module):
@@ -15,9 +33,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.body = nn.Sequential(
-            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), normalised(channels),
+            ReflectionPad(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels),
             nn.ReLU(inplace=True),
-            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), normalised(channels),
+            ReflectionPad(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels),
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -38,25 +56,25 @@ class ResnetGenerator(nn.Sequential):
     def __init__(self, channels: int, blocks: int):
         n = channels
         super().__init__(
-            nn.ReflectionPad2d(3), nn.Conv2d(3, n, 7), normalised(n), nn.ReLU(inplace=True),
+            ReflectionPad(3), nn.Conv2d(3, n, 7), InstanceNorm(n), nn.ReLU(inplace=True),
             *_down(n, 2 * n),
             *_down(2 * n, 4 * n),
             *[ResidualBlock(4 * n) for _ in range(blocks)],
             *_up(4 * n, 2 * n),
             *_up(2 * n, n),
-            nn.ReflectionPad2d(3), nn.Conv2d(n, 3, 7), nn.Tanh(),
+            ReflectionPad(3), nn.Conv2d(n, 3, 7), nn.Tanh(),
         )  # fmt: skip
         initialise(self)
 
 
 def _down(before: int, after: int) -> list[nn.Module]:
     convolution = nn.Conv2d(before, after, 3, stride=2, padding=1)
-    return [convolution, normalised(after), nn.ReLU(inplace=True)]
+    return [convolution, InstanceNorm(after), nn.ReLU(inplace=True)]
 
 
 def _up(before: int, after: int) -> list[nn.Module]:
     convolution = nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1)
-    return [convolution, normalised(after), nn.ReLU(inplace=True)]
+    return [convolution, InstanceNorm(after), nn.ReLU(inplace=True)]
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -76,7 +94,7 @@ class PatchDiscriminator(nn.Sequential):
         for i, (before, after) in enumerate(zip(widths, widths[1:]), start=1):
             stride = 2 if i < layers else 1
             body += [
-                nn.Conv2d(before, after, 4, stride, padding=1), normalised(after),
+                nn.Conv2d(before, after, 4, stride, padding=1), InstanceNorm(after),
                 nn.LeakyReLU(0.2, inplace=True),
             ]  # fmt: skip
         super().__init__(*body, nn.Conv2d(widths[-1], 1, 4, padding=1))

@@ -1,0 +1,122 @@
+"""The benchmark measures what it says, and ours and the plain loop are one computation."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from trials.bench import REPORTS, split
+from trials.bench_peer import PlainCycleGAN
+from trials.cyclegan import CycleGAN, Settings
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
+TINY = Settings(data="sample", size="sketch", precision="fp32", ngf=4, blocks=1, ndf=4, steps=100)
+NETWORKS = ("G_AB", "G_BA", "D_A", "D_B")
+
+
+def batch(seed: int, count: int) -> torch.Tensor:
+    return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"identity_weight": 0.0}, {"batch_size": 2}, {"identity_weight": 0.0, "batch_size": 2},
+])  # fmt: skip
+def test_our_step_is_the_plain_loops(changes, monkeypatch):
+    """Losses, gradients and weights over steps that fill the pools and swap from them, in doubles:
+    Adam blows the rounding of floats up, from step to step, to what could hide a mistake."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    ours, plain = pair(torch.float64, pool_size=2, **changes)
+    for step in range(5):
+        take_step(ours, plain, step, tolerance=1e-9)
+    for name in NETWORKS:
+        for mine, theirs in zip(*(getattr(net, name).parameters() for net in (ours, plain))):
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("changes", [{}, {"identity_weight": 0.0}, {"batch_size": 2}])
+def test_in_fp32_they_part_by_rounding_only(changes):
+    ours, plain = pair(torch.float32, **changes)
+    take_step(ours, plain, 0, tolerance=1e-4)
+
+
+def pair(precision: torch.dtype, **changes) -> tuple[CycleGAN, PlainCycleGAN]:
+    """Ours and the plain loop, from the same weights."""
+    settings = replace(TINY, **changes).complete(CPU)
+    nets = CycleGAN(settings, 100, CPU), PlainCycleGAN(CycleGAN(settings, 100, CPU))
+    for net in nets:
+        for name in NETWORKS:
+            getattr(net, name).to(precision)
+    return nets
+
+
+def take_step(ours: CycleGAN, plain: PlainCycleGAN, step: int, tolerance: float) -> None:
+    """The same step of both, which must have the same losses and gradients."""
+    count, precision = ours.settings.batch_size, next(ours.G_AB.parameters()).dtype
+    a, b = (batch(2 * step + i, count).to(precision) for i in range(2))
+    mine, theirs = ours.update(a, b), plain.update(a, b)
+    assert mine.keys() == theirs.keys()
+    for name, loss in theirs.items():
+        assert mine[name].item() == pytest.approx(loss, rel=tolerance), (step, name)
+    for name in NETWORKS:
+        gradients = ([p.grad for p in getattr(net, name).parameters()] for net in (ours, plain))
+        assert distance(*gradients) < tolerance, (step, name)
+
+
+def distance(mine: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
+    """Of two lists of tensors, relative to the length of the second."""
+    x, y = (torch.cat([tensor.flatten() for tensor in tensors]) for tensors in (mine, theirs))
+    return ((x - y).norm() / y.norm()).item()
+
+
+def bench(*options: object) -> subprocess.CompletedProcess:
+    tiny = ["--size", "sketch", "--ngf", 4, "--blocks", 1, "--ndf", 4, "--photos", 4, "--threads", 1,
+            "--seconds", 0.5, "--rounds", 2]
+    return subprocess.run([sys.executable, "-m", "trials.bench", *map(str, [*tiny, *options])],
+                          cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_figures_are_finite_and_agree_with_each_other(sample_data, judge_file):
+    done = bench("--batch-size", 2, "--json", "--data", sample_data, "--judge", judge_file)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    rate = found["steps_per_second"]
+    assert found["images_per_second"] == pytest.approx(2 * rate)
+    assert found["flop_per_second"] == pytest.approx(rate * found["flop_per_step"])
+    assert found["threads"] == 1 and found["settings"]["batch_size"] == 2
+    for name in ("flop_per_step", "matmul_flop_per_second", "share_of_matmul", "peak_memory"):
+        assert math.isfinite(found[name]) and found[name] > 0, name
+    assert set(found["split"]) == {"start_up", "steps", "scoring", "reporting"}
+    assert all(seconds >= 0 for seconds in found["split"].values())
+    assert found["split_steps"] % REPORTS == 0
+
+
+def test_without_a_judge_the_split_is_left_out_in_one_line(sample_data):
+    done = bench("--data", sample_data, "--judge", "/nowhere.pt")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5 and "steps/s" in lines[1] and "no judge at /nowhere.pt" in lines[-1]
+
+
+def test_the_peer_is_timed_beside_ours():
+    found = json.loads(bench("--peer", "--json").stdout)
+    low, high = found["ratio_quartiles"]
+    assert 0 < low <= found["ratio"] <= high and found["rounds"] == 2
+    assert found["steps_per_second"] > 0 and found["peer_steps_per_second"] > 0
+    assert "times as fast (median of 2 pairs" in bench("--peer").stdout
+
+
+def test_the_split_adds_up_to_the_trial():
+    """12 s: 3 s before the session, 1 s of data; 2 s of steps, 0.5 s of scoring, 0.2 s of reporting
+    a report, and 0.1 s more in the first for TensorBoard."""
+    lines = [{"seconds": 3.5, "scoring_seconds": 0.5}, {"seconds": 6.3, "scoring_seconds": 1.0},
+             {"seconds": 9.0, "scoring_seconds": 1.5}]
+    found = split((12.2, {"seconds": 9.2}, lines))
+    expected = {"start_up": 4.0, "steps": 6.0, "scoring": 1.5, "reporting": 0.7}
+    assert found == pytest.approx(expected) and sum(found.values()) == pytest.approx(12.2)
+

@@ -1,0 +1,110 @@
+"""The CycleGAN step as it is usually written: what `python -m trials.bench --peer` compares with.
+
+Nothing but that command and a test uses this file. Networks and step follow the paper (1703.10593:
+equations 1 to 3, sections 4, 5.2 and 7.2) with the structure of its authors' loop: eager, fp32, one
+call for each term (six of the generators, six of the discriminators), plain Adam, and every loss
+read as a number at every step.
+"""
+
+import torch
+from torch import nn
+
+from judge.seeds import generator
+from trials.cyclegan import CycleGAN, HistoryPool, decay_factor, set_rate
+
+
+class Residual(nn.Module):
+    """Section 7.2: `Rk`, with the parameter names of `trials.networks.ResidualBlock`."""
+
+    def __init__(self, n: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.ReflectionPad2d(1), nn.Conv2d(n, n, 3), nn.InstanceNorm2d(n), nn.ReLU(True),
+            nn.ReflectionPad2d(1), nn.Conv2d(n, n, 3), nn.InstanceNorm2d(n),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+def plain_generator(n: int, blocks: int) -> nn.Sequential:
+    """c7s1-n, d2n, d4n, R4n x blocks, u2n, un, c7s1-3 of section 7.2."""
+    up = {"stride": 2, "padding": 1, "output_padding": 1}
+    return nn.Sequential(
+        nn.ReflectionPad2d(3), nn.Conv2d(3, n, 7), nn.InstanceNorm2d(n), nn.ReLU(True),
+        nn.Conv2d(n, 2 * n, 3, 2, 1), nn.InstanceNorm2d(2 * n), nn.ReLU(True),
+        nn.Conv2d(2 * n, 4 * n, 3, 2, 1), nn.InstanceNorm2d(4 * n), nn.ReLU(True),
+        *[Residual(4 * n) for _ in range(blocks)],
+        nn.ConvTranspose2d(4 * n, 2 * n, 3, **up), nn.InstanceNorm2d(2 * n), nn.ReLU(True),
+        nn.ConvTranspose2d(2 * n, n, 3, **up), nn.InstanceNorm2d(n), nn.ReLU(True),
+        nn.ReflectionPad2d(3), nn.Conv2d(n, 3, 7), nn.Tanh(),
+    )  # fmt: skip
+
+
+def plain_discriminator(n: int) -> nn.Sequential:
+    """Cn, C2n, C4n, C8n of section 7.2 and the one-channel output."""
+    return nn.Sequential(
+        nn.Conv2d(3, n, 4, 2, 1), nn.LeakyReLU(0.2, True),
+        nn.Conv2d(n, 2 * n, 4, 2, 1), nn.InstanceNorm2d(2 * n), nn.LeakyReLU(0.2, True),
+        nn.Conv2d(2 * n, 4 * n, 4, 2, 1), nn.InstanceNorm2d(4 * n), nn.LeakyReLU(0.2, True),
+        nn.Conv2d(4 * n, 8 * n, 4, 1, 1), nn.InstanceNorm2d(8 * n), nn.LeakyReLU(0.2, True),
+        nn.Conv2d(8 * n, 1, 4, 1, 1),
+    )  # fmt: skip
+
+
+class PlainCycleGAN:
+    """The settings, weights and step of `net`, which must not have filled its pools; nothing is shared."""
+
+    def __init__(self, net: CycleGAN):
+        s = self.settings = net.settings
+        self.step, self.schedule = net.step, net.schedule
+        device = next(net.G_AB.parameters()).device
+        self.G_AB, self.G_BA = (plain_generator(s.ngf, s.blocks).to(device) for _ in range(2))
+        self.D_A, self.D_B = (plain_discriminator(s.ndf).to(device) for _ in range(2))
+        for name in ("G_AB", "G_BA", "D_A", "D_B"):
+            getattr(self, name).load_state_dict(getattr(net, name).state_dict())
+        betas = (s.beta1, s.beta2)
+        self.optimizer_G = torch.optim.Adam([*self.G_AB.parameters(), *self.G_BA.parameters()], betas=betas)
+        self.optimizer_D = torch.optim.Adam([*self.D_A.parameters(), *self.D_B.parameters()], betas=betas)
+        self.pool_A, self.pool_B = HistoryPool(s.pool_size), HistoryPool(s.pool_size)
+
+    def update(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, float]:
+        """As `CycleGAN.update`, with the losses as numbers."""
+        s = self.settings
+        factor = decay_factor(self.step, self.schedule, s.decay)
+        set_rate(self.optimizer_G, s.generator_lr * factor)
+        set_rate(self.optimizer_D, s.discriminator_lr * factor)
+
+        def l1(x, y):
+            return (x - y).abs().mean()
+
+        for D in (self.D_A, self.D_B):
+            D.requires_grad_(False)
+        fake_b, fake_a = self.G_AB(a), self.G_BA(b)
+        losses = {
+            "adversarial_A": ((self.D_A(fake_a) - 1) ** 2).mean(),
+            "adversarial_B": ((self.D_B(fake_b) - 1) ** 2).mean(),
+            "cycle_A": l1(self.G_BA(fake_b), a),
+            "cycle_B": l1(self.G_AB(fake_a), b),
+        }
+        total = s.adversarial_weight * (losses["adversarial_A"] + losses["adversarial_B"])
+        total = total + s.cycle_weight * (losses["cycle_A"] + losses["cycle_B"])
+        if s.identity_weight:
+            losses |= {"identity_A": l1(self.G_BA(a), a), "identity_B": l1(self.G_AB(b), b)}
+            total = total + s.identity_weight * (losses["identity_A"] + losses["identity_B"])
+        self.optimizer_G.zero_grad()
+        total.backward()
+        self.optimizer_G.step()
+
+        draw = generator(s.seed, "pool", self.step)
+        shown_a, shown_b = self.pool_A.swap(fake_a.detach(), draw), self.pool_B.swap(fake_b.detach(), draw)
+        self.optimizer_D.zero_grad()
+        for name, D, real, shown in (("A", self.D_A, a, shown_a), ("B", self.D_B, b, shown_b)):
+            D.requires_grad_(True)
+            loss = (((D(real) - 1) ** 2).mean() + (D(shown) ** 2).mean()) / 2
+            losses[f"discriminator_{name}"] = loss
+            if loss.item() >= s.discriminator_threshold:
+                loss.backward()
+        self.optimizer_D.step()
+        self.step += 1
+        return {name: loss.item() for name, loss in losses.items()}
