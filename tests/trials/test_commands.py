@@ -59,7 +59,7 @@ def test_a_search_gives_a_trial_one_thread_unless_told_and_a_hand_gives_it_all(t
         subprocess.run(
             [sys.executable, "-m", "trials.cyclegan", *ended_early, *options],
             cwd=ROOT, capture_output=True,
-            env=os.environ | environment | {"OMP_NUM_THREADS": "3", "MKL_DYNAMIC": "false"})  # more than cores
+            env=os.environ | environment | {"OMP_NUM_THREADS": "3", "MKL_DYNAMIC": "false"})
         assert record(tmp_path / name)["threads"] == threads
         assert record(tmp_path / name)["parameters"] == ({"cycle_weight": 3.0} if environment else {})
 
