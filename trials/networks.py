@@ -1,4 +1,5 @@
-"""The networks of the CycleGAN paper (1703.10593), as its authors published them."""
+"""The networks of the papers, as their authors published them: CycleGAN's (1703.10593), DCGAN's
+(1511.06434), and the fully connected ones before them."""
 
 import torch
 from torch import nn
@@ -89,3 +90,19 @@ def initialise(network: nn.Module) -> None:
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(layer.weight, 0.0, 0.02)
             nn.init.zeros_(layer.bias)
+
+
+# ---------------------------------------------------------------------------------------------
+# Of generative networks
+
+
+def perceptron(inputs: int, hidden: int, outputs: int, leaky: bool, normalise: bool) -> nn.Sequential:
+    """One hidden layer, [N, inputs] -> [N, outputs], without an activation at its end.
+
+    Args:
+        leaky: LeakyReLU with a slope of 0.2, else a sigmoid, which dies out at both its ends.
+        normalise: LayerNorm after the hidden layer's activation (Ba et al. 2016, 1607.06450).
+    """
+    activation = nn.LeakyReLU(0.2) if leaky else nn.Sigmoid()
+    between = [nn.LayerNorm(hidden)] if normalise else []
+    return nn.Sequential(nn.Linear(inputs, hidden), activation, *between, nn.Linear(hidden, outputs))
