@@ -107,7 +107,7 @@ def measured(found: pd.DataFrame, judge: str, data: str) -> pd.DataFrame:
     """
     cpu, record = torch.device("cpu"), read_json(found["folder"].iloc[0] / "run.json")
     if record["system"] != "cyclegan":
-        raise UserError(f"a yardstick measures photographs as paintings: trials.{record['system']} paints none")
+        raise UserError(f"trials.{record['system']} paints no photographs, which a yardstick measures")
     settings = cyclegan.Settings(**record["settings"])
     test = held_out(images.find(settings.data), settings.pixels, settings.photos, cpu)
     yardstick = Yardstick(judge, data, test)

@@ -16,14 +16,14 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize, pad
-from torchvision.datasets import MNIST
+from torchvision import datasets
 
 from judge import images
 from judge.command import UserError
-from judge.score import Score, kernel_distance, vendi
+from judge.score import FEWEST, Score, kernel_distance, vendi
 from judge.seeds import generator
 
-DIGITS, MNIST_NAME = "digits", "mnist"
+DIGITS, MNIST, FOLDER = "digits", "mnist", "folder"  # kinds of data
 EDGE = 2  # black pixels around MNIST: 32 px halve to 4, and LeNet-5 read them so (LeCun et al. 1998)
 HELD_OUT = 5  # one in five of the built-in digits is a test image
 
@@ -72,7 +72,7 @@ def resolved(data: str) -> str:
     """`auto` as what it stands for here: MNIST where it has been downloaded, else the built-in digits."""
     if data != "auto":
         return data
-    return MNIST_NAME if _has_mnist(images.DATA) else DIGITS
+    return MNIST if _has_mnist(images.DATA) else DIGITS
 
 
 def notice(data: str) -> str:
@@ -80,9 +80,11 @@ def notice(data: str) -> str:
     return f"{data} (built-in stand-in for MNIST)" if data == DIGITS else data
 
 
-def is_folder(data: str) -> bool:
-    """Whether `data` is a folder of images, whose size is for the trial to choose."""
-    return data not in (DIGITS, MNIST_NAME) and not _has_mnist(Path(data))
+def kind(data: str) -> str:
+    """`DIGITS`, `MNIST`, or `FOLDER`, whose size is for the trial to choose."""
+    if data == DIGITS:
+        return DIGITS
+    return MNIST if data == MNIST or _has_mnist(Path(data)) else FOLDER
 
 
 def load(data: str, size: int = 0) -> Labelled:
@@ -98,10 +100,10 @@ def load(data: str, size: int = 0) -> Labelled:
     Raises:
         UserError: there is no such folder or no image in it, or MNIST cannot be had.
     """
-    if data == DIGITS:
+    if kind(data) == DIGITS:
         return _digits()
-    if data == MNIST_NAME or _has_mnist(Path(data)):
-        return _mnist(images.DATA if data == MNIST_NAME else Path(data))
+    if kind(data) == MNIST:
+        return _mnist(images.DATA if data == MNIST else Path(data))
     return _folder(Path(data) if Path(data).is_dir() else images.DATA / data, size)
 
 
@@ -121,19 +123,19 @@ def _has_mnist(root: Path) -> bool:
 
 def _mnist(root: Path) -> Labelled:
     try:
-        train, test = (MNIST(root, train=of, download=not _has_mnist(root)) for of in (True, False))
+        train, test = (datasets.MNIST(root, train=of, download=root == images.DATA) for of in (True, False))
     except (OSError, RuntimeError) as error:  # no network, damaged files
         raise UserError(f"MNIST cannot be had ({error}): put its four files into {root}/MNIST/raw, or give "
                         f"--data {DIGITS}") from None
     (pixels, labels), (test_pixels, test_labels) = (
         (pad(part.data[:, None], (EDGE,) * 4), part.targets) for part in (train, test))
     classes = tuple(map(str, range(10)))
-    return Labelled(MNIST_NAME, classes, pixels, labels, test_pixels, test_labels)
+    return Labelled(MNIST, classes, pixels, labels, test_pixels, test_labels)
 
 
 def _folder(folder: Path, size: int) -> Labelled:
     if not folder.is_dir():
-        raise UserError(f"no data folder {folder}: give --data {DIGITS}, {MNIST_NAME}, or a folder with a "
+        raise UserError(f"no data folder {folder}: give --data {DIGITS}, {MNIST}, or a folder with a "
                         "subfolder of images for each class")
     if (folder / f"train{images.PAINTINGS}").is_dir():
         found = images.find(str(folder))
@@ -149,6 +151,8 @@ def _folder(folder: Path, size: int) -> Labelled:
         (torch.cat([part.pixels for part in split]),
          torch.cat([torch.full((len(part.pixels),), label) for label, part in enumerate(split)]))
         for split in zip(*loaded))
+    if len(test_pixels) < FEWEST:
+        raise UserError(f"{folder}: {len(test_pixels)} test images, a score takes at least {FEWEST}")
     skipped = tuple(name for of_class in loaded for part in of_class for name in part.skipped)
     return Labelled(folder.resolve().name, tuple(files), pixels, labels, test_pixels, test_labels,
                     skipped=skipped)
@@ -279,7 +283,8 @@ class ClassScorer:
         """The score of `made`, float [N, C, H, W] in [-1, 1], N at least 4.
 
         Parts:
-            right: with `asked`, int64 [N], the share of images that are put in the class asked for.
+            right: with `asked`, int64 [N] with every class in it, the share of images that are put in the
+                class asked for.
             confidence: mean probability of the class that an image is put in, in [1 / K, 1].
             inception: Inception Score, exp of the mean KL(p(y|x) || p(y)), as a share of the number
                 of classes K, in [1 / K, 1]: 1 where every image is surely of one class and all are
@@ -291,43 +296,39 @@ class ClassScorer:
                 classes apart, hardly see whether the images of one are all alike; this does.
             kid: distance to the real images in the classifier's features, and `kid_error`.
 
-        `default` is right (or else inception) x diversity / (1 + kid), in [0, 1].
+        `default` is right (or else inception) x diversity / (1 + kid), in [0, 1]. `facts` are the share of
+        `made` that is put in each class, `class_NAME`, or with `asked` right for each, `right_NAME`.
         """
         logits, features = outputs(self.network, made)
         probabilities = logits.double().softmax(1)
-        shares = histogram(logits)
+        found = logits.argmax(1)
+        shares = torch.bincount(found, minlength=len(self.names)) / len(found)
+        facts = {f"class_{name}": share for name, share in zip(self.names, shares.tolist())}
         parts = {
             "confidence": probabilities.amax(1).mean().item(),
             "inception": inception(probabilities) / len(shares),
             "coverage": (shares >= 0.1 / len(shares)).double().mean().item(),
         }
         if asked is not None:
-            parts = {"right": (logits.argmax(1) == asked).double().mean().item(), **parts}
+            hits = (found == asked).double()
+            facts = {f"right_{name}": hits[asked == label].mean().item()
+                     for label, name in enumerate(self.names)}
+            parts = {"right": hits.mean().item(), **parts}
         parts["diversity"] = min(1.0, self._vendi(made) / self.varied)
         parts["kid"], parts["kid_error"] = kernel_distance(features, self.real)
         quality = parts["inception"] if asked is None else parts["right"]
-        return Score(quality * parts["diversity"] / (1 + max(0.0, parts["kid"])), parts)
+        return Score(quality * parts["diversity"] / (1 + max(0.0, parts["kid"])), parts, facts)
 
     def _vendi(self, images: torch.Tensor) -> float:
         return vendi((images[:VARIED] - self.mean).flatten(1))
 
-    def classes(self, made: torch.Tensor) -> dict[str, float]:
-        """Share of `made` that is put in each class, by `class_NAME`, K of them, sum 1."""
-        shares = histogram(outputs(self.network, made)[0]).tolist()
-        return {f"class_{name}": share for name, share in zip(self.names, shares)}
 
-
-def judged(data: Labelled, device: torch.device) -> tuple[Labelled, ClassScorer, dict]:
-    """`data`, the scorer of images that pretend to be of it, and what to record of the scorer."""
+def scorer(data: Labelled, device: torch.device) -> tuple[ClassScorer, dict]:
+    """What scores images that pretend to be of `data`, and what to record of it."""
     trained = classifier(data, device)
     spread = max(1, len(data.test_pixels) // REAL)  # MNIST's first half is the easier one
     real = images.to_float(data.test_pixels[::spread]).to(device)
-    return data, ClassScorer(trained.network, real, data.classes), {"judge": trained.facts(data)}
-
-
-def histogram(logits: torch.Tensor) -> torch.Tensor:
-    """Share of the rows of [N, K] whose largest is each, [K]."""
-    return torch.bincount(logits.argmax(1), minlength=logits.shape[1]) / len(logits)
+    return ClassScorer(trained.network, real, data.classes), trained.facts(data)
 
 
 def inception(probabilities: torch.Tensor) -> float:

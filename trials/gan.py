@@ -21,7 +21,7 @@ from math import prod
 from typing import Literal, NamedTuple
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import PositiveInt
 from torch import nn
 
 from judge import classes
@@ -53,7 +53,7 @@ PRESETS = {
     #              latent_size  hidden   steps  samples
     PATTERN:         Preset(1,       8,  3_000,     200),
     classes.DIGITS:  Preset(20,    100,  6_000,     400),
-    "mnist":         Preset(100,   400, 30_000,   1_000),
+    classes.MNIST:   Preset(100,   400, 30_000,   1_000),
 }  # fmt: skip
 
 
@@ -96,19 +96,22 @@ class Settings(Scheduled):
     """Neurons of each network's hidden layer."""
     steps: PositiveInt | None = None
     """The full schedule in steps."""
-    samples: NonNegativeInt | None = None
+    samples: PositiveInt | None = None
     """Outputs that are scored at a report."""
 
     def complete(self, device: torch.device) -> "Settings":
         """These settings with everything filled in that the data decides.
 
         Raises:
-            UserError: too few outputs to score.
+            UserError: data that is no digits, or too few outputs to score.
         """
+        data = classes.resolved(self.data)
+        if data != PATTERN and classes.kind(data) == classes.FOLDER:
+            raise UserError(f"--data {data}: pattern, digits, mnist, or a folder that holds MNIST/raw; "
+                            "trials.dcgan takes folders of images")
         if self.samples is not None and self.samples < FEWEST:
             raise UserError(f"--samples {self.samples}: a score takes at least {FEWEST}")
-        data = classes.resolved(self.data)
-        preset = PRESETS.get(data, PRESETS["mnist"])._asdict()
+        preset = PRESETS[PATTERN if data == PATTERN else classes.kind(data)]._asdict()
         unset = {name: value for name, value in preset.items() if getattr(self, name) is None}
         return replace(self, data=data, **unset)
 
@@ -152,7 +155,8 @@ class GAN(Checkpointed):
     def update(self, real: torch.Tensor) -> dict[str, torch.Tensor]:
         """One step of D and one of G on `real`, float [N, C, H, W] in [-1, 1]; returns each loss by name."""
         fake = self.G(self.noise(len(real), "step", self.step))
-        losses = {"discriminator": self._against(self.D(real), True) + self._against(self.D(fake.detach()), False)}
+        on_real, on_fake = self.D(real), self.D(fake.detach())
+        losses = {"discriminator": self._against(on_real, True) + self._against(on_fake, False)}
         self.optimizer_D.zero_grad()
         losses["discriminator"].backward()
         self.optimizer_D.step()
@@ -203,7 +207,7 @@ def train(settings: Settings, session: Session) -> None:
                 made = net.make(settings.samples)
                 score = scorer(made)
             session.keep(net.step, made)
-            session.report(net, score, sheet(real, made), **scorer.classes(made))
+            session.report(net, score, sheet(real, made))
 
 
 def check(settings: Settings) -> None:
@@ -215,19 +219,17 @@ def check(settings: Settings) -> None:
     inputs(settings, torch.device("cpu"))
 
 
-def inputs(settings: Settings, device: torch.device) -> tuple[Labelled, "ClassScorer | PatternScorer", dict]:
+def inputs(settings: Settings, device: torch.device) -> "tuple[Labelled, ClassScorer | PatternScorer, dict]":
     """The data, what scores, and what to record of it.
 
     Raises:
-        UserError: the data cannot be had, or is no digits.
+        UserError: the data cannot be had.
     """
     if settings.data == PATTERN:
         return patterns(), PatternScorer(), {}
-    if classes.is_folder(settings.data):
-        raise UserError(f"--data {settings.data}: pattern, digits, mnist, or a folder that holds MNIST/raw; "
-                        "trials.dcgan takes folders of images")
     data = classes.load(settings.data)
-    return classes.judged(data, device)
+    scorer, judge = classes.scorer(data, device)
+    return data, scorer, {"judge": judge}
 
 
 def patterns(count: int = 1000) -> Labelled:
@@ -248,10 +250,6 @@ class PatternScorer:
         gap = (made - made.new_tensor([1, -1, 1, -1])).abs()
         share = (gap <= NEAR).flatten(1).all(1).double().mean().item()
         return Score(share, {"distance": gap.mean().item()})
-
-    def classes(self, made: torch.Tensor) -> dict[str, float]:
-        """There are none."""
-        return {}
 
 
 if __name__ == "__main__":

@@ -411,6 +411,7 @@ class Session:
             UserError: the folder cannot be written; the last checkpoint is whole.
         """
         named, losses, step = score.named(), self._means(), model.step
+        facts = score.facts | facts
         if not all(map(math.isfinite, named.values())):
             raise Diverged(f"the score is not finite: {named}")
         seconds = round(time.perf_counter() - self._started, 1)

@@ -21,7 +21,7 @@ def digits() -> classes.Labelled:
 
 @pytest.fixture(scope="module")
 def scorer(digits) -> ClassScorer:
-    return classes.judged(digits, CPU)[1]
+    return classes.scorer(digits, CPU)[0]
 
 
 def test_the_built_in_digits_are_parted_and_none_is_in_both(digits):
@@ -44,7 +44,7 @@ def test_a_folder_has_a_class_for_each_subfolder_and_every_tenth_image_is_held_o
 
 
 def test_a_folder_without_subfolders_is_one_class_and_of_domains_the_paintings(tmp_path, sample_data):
-    for number in range(10):
+    for number in range(40):
         save_image(torch.rand(3, 20, 20), tmp_path / f"{number}.png")
     assert load(str(tmp_path), 16).classes == (tmp_path.name,)
     paintings = load(str(sample_data), 64)
@@ -99,6 +99,16 @@ def test_many_copies_of_one_digit_of_each_class_are_not_diverse(digits, scorer):
     assert copies.parts["diversity"] < 0.6 and varied.parts["diversity"] > 0.9
 
 
-def test_shares_of_classes_add_up_to_all(digits, scorer):
-    shares = scorer.classes(to_float(digits.test_pixels))
+def test_facts_are_the_shares_of_classes_or_what_is_right_in_each(digits, scorer):
+    real, labels = to_float(digits.test_pixels), digits.test_labels
+    shares = scorer(real).facts
     assert list(shares) == [f"class_{n}" for n in range(10)] and sum(shares.values()) == pytest.approx(1)
+    right = scorer(real, torch.where(labels == 3, 4, labels)).facts
+    assert right["right_0"] > 0.9 and right["right_4"] < 0.7
+
+
+def test_too_few_test_images_are_refused(tmp_path):
+    for number in range(10):
+        save_image(torch.rand(3, 20, 20), tmp_path / f"{number}.png")
+    with pytest.raises(UserError, match="1 test images, a score takes at least 4"):
+        load(str(tmp_path), 16)
