@@ -278,6 +278,8 @@ def responds(address: str) -> bool:
 
 @pytest.mark.parametrize("system, options", [
     ("gan", "--data digits --steps 60 --reports 3"),
+    ("dcgan", "--data digits --steps 20 --reports 2 --ngf 8 --ndf 8"),
+    ("conditional_gan", "--data digits --steps 20 --reports 2 --ngf 8 --ndf 8"),
 ])
 def test_a_search_of_each_other_system_runs_on_its_built_in_sample_to_its_end(
     system, options, tmp_path, run_command,
