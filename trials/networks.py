@@ -110,21 +110,21 @@ def perceptron(inputs: int, hidden: int, outputs: int, leaky: bool, normalise: b
 
 
 class DcganGenerator(nn.Sequential):
-    """Noise to images, [N, latent] -> [N, C, edge, edge] in [-1, 1].
+    """Noise to images, [N, inputs] -> [N, C, edge, edge] in [-1, 1].
 
     DCGAN paper, figure 1: 1024, 512, 256 and 128 features from 4 px up for `channels` 128 and 64 px.
     Without biases, as batch normalisation has its own; 3.577 M parameters for `channels` 64, 3 colours.
 
     Args:
-        latent: numbers in a z.
+        inputs: numbers in a z.
         channels: features before the last layer (`ngf`), doubled for each halving of the edge below.
         shape: of an image, C, edge and edge, a power of two from 8.
     """
 
-    def __init__(self, latent: int, channels: int, shape: tuple[int, int, int]):
+    def __init__(self, inputs: int, channels: int, shape: tuple[int, int, int]):
         colours, edge, _ = shape
         width = channels * edge // 8
-        layers = [nn.Unflatten(1, (latent, 1, 1)), nn.ConvTranspose2d(latent, width, 4, bias=False)]
+        layers = [nn.Unflatten(1, (inputs, 1, 1)), nn.ConvTranspose2d(inputs, width, 4, bias=False)]
         while width > channels:
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True),
                        nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1, bias=False)]  # fmt: skip
