@@ -51,11 +51,10 @@ def check(options: Namespace) -> None:
 
 def summary(plan: Plan) -> str:
     """What a checked experiment is going to do, in a line or two."""
-    data = images.find(plan.settings.data).notice
+    inputs = "; ".join(f"{name}: {value}" for name, value in plan.settings.inputs().items())
     return (
         f"{plan.file}: {plan.config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
-        f"{plan.config.trial_concurrency} at once, over {', '.join(plan.space)}\n"
-        f"data: {data}; size: {plan.settings.size}; judge: {plan.settings.judge}"
+        f"{plan.config.trial_concurrency} at once, over {', '.join(plan.space)}\n{inputs}"
     )
 
 
@@ -123,13 +122,13 @@ def carried_out(file: Path) -> tuple[engine.Experiment, int]:
 
 def title(plan: Plan) -> str:
     """What the web UI calls the experiment: its name, data, size and judge."""
-    settings, name = plan.settings, plan.config.experiment_name or plan.file.stem
-    return f"{name} | {images.find(settings.data).notice} | {settings.size} | {settings.judge}"
+    name = plan.config.experiment_name or plan.file.stem
+    return " | ".join([name, *plan.settings.inputs().values()])
 
 
 def watch(experiment: engine.Experiment, port: int, plan: Plan) -> str:
     """Show the trials until the search is over; returns NNI's last word on it."""
-    console, seen, data = Console(), {}, images.find(plan.settings.data).notice
+    console, seen, data = Console(), {}, plan.settings.inputs()["data"]
     began = time.monotonic()
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:

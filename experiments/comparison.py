@@ -66,7 +66,7 @@ def differences(searches: list[Experiment]) -> list[str]:
     """In what, beside their search, the searches differ: then their scores say little of each other."""
     facts = []
     for search in searches:
-        record = next((row.record for row in report.rows(search) if row.record.get("judge")), {})
+        record = next((row.record for row in report.rows(search) if row.record.get("data")), {})
         settings = record.get("settings", {})
         facts.append({
             "judge": record.get("judge", {}).get("sha256"), "data set": record.get("data", {}).get("name"),

@@ -103,10 +103,12 @@ def measured(found: pd.DataFrame, judge: str, data: str) -> pd.DataFrame:
     """`found` with the yardstick's figures of what each trial paints at its end, and `quality`.
 
     Raises:
-        UserError: as `Yardstick`, or a trial's checkpoint cannot be read.
+        UserError: as `Yardstick`, a trial's checkpoint cannot be read, or they paint no photographs.
     """
-    cpu = torch.device("cpu")
-    settings = cyclegan.Settings(**read_json(found["folder"].iloc[0] / "run.json")["settings"])
+    cpu, record = torch.device("cpu"), read_json(found["folder"].iloc[0] / "run.json")
+    if record["system"] != "cyclegan":
+        raise UserError(f"trials.{record['system']} paints no photographs, which a yardstick measures")
+    settings = cyclegan.Settings(**record["settings"])
     test = held_out(images.find(settings.data), settings.pixels, settings.photos, cpu)
     yardstick = Yardstick(judge, data, test)
     figures = [yardstick(trained(folder, cpu).paint(test.photos)) for folder in found["folder"]]

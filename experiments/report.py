@@ -11,6 +11,8 @@ from experiments.check import module_of
 from experiments.engine import Experiment, Trial
 from trials.records import read_json
 
+FIGURES = {"auc": "AUC", "accuracy": "accuracy"}  # that tell how good a judge is
+
 
 @dataclass(frozen=True)
 class Row:
@@ -105,13 +107,14 @@ def heading(experiment: Experiment, found: list[Row]) -> str:
     lines = [f"experiment {experiment.id}: {experiment.config.get('experimentName', '')}"]
     record = next((row.record for row in found if row.record.get("data")), None)
     if record:
-        data, judge, settings = (record[key] for key in ("data", "judge", "settings"))
+        data, judge, settings = record["data"], record.get("judge"), record["settings"]
         stand_in = " (built-in stand-in: shows that the machine works, not what paints well)"
-        lines += [
-            f"data: {data['name']}{stand_in if data['stand_in'] else ''}",
-            f"judge: {judge['file']}, trained on {judge['data']}, AUC {judge['auc']:.3f}",
-            f"size: {settings['size']}; budget: {settings['budget']}; seed: {settings['seed']}",
-        ]
+        lines.append(f"data: {data['name']}{stand_in if data['stand_in'] else ''}")
+        if judge:
+            figures = [f"{word} {judge[key]:.3f}" for key, word in FIGURES.items() if key in judge]
+            lines.append(", ".join([f"judge: {judge['file']}, trained on {judge['data']}", *figures]))
+        lines.append("; ".join(f"{name}: {settings[name]}" for name in ("size", "budget", "seed")
+                               if name in settings))
     lines += ["trials: " + (", ".join(f"{count} {state}" for state, count in states.items()) or "none yet")]
     return "\n".join(lines)
 

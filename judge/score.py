@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn.functional import avg_pool2d, normalize
@@ -48,6 +48,8 @@ class Score:
 
     default: float
     parts: dict[str, float]
+    facts: dict[str, float] = field(default_factory=dict)
+    """What a trial records beside the parts, and no tuner sees."""
 
     def named(self) -> dict[str, float]:
         """`default` first, then the parts: the form in which it is reported."""

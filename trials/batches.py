@@ -1,4 +1,4 @@
-"""Batches of two unpaired domains, drawn as a function of (seed, step)."""
+"""Batches as a function of (seed, step): of two unpaired domains, and passes over any images."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,9 +47,13 @@ class Domain:
         if not self.leads:
             draw = generator(seed, "order", self.name, step)
             return torch.randint(len(self.pixels), (count,), generator=draw).tolist()
-        positions = range(step * count, (step + 1) * count)
-        total = len(self.pixels)
-        return [order(seed, self.name, p // total, total)[p % total] for p in positions]
+        return passes(seed, self.name, step, count, len(self.pixels))
+
+
+def passes(seed: int, name: str, step: int, count: int, total: int) -> list[int]:
+    """Which of `total` images step `step` (from 0) shows: every image once an epoch."""
+    positions = range(step * count, (step + 1) * count)
+    return [order(seed, name, p // total, total)[p % total] for p in positions]
 
 
 @lru_cache(maxsize=2)  # a batch may end one epoch and begin the next

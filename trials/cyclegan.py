@@ -152,6 +152,10 @@ class Settings:
         """Steps between reports."""
         return max(1, self.schedule(larger) // self.reports)
 
+    def inputs(self) -> dict[str, str]:
+        """What a trial trains on and is scored by, in words."""
+        return {"data": images.find(self.data).notice, "size": self.size, "judge": self.judge}
+
     def reports_made(self) -> int:
         """How many reports a trial of this budget makes. Opens no image."""
         larger = max(map(len, images.find(self.data).train.values()))

@@ -1,4 +1,5 @@
-"""The networks of the CycleGAN paper (1703.10593), as its authors published them."""
+"""The networks of the papers, as their authors published them: CycleGAN's (1703.10593), DCGAN's
+(1511.06434), and the fully connected ones before them."""
 
 import torch
 from torch import nn
@@ -102,8 +103,76 @@ class PatchDiscriminator(nn.Sequential):
 
 
 def initialise(network: nn.Module) -> None:
-    """Weights from N(0, 0.02), biases 0 (paper, section 7.1), drawn from torch's global generator."""
+    """Weights from N(0, 0.02), biases 0 (1703.10593, section 7.1; 1511.06434, section 4), scales of batch
+    normalisation from N(1, 0.02) (DCGAN's code), drawn from torch's global generator."""
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(layer.weight, 0.0, 0.02)
-            nn.init.zeros_(layer.bias)
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, float(isinstance(layer, nn.BatchNorm2d)), 0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+# ---------------------------------------------------------------------------------------------
+# Of generative networks
+
+
+def perceptron(inputs: int, hidden: int, outputs: int, leaky: bool, normalise: bool) -> nn.Sequential:
+    """One hidden layer, [N, inputs] -> [N, outputs], without an activation at its end.
+
+    Args:
+        leaky: LeakyReLU with a slope of 0.2, else a sigmoid, which dies out at both its ends.
+        normalise: LayerNorm after the hidden layer's activation (Ba et al. 2016, 1607.06450).
+    """
+    between = [nn.LeakyReLU(0.2) if leaky else nn.Sigmoid()] + [nn.LayerNorm(hidden)] * normalise
+    return nn.Sequential(nn.Linear(inputs, hidden), *between, nn.Linear(hidden, outputs))
+
+
+class DcganGenerator(nn.Sequential):
+    """Noise to images, [N, inputs] -> [N, C, edge, edge] in [-1, 1].
+
+    DCGAN paper, figure 1: 1024, 512, 256 and 128 features from 4 px up for `channels` 128 and 64 px.
+    Without biases, as batch normalisation has its own; 3.577 M parameters for `channels` 64, 3 colours.
+
+    Args:
+        inputs: numbers in a z.
+        channels: features before the last layer (`ngf`), doubled for each halving of the edge below.
+        shape: of an image, C, edge and edge, a power of two from 8.
+    """
+
+    def __init__(self, inputs: int, channels: int, shape: tuple[int, int, int]):
+        colours, edge, _ = shape
+        width = channels * edge // 8
+        layers = [nn.Unflatten(1, (inputs, 1, 1)), nn.ConvTranspose2d(inputs, width, 4, bias=False)]
+        while width > channels:
+            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+                       nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1, bias=False)]  # fmt: skip
+            width //= 2
+        super().__init__(
+            *layers, nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(width, colours, 4, stride=2, padding=1, bias=False), nn.Tanh(),
+        )  # fmt: skip
+        initialise(self)
+
+
+class DcganDiscriminator(nn.Sequential):
+    """Images to the logit of being real, [N, C, edge, edge] -> [N, 1]; the generator's mirror image.
+
+    DCGAN paper, section 3: strided convolutions, LeakyReLU of slope 0.2, batch normalisation in all but
+    the first and last layer; 2.766 M parameters for `channels` 64, 3 colours and 64 px.
+
+    Args:
+        channels: features after the first layer (`ndf`), doubled with each halving of the edge.
+        shape: of an image, C, edge and edge, a power of two from 8.
+    """
+
+    def __init__(self, channels: int, shape: tuple[int, int, int]):
+        colours, edge, _ = shape
+        width = channels
+        layers = [nn.Conv2d(colours, width, 4, stride=2, padding=1, bias=False),
+                  nn.LeakyReLU(0.2, inplace=True)]  # fmt: skip
+        while width < channels * edge // 8:
+            layers += [nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=False),
+                       nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2, inplace=True)]  # fmt: skip
+            width *= 2
+        super().__init__(*layers, nn.Conv2d(width, 1, 4, bias=False), nn.Flatten())
+        initialise(self)

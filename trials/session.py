@@ -15,7 +15,10 @@ A system is a file with a frozen dataclass `Settings` and a function `train(sett
         run(train, Settings)
 
 `Settings` has a method `complete(device)` that fills in what depends on the machine, and a field
-`budget` that may grow when a trial goes on.
+`budget` that may grow when a trial goes on. What goes round a search asks two things more of it:
+`inputs()`, what it trains on and is scored by, in words, by name and `data` first; and `reports_made()`.
+The file itself has `check(settings)`, which raises what would stop a trial before it trains. A sample
+sheet has what is given or aimed at in its upper half, and what the trial makes of it in the lower.
 """
 
 import fcntl
@@ -89,6 +92,40 @@ class Machine(Threads):
             raise UserError("--device cuda: torch sees no GPU here, use --device cpu")
         name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         return torch.device(name)
+
+
+class Scheduled:
+    """Of settings with a schedule of `steps`, a `budget` and `reports`: what follows from them."""
+
+    def last(self) -> int:
+        """The step that the budget ends at."""
+        return max(1, round(self.steps * self.budget))
+
+    def every(self) -> int:
+        """Steps between reports."""
+        return max(1, self.steps // self.reports)
+
+    def reports_made(self) -> int:
+        """How many reports a trial of this budget makes."""
+        return -(-self.last() // self.every())
+
+
+class Checkpointed:
+    """Of a model whose next step depends on `step` and on the states of its `parts`."""
+
+    step = 0
+    parts: tuple[str, ...]
+    """Attributes with states of their own: networks and optimisers."""
+
+    def state_dict(self) -> dict:
+        """All that the next step depends on, as tensors and plain data."""
+        return {"step": self.step, **{name: getattr(self, name).state_dict() for name in self.parts}}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Put back what `state_dict` gave."""
+        self.step = state["step"]
+        for name in self.parts:
+            getattr(self, name).load_state_dict(state[name])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -371,6 +408,7 @@ class Session:
             UserError: the folder cannot be written; the last checkpoint is whole.
         """
         named, losses, step = score.named(), self._means(), model.step
+        facts = score.facts | facts
         if not all(map(math.isfinite, named.values())):
             raise Diverged(f"the score is not finite: {named}")
         seconds = round(time.perf_counter() - self._started, 1)

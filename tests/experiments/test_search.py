@@ -11,6 +11,7 @@ import psutil
 import pytest
 import requests
 import torch
+import yaml
 
 from experiments import engine
 from trials.cyclegan import Settings
@@ -304,3 +305,35 @@ def responds(address: str) -> bool:
         return requests.get(address, timeout=5).ok
     except requests.RequestException:
         return False
+
+
+@pytest.mark.parametrize("system, options", [
+    ("gan", "--data digits --steps 60 --reports 3"),
+    ("dcgan", "--data digits --steps 20 --reports 2 --ngf 8 --ndf 8"),
+    ("conditional_gan", "--data digits --steps 20 --reports 2 --ngf 8 --ndf 8"),
+])
+def test_a_search_of_each_other_system_runs_on_its_built_in_sample_to_its_end(
+    system, options, tmp_path, run_command,
+):
+    config = yaml.safe_load((ROOT / f"experiments/{system}.yml").read_text()) | {
+        "trialCodeDirectory": str(ROOT), "experimentWorkingDirectory": str(tmp_path / "runs"),
+        "searchSpaceFile": str(ROOT / f"search_spaces/{system}.json"), "maxTrialNumber": 6,
+        "trialCommand": f"python -m trials.{system} --threads 1 {options}",
+    }  # fmt: skip
+    config["tuner"] |= {"codeDirectory": str(ROOT)}
+    config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 3
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "experiment.yml").write_text(yaml.safe_dump(config))
+    run = run_command(tmp_path / "experiment.yml")
+    output, _ = run.communicate(timeout=500)
+    assert run.returncode == 0, output
+    assert "0 published" in output and f"repeat it: python -m trials.{system}" in output
+    (folder,) = (tmp_path / "runs").glob("[!_]*/")
+    experiment = engine.find(str(folder))
+    trials = experiment.trials()
+    assert [trial.state for trial in trials] == ["SUCCEEDED"] * 6
+    assert all(0 <= trial.final["default"] <= 1 for trial in trials)
+    assert len({json.dumps(trial.parameters) for trial in trials}) == 6
+    page = next(folder.glob("*.html")).read_text()
+    assert page.count("data:image/webp;base64,") == 1 + 6 * len(trials[0].reports)
+    assert not processes_of(folder)

@@ -74,15 +74,6 @@ def record(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text())
 
 
-@pytest.fixture(autouse=True)
-def signals():
-    """Trials take signals over; give them back."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-
-
 def test_a_trial_leaves_its_story_behind(tmp_path):
     s = session(tmp_path, weight=2.0)
     assert s.carry_out(training()) == 0

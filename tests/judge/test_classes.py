@@ -1,0 +1,114 @@
+"""Images by class, and the classifier that scores what pretends to be of them."""
+
+import math
+
+import pytest
+import torch
+from torchvision.utils import save_image
+
+from judge import classes
+from judge.classes import ClassScorer, classifier, inception, load
+from judge.command import UserError
+from judge.images import to_float
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> classes.Labelled:
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def scorer(digits) -> ClassScorer:
+    return classes.scorer(digits, CPU)[0]
+
+
+def test_the_built_in_digits_are_parted_and_none_is_in_both(digits):
+    assert digits.shape == (1, 8, 8) and digits.stand_in
+    assert (len(digits.pixels), len(digits.test_pixels)) == (1437, 360)
+    assert digits.pixels.max() == 255 and set(digits.test_labels.tolist()) == set(range(10))
+    train = {image.numpy().tobytes() for image in digits.pixels}
+    assert sum(image.numpy().tobytes() in train for image in digits.test_pixels) == 0
+
+
+def test_a_folder_has_a_class_for_each_subfolder_and_every_tenth_image_is_held_out(tmp_path):
+    for name, level in (("apples", 0.2), ("pears", 0.8)):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            save_image(torch.full((3, 20, 20), level), tmp_path / name / f"{number:02}.png")
+    data = load(str(tmp_path), 16)
+    assert data.classes == ("apples", "pears") and data.shape == (3, 16, 16)
+    assert data.labels.tolist() == [0] * 18 + [1] * 18 and data.test_labels.tolist() == [0, 0, 1, 1]
+    assert data.pixels[0].unique().item() == 51 and data.pixels[-1].unique().item() == 204
+
+
+def test_a_folder_without_subfolders_is_one_class_and_of_domains_the_paintings(tmp_path, sample_data):
+    for number in range(40):
+        save_image(torch.rand(3, 20, 20), tmp_path / f"{number}.png")
+    assert load(str(tmp_path), 16).classes == (tmp_path.name,)
+    paintings = load(str(sample_data), 64)
+    assert (len(paintings.classes), len(paintings.pixels), len(paintings.test_pixels)) == (1, 12, 8)
+
+
+@pytest.mark.parametrize("data", ["/nowhere", "nothing-of-this-name"])
+def test_data_that_is_not_there_is_one_line(data):
+    with pytest.raises(UserError, match="no data folder"):
+        load(data, 64)
+
+
+def test_the_classifier_knows_digits_it_never_saw_and_is_trained_once(digits, monkeypatch):
+    trained = classifier(digits, CPU)
+    assert trained.accuracy >= 0.97
+    monkeypatch.setattr(classes, "_train", lambda *_: pytest.fail("trained again"))
+    again = classifier(digits, CPU)
+    assert again.accuracy == trained.accuracy
+    assert all(a.equal(b) for a, b in zip(again.network.parameters(), trained.network.parameters()))
+
+
+def test_inception_is_the_formula():
+    """exp E KL(p(y|x) || p(y)), by hand: two sure of two classes, and two that know nothing."""
+    assert inception(torch.eye(2).double()) == pytest.approx(2)
+    assert inception(torch.full((2, 2), 0.5).double()) == pytest.approx(1)
+    p = torch.tensor([[0.9, 0.1], [0.4, 0.6]]).double()
+    by_hand = sum(q * math.log(q / m) for row in p.tolist() for q, m in zip(row, (0.65, 0.35))) / 2
+    assert inception(p) == pytest.approx(math.exp(by_hand))
+
+
+def test_real_digits_score_high_and_noise_and_collapse_low(digits, scorer):
+    real = to_float(digits.pixels[::3])
+    noise = torch.rand(400, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert scorer(real).default > 0.85 and scorer(real).parts["coverage"] == 1
+    assert scorer(noise).default < 0.3
+    same = scorer(real[:1].expand(400, -1, -1, -1))
+    assert same.default < 0.1 and same.parts["coverage"] == 0.1 and same.parts["confidence"] > 0.9
+
+
+def test_right_is_the_share_in_the_class_asked_for(digits, scorer):
+    real, labels = to_float(digits.test_pixels), digits.test_labels
+    assert scorer(real, labels).parts["right"] == pytest.approx(classifier(digits, CPU).accuracy)
+    assert scorer(real, (labels + 1) % 10).parts["right"] < 0.02
+
+
+def test_many_copies_of_one_digit_of_each_class_are_not_diverse(digits, scorer):
+    """All are of the class asked for, and all classes are there."""
+    chosen = torch.stack([(digits.labels == label).nonzero()[0, 0] for label in range(10)]).repeat(36)
+    copies = scorer(to_float(digits.pixels[chosen]), digits.labels[chosen])
+    varied = scorer(to_float(digits.pixels[::4]), digits.labels[::4])
+    assert copies.parts["right"] > 0.95 and copies.parts["coverage"] == 1
+    assert copies.parts["diversity"] < 0.6 and varied.parts["diversity"] > 0.9
+
+
+def test_facts_are_the_shares_of_classes_or_what_is_right_in_each(digits, scorer):
+    real, labels = to_float(digits.test_pixels), digits.test_labels
+    shares = scorer(real).facts
+    assert list(shares) == [f"class_{n}" for n in range(10)] and sum(shares.values()) == pytest.approx(1)
+    right = scorer(real, torch.where(labels == 3, 4, labels)).facts
+    assert right["right_0"] > 0.9 and right["right_4"] < 0.7
+
+
+def test_too_few_test_images_are_refused(tmp_path):
+    for number in range(10):
+        save_image(torch.rand(3, 20, 20), tmp_path / f"{number}.png")
+    with pytest.raises(UserError, match="1 test images, a score takes at least 4"):
+        load(str(tmp_path), 16)
