@@ -1,6 +1,7 @@
 """`experiments check` finds what NNI says late, or not at all."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -195,7 +196,8 @@ def test_every_default_is_written_once():
     for file in ROOT.glob("*/*.py"):
         if file.parent.name in ("judge", "trials", "experiments") and file.name not in own:
             for name in set().union(*spaces):
-                assert f" {name}:" not in file.read_text() and f" {name} =" not in file.read_text(), file
+                literal = rf"\b{name}(: [^=\n]+)? ?= ?([\d.\"']|True|False)"
+                assert not re.search(literal, file.read_text()), (file, name)
 
 
 def test_the_sample_is_named_a_stand_in(sample_data):
