@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from experiments.engine import RESUMES
 from judge.command import UserError, cores, one_line, taken
 from trials.engine import Nni
 from trials.session import Machine, parser_of, with_parameters
@@ -204,8 +205,8 @@ def check_tuner(plan: Plan) -> None:
     if arguments.get("reference", plan.module.__name__) != plan.module.__name__:
         raise UserError(f"tuner: reference {arguments['reference']} is not the trial, {plan.module.__name__}")
     build(tuner, "tuner")
-    if "TPE" not in (tuner.name or tuner.class_name).upper():
-        return
+    if "TPE" not in (tuner.name or tuner.class_name).upper() or RESUMES in arguments:
+        return  # the rest of a search has had its start
     start = whole((arguments.get("tpe_args") or {}).get("n_startup_jobs", 20), "tuner: n_startup_jobs")
     if trials is not None and start >= trials:
         raise UserError(f"tuner: n_startup_jobs {start} of maxTrialNumber {trials} makes it a random search")
