@@ -367,7 +367,7 @@ def simulate(options: Namespace) -> None:
         found = simulations.run(taken(simulations.Simulation, options))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{options.table} is not a study's table: {one_line(error)}") from None
-    print(found.to_csv(index=False) if options.csv else simulations.text(found))
+    print(found.to_csv(index=False).rstrip("\n") if options.csv else simulations.text(found))
 
 
 if __name__ == "__main__":

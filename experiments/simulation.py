@@ -124,11 +124,13 @@ def run(simulation: Simulation) -> pd.DataFrame:
     could have been, in shares of the range of all.
 
     Raises:
-        UserError: the time is too short for one trial.
+        UserError: the time is too short for one trial, or a curve of the table has gaps.
     """
     table = pd.read_csv(simulation.table)
     curves = table.assign(score=scores(table)[simulation.score]).pivot(
         index=["setting", "seed"], columns="share", values="score")
+    if curves.shape[1] != REPORTS or curves.isna().any(axis=None):
+        raise UserError(f"{simulation.table} lacks some of a trial's {REPORTS} reports: repeat the study")
     final = quality(finals(table), simulation.style).groupby("setting").mean()
     overhead, at_once = simulation.overhead * REPORTS, simulation.at_once
     time = simulation.trials * (BUDGETS[0] * REPORTS + overhead) / at_once
