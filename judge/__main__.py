@@ -21,7 +21,16 @@ from torchvision.utils import make_grid, save_image
 
 from judge import controls as pretences
 from judge import images, model, training
-from judge.command import Namespace, Parser, Threads, UserError, subcommands, taken
+from judge.command import (
+    Namespace,
+    Parser,
+    Threads,
+    UserError,
+    claimed,
+    subcommands,
+    taken,
+    writing_to,
+)
 from judge.score import DEFAULT_FORMULA, FORMULAS, Scorer
 
 # The CycleGAN authors' own archives.
@@ -81,8 +90,10 @@ def train(options: Namespace) -> None:
     size = images.default_size(device()) if size == "auto" else size
     print(f"data: {found.notice}; size: {model.size_in_words(images.SIZES[size])}; on {device()}")
     recipe = taken(training.Recipe, options)
+    lock = claimed(options.out.with_name(f".{options.out.name}.lock"), f"training {options.out}")
     judge, card = training.train(found, images.SIZES[size], recipe, device())
     model.save(judge, card, options.out)
+    lock.close()
     start, seconds, epochs = (card.training[key] for key in ("weights", "seconds", "epochs"))
     print(f"trained from weights: {start}, {epochs} epochs, {seconds:.0f} s")
     print(in_words(card.metrics))
@@ -182,10 +193,13 @@ def data(options: Namespace) -> None:
         raise UserError(f"{name!r} is not the name of a data set: for example monet2photo")
     if target.exists():
         raise UserError(f"{target} is already there: move it away to download it again")
-    images.DATA.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=images.DATA, prefix=f".{name}-") as part:
+    with writing_to(images.DATA):
+        images.DATA.mkdir(exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=images.DATA, prefix=f".{name}-")
+    with scratch as part:
         try:
-            download_and_extract_archive(url, part, remove_finished=True)
+            # A zip file whatever its address is called: torchvision would unpack what the name promises.
+            download_and_extract_archive(url, part, filename="archive.zip", remove_finished=True)
         except Exception as error:  # networks and archives fail in many ways, all with one meaning
             raise UserError(f"{url} could not be downloaded and unpacked: {error}") from None
         unpacked = Path(part) / name
@@ -211,11 +225,12 @@ def halves(options: Namespace) -> None:
         raise UserError(f"{options.out} is already there: choose another --out")
     files = {f"{split}{domain}": paths for split in ("train", "test")
              for domain, paths in getattr(found, split).items()}
-    for name, first in (("search", 0), ("yardstick", 1)):
-        for folder, paths in files.items():
-            link(paths[first::2], options.out / name / folder)
-        if found.stand_in:
-            (options.out / name / images.STAND_IN).touch()
+    with writing_to(options.out):
+        for name, first in (("search", 0), ("yardstick", 1)):
+            for folder, paths in files.items():
+                link(paths[first::2], options.out / name / folder)
+            if found.stand_in:
+                (options.out / name / images.STAND_IN).touch()
     print(f"every other image of {found.notice}: {options.out}/search and {options.out}/yardstick")
 
 
@@ -258,7 +273,8 @@ def in_words(measured: dict) -> str:
     """The figures of `training.evaluate` as a short paragraph and the confusion table."""
     figures = "  ".join(
         f"{name.replace('_', ' ')} {measured[name]:.4f}"
-        for name in ("auc", "auc_reencoded", "accuracy", "brier", "calibration_error")
+        for name in ("auc", "auc_reencoded", "accuracy", "brier", "calibration_error",
+                     "painting_calibration_error")
     )
     table = pd.DataFrame(
         measured["confusion"],

@@ -6,21 +6,19 @@ confidence instead (Salimans et al. 2016, 1606.03498, section 4, with their clas
 """
 
 import hashlib
-import os
 import sys
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize, pad
 from torchvision import datasets
 
-from judge import images
+from judge import cache, images
 from judge.command import UserError
-from judge.score import FEWEST, Score, kernel_distance, vendi
+from judge.score import FEWEST, Patterns, Score, combined, kernel_distance, structure, vendi
 from judge.seeds import generator
 
 DIGITS, MNIST, FOLDER = "digits", "mnist", "folder"  # kinds of data
@@ -32,7 +30,7 @@ BATCH = 128
 PEAK_RATE = 3e-3
 REAL = 2000  # test images, about, that distances are measured to
 VARIED = 256  # images that diversity is measured over: its unit grows with their number
-VERSION = 1  # of the classifier: a change of its training asks for a new one
+VERSION = 2  # of the classifier: raise it when it is trained, or kept, in another way
 
 # ---------------------------------------------------------------------------------------------
 # Data
@@ -104,10 +102,41 @@ def load(data: str, size: int = 0) -> Labelled:
         return _digits()
     if kind(data) == MNIST:
         return _mnist(images.DATA if data == MNIST else Path(data))
-    return _folder(Path(data) if Path(data).is_dir() else images.DATA / data, size)
+    found = _folder(Path(data) if Path(data).is_dir() else images.DATA / data, size)
+    if len(found.test_pixels) < FEWEST:
+        raise UserError(f"{data}: {len(found.test_pixels)} test images, a score takes at least {FEWEST}")
+    return found
+
+
+def load_domains(data: str, size: int) -> Labelled:
+    """The images that `data` names, of two domains or more, a class each.
+
+    Args:
+        data: what `images.find` knows, whose domains are paintings and photographs, or a folder with a
+            subfolder of images for each domain, every tenth of them held out.
+        size: edge of the images, in pixels.
+
+    Raises:
+        UserError: there is no such data, of one domain only, or too few images of a domain.
+    """
+    folder = Path(data) if Path(data).is_dir() else images.DATA / data
+    if folder.is_dir() and not _is_cyclegans(folder):
+        loaded = _folder(folder, size)
+    else:
+        found = images.find(data)
+        files = {"paintings": _split(found, images.PAINTINGS), "photos": _split(found, images.PHOTOS)}
+        loaded = replace(_loaded(found.name, files, size), stand_in=found.stand_in)
+    if len(loaded.classes) < 2:
+        raise UserError(f"{data} has one domain: give a folder with a subfolder of images for each")
+    for name, count in zip(loaded.classes, torch.bincount(loaded.test_labels).tolist()):
+        if count < FEWEST:
+            raise UserError(f"{data}: {count} test images of {name}, a score takes at least {FEWEST}")
+    return loaded
 
 
 def _digits() -> Labelled:
+    from sklearn.datasets import load_digits  # not above: takes a second
+
     found = load_digits()
     pixels = torch.from_numpy(found.images / 16 * 255).round().byte()[:, None]
     labels = torch.from_numpy(found.target).long()
@@ -137,25 +166,36 @@ def _folder(folder: Path, size: int) -> Labelled:
     if not folder.is_dir():
         raise UserError(f"no data folder {folder}: give --data {DIGITS}, {MNIST}, or a folder with a "
                         "subfolder of images for each class")
-    if (folder / f"train{images.PAINTINGS}").is_dir():
+    if _is_cyclegans(folder):
         found = images.find(str(folder))
-        files = {found.name: (found.train[images.PAINTINGS], found.test[images.PAINTINGS])}
-    else:
-        inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-        files = {}
-        for part in inside or [folder]:
-            paths = images.listed([part])
-            files[part.name] = [p for i, p in enumerate(paths) if i % 10], paths[::10]
+        return _loaded(found.name, {found.name: _split(found, images.PAINTINGS)}, size)
+    inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    files = {}
+    for part in inside or [folder]:
+        paths = images.listed([part])
+        if len(paths) < 2:
+            raise UserError(f"{part}: one image, of which none is left to hold out")
+        files[part.name] = [p for i, p in enumerate(paths) if i % 10], paths[::10]
+    return _loaded(folder.resolve().name, files, size)
+
+
+def _is_cyclegans(folder: Path) -> bool:
+    return (folder / f"train{images.PAINTINGS}").is_dir()
+
+
+def _split(found: images.DataSet, domain: str) -> tuple[list[Path], list[Path]]:
+    return found.train[domain], found.test[domain]
+
+
+def _loaded(name: str, files: dict[str, tuple[list[Path], list[Path]]], size: int) -> Labelled:
+    """Files to train on and files held out, by class, as images of `size` pixels."""
     loaded = [[images.load(paths, size) for paths in of_class] for of_class in files.values()]
     (pixels, labels), (test_pixels, test_labels) = (
         (torch.cat([part.pixels for part in split]),
          torch.cat([torch.full((len(part.pixels),), label) for label, part in enumerate(split)]))
         for split in zip(*loaded))
-    if len(test_pixels) < FEWEST:
-        raise UserError(f"{folder}: {len(test_pixels)} test images, a score takes at least {FEWEST}")
-    skipped = tuple(name for of_class in loaded for part in of_class for name in part.skipped)
-    return Labelled(folder.resolve().name, tuple(files), pixels, labels, test_pixels, test_labels,
-                    skipped=skipped)
+    skipped = tuple(file for of_class in loaded for part in of_class for file in part.skipped)
+    return Labelled(name, tuple(files), pixels, labels, test_pixels, test_labels, skipped=skipped)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -193,11 +233,12 @@ class Trained:
     network: Classifier
     accuracy: float
     """On the test images."""
-    file: Path
+    file: str
+    """Its name in the cache."""
 
     def facts(self, data: Labelled) -> dict:
         """For records, in the form of a judge's."""
-        return {"file": self.file.name, "data": data.name, "accuracy": self.accuracy}
+        return {"file": self.file, "data": data.name, "accuracy": self.accuracy}
 
 
 def classifier(data: Labelled, device: torch.device) -> Trained:
@@ -206,19 +247,18 @@ def classifier(data: Labelled, device: torch.device) -> Trained:
     seen = hashlib.sha256(repr((VERSION, data.classes, data.shape)).encode())
     for part in (data.pixels, data.labels, data.test_pixels, data.test_labels):
         seen.update(part.numpy().tobytes())
-    file = images.cache_folder() / f"classifier-{data.name}-{seen.hexdigest()[:16]}.pt"
+    name = f"classifier-{data.name}-{seen.hexdigest()[:16]}.pt"
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(generator(0, "classifier").get_state())
         network = Classifier(data.shape, len(data.classes)).to(device)
-    try:
-        kept = torch.load(file, map_location=device, weights_only=True)
-        network.load_state_dict(kept["weights"])
-        accuracy = kept["accuracy"]
-    except Exception:  # absent, or damaged, which shows in many ways
+    found = cache.kept(name)
+    if not found:
         print(f"training a classifier of {data.name}", file=sys.stderr)
-        accuracy = _train(network, data, device)
-        _keep(file, {"weights": network.state_dict(), "accuracy": accuracy})
-    return Trained(network.eval().requires_grad_(False), accuracy, file)
+        found = {"accuracy": _train(network, data, device), **network.state_dict()}
+        cache.keep(name, found)
+    accuracy = found.pop("accuracy")
+    network.load_state_dict(found)
+    return Trained(network.eval().requires_grad_(False), accuracy, name)
 
 
 def _train(network: Classifier, data: Labelled, device: torch.device) -> float:
@@ -236,19 +276,6 @@ def _train(network: Classifier, data: Labelled, device: torch.device) -> float:
     network.eval()
     logits, _ = outputs(network, images.to_float(data.test_pixels).to(device))
     return (logits.argmax(1).cpu() == data.test_labels).float().mean().item()
-
-
-def _keep(file: Path, content: dict) -> None:
-    """Write whole or not at all: other trials may be starting now."""
-    part = file.with_suffix(f".{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, part)
-        part.replace(file)
-    except (OSError, RuntimeError) as error:  # a cache is a convenience: without it, only slower
-        with suppress(OSError):
-            part.unlink()
-        print(f"note: the classifier could not be cached in {file.parent} ({error})", file=sys.stderr)
 
 
 @torch.no_grad()
@@ -321,6 +348,50 @@ class ClassScorer:
 
     def _vendi(self, images: torch.Tensor) -> float:
         return vendi((images[:VARIED] - self.mean).flatten(1))
+
+
+class TranslationScorer:
+    """Scores translations of the same images to other domains again and again, as a trial does.
+
+    Args:
+        network: see `classifier`.
+        sources: the images, float [N, 3, H, W] in [-1, 1], at least 4 of each of the K domains.
+        labels: int64 [N], the domain that each is of.
+        targets: int64 [N], the domain that each is to become of, with at least 4 for each domain.
+        names: of the domains.
+    """
+
+    def __init__(self, network: Classifier, sources: torch.Tensor, labels: torch.Tensor,
+                 targets: torch.Tensor, names: tuple[str, ...]):
+        self.sources, self.targets, self.names = sources, targets, names
+        real = [sources[labels == domain] for domain in range(len(names))]
+        self.towards = [ClassScorer(network, images, names) for images in real]
+        self.patterns = Patterns(real)
+
+    def __call__(self, made: torch.Tensor) -> Score:
+        """The score of `made`, float [N, 3, H, W] in [-1, 1], in the sources' order.
+
+        Parts, of which domain, diversity and kid are means over the targets, so that each is worth as much
+        and the images made to be of one are compared with real ones of it:
+            domain: share of the images that are put in the domain they were to become of.
+            content: mean structure kept of the source, in [0, 1] (`judge.score.structure`).
+            diversity: as `ClassScorer`'s.
+            clean: 1 without patterns of a few pixels that no real image has (`judge.score.Patterns`).
+            kid: as `ClassScorer`'s, and `kid_error`.
+
+        `default` is `judge.score.combined` with domain for style, domain x content^3 x diversity x clean /
+        (1 + kid)^2, in [0, 1] and monotone in each. `facts` are the shares for each domain, `domain_NAME`.
+        """
+        scores = [scorer(made[self.targets == domain]) for domain, scorer in enumerate(self.towards)]
+        shares = {f"domain_{name}": score.facts[f"class_{name}"] for name, score in zip(self.names, scores)}
+        mean = {name: fmean(score.parts[name] for score in scores) for name in ("diversity", "kid")}
+        error = sum(score.parts["kid_error"] ** 2 for score in scores) ** 0.5 / len(scores)
+        parts = {
+            "domain": fmean(shares.values()), "content": structure(made, self.sources).mean().item(),
+            "diversity": mean["diversity"], "clean": self.patterns.clean(made),
+            "kid": mean["kid"], "kid_error": error,
+        }  # fmt: skip
+        return Score(combined({**parts, "style": parts["domain"]}), parts, shares)
 
 
 def scorer(data: Labelled, device: torch.device) -> tuple[ClassScorer, dict]:

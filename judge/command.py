@@ -1,13 +1,19 @@
-"""What every command of Salon shares: dataclasses become options, mistakes become one line."""
+"""What every command of Salon shares: dataclasses become options, mistakes become one line, and what two
+would write at once is one's at a time."""
 
 import argparse
+import errno
+import fcntl
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from math import inf
+from pathlib import Path
+from typing import IO
 
 import jsonargparse
 from jsonargparse import Namespace
@@ -40,6 +46,27 @@ class UserError(Exception):
     """A mistake that the user can mend. Its text is one line: what is wrong, where, what to do."""
 
 
+def claimed(file: Path, doing: str) -> IO:
+    """`file`, made and locked until it is closed or this process ends, however it ends. It stays behind:
+    who removed it could remove another's.
+
+    Args:
+        doing: what the lock is for, in words: "training in runs/x".
+
+    Raises:
+        UserError: another process has it, or it cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(file, "w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is {doing}: wait for it to end") from None
+    except OSError as error:
+        raise UserError(f"cannot write to {file.parent}: {error.strerror}") from None
+    return lock
+
+
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows defaults, and leaves the line breaks of descriptions alone."""
 
@@ -66,10 +93,10 @@ class Parser(jsonargparse.ArgumentParser):
 
 def taken(cls: type, options: Namespace):
     """An instance of the dataclass `cls` from the options that `Parser.add_fields` added."""
-    return cls(**{field.name: _plain(options[field.name]) for field in fields(cls)})
+    return cls(**{field.name: plain(options[field.name]) for field in fields(cls)})
 
 
-def _plain(value):
+def plain(value):
     """A number of a restricted type (`Weight`) as a mere int or float: files hold no others."""
     for base in (bool, int, float):
         if isinstance(value, base):
@@ -96,13 +123,19 @@ def subcommands(prog: str, description: str, commands: dict[str, tuple[Callable,
 def main(prog: str, command: Callable[[list[str]], int | None]) -> None:
     """Call `command` with the command line's arguments and exit with what it returns.
 
-    A `UserError` or a wrong option ends in one line on stderr and exit code 2; Ctrl-C in 130.
+    A `UserError`, a wrong option or want of memory ends in one line on stderr and exit code 2; Ctrl-C
+    in 130.
     """
     arguments = [re.sub(r"^--\w+", lambda m: m[0].replace("_", "-"), a) for a in sys.argv[1:]]
     try:
         code = command(arguments)
     except (UserError, argparse.ArgumentError) as error:
         print(f"{prog}: {one_line(error)}", file=sys.stderr)
+        code = 2
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"{prog}: out of memory: give it less at once ({one_line(error)})", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
@@ -112,6 +145,24 @@ def main(prog: str, command: Callable[[list[str]], int | None]) -> None:
     sys.exit(code)
 
 
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turns a full disk or a folder without permission into one line, a UserError."""
+    try:
+        yield
+    except OSError as error:
+        hint = ": make room and start it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise UserError(f"cannot write to {folder}: {error.strerror}{hint}") from None
+    except RuntimeError as error:  # torch's name for a failed write
+        raise UserError(f"cannot write to {folder}, is the disk full? {one_line(error)}") from None
+
+
 def one_line(error: BaseException) -> str:
     """The error's text without line breaks."""
     return " ".join(str(error).split())
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's or the machine's memory ran out; torch has a type of its own for GPUs only."""
+    return (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+            or "DefaultCPUAllocator" in str(error))

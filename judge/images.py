@@ -5,13 +5,10 @@ A is the paintings, B the photographs.
 """
 
 import hashlib
-import os
 import sys
-import time
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +16,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from judge.command import UserError
+from judge import cache
+from judge.command import UserError, writing_to
 
 # The edge of the square images that each size of the workbench trains on, in pixels.
 SIZES = {"sketch": 64, "draft": 128, "paper": 256}
@@ -28,7 +26,10 @@ DATA = Path("data")  # where data sets by name are kept, on the user's machine
 STAND_IN = ".stand-in"  # a file of this name marks the built-in sample, wherever it lies
 
 DECODING = 1  # raise it when `decode` makes other pixels of a file: it names what is cached
-CACHE_DAYS = 30  # after which decoded images that nobody asked for are removed
+
+# Pillow knows more, and goes by content whatever a file is called: of an .eps it runs a program.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
+LARGE = 2**25  # pixels beyond which images are decoded one at a time, 4 bytes each: Pillow's end is 2**27.4
 
 LUMA = (0.299, 0.587, 0.114)  # of RGB, Rec. ITU-R BT.601
 
@@ -81,7 +82,8 @@ def find(data: str) -> DataSet:
         from judge import sample  # not above: scikit-learn takes a second to import
 
         print(f"making the built-in sample in {folder}", file=sys.stderr)
-        sample.make(folder)
+        with writing_to(folder.parent):
+            sample.make(folder)
     if not folder.is_dir():
         hint = f"python -m judge data {data}, or " if Path(data).name == data else ""
         raise UserError(f"no data folder {folder}: {hint}give --data a folder, or sample")
@@ -120,7 +122,7 @@ def listed(folders: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: a folder does not exist or holds no file with an image's ending.
     """
-    endings = Image.registered_extensions()
+    endings = {ending for ending, of in Image.registered_extensions().items() if of in FORMATS}
     files = []
     for folder in map(Path, folders):
         if not folder.is_dir():
@@ -162,17 +164,17 @@ def load(paths: Sequence[Path], size: int) -> Images:
     """Decode `paths` to squares of `size` pixels: shorter edge resized, centre cut out.
 
     CycleGAN squashes to a square instead, which is the same on its square data and distorts
-    other people's. Decoded pixels are cached (`cache_folder`), since every trial needs them.
+    other people's. Decoded pixels are cached (`judge.cache`), since every trial needs them.
 
     Raises:
         UserError: not one file could be decoded.
     """
-    cache = cache_folder() / f"{_fingerprint(paths, size)}.pt"
-    images = _kept(cache)
-    if not images:
-        images = _decode_all(paths, size)
-        _keep(cache, images)
-    return images
+    name = f"images-{_fingerprint(paths, size)}.pt"
+    found = cache.kept(name)
+    if not found:
+        found = vars(_decode_all(paths, size))
+        cache.keep(name, found)
+    return Images(**found)
 
 
 def to_float(pixels: torch.Tensor) -> torch.Tensor:
@@ -190,9 +192,24 @@ def luma(images: torch.Tensor) -> torch.Tensor:
     return (images * images.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
+def _fingerprint(paths: Sequence[Path], size: int) -> str:
+    """Changes when a file is added, removed, renamed or rewritten, or another size is asked for."""
+    return hashlib.sha256(repr((DECODING, size, [_stamp(path) for path in paths])).encode()).hexdigest()[:32]
+
+
+def _stamp(path: Path) -> tuple:
+    try:
+        # As given too: that is how `Images` names the files.
+        return str(path), str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
+    except (OSError, RuntimeError):  # a broken link: decoding will say so
+        return str(path), None
+
+
 def _decode_all(paths: Sequence[Path], size: int) -> Images:
-    with ThreadPoolExecutor() as pool:
-        decoded = list(pool.map(lambda path: _decode_or_reason(path, size), paths))
+    # Large ones all in one thread: each keeps for itself the memory that it has once had.
+    with ThreadPoolExecutor() as many, ThreadPoolExecutor(1) as one:
+        futures = [(one if _is_large(path) else many).submit(_decode_or_reason, path, size) for path in paths]
+    decoded = [future.result() for future in futures]
     good = [(path, *image) for path, image in zip(paths, decoded) if not isinstance(image, str)]
     skipped = [f"{path}: {why}" for path, why in zip(paths, decoded) if isinstance(why, str)]
     if not good:
@@ -200,6 +217,14 @@ def _decode_all(paths: Sequence[Path], size: int) -> Images:
     names, pixels, enlarged = zip(*good)
     stack = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
     return Images(stack, [str(name) for name in names], skipped, sum(enlarged))
+
+
+def _is_large(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.width * image.height > LARGE
+    except Exception:  # decoding will say what is wrong
+        return False
 
 
 def _decode_or_reason(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
@@ -217,8 +242,8 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, bool]:
     Raises:
         Exception: as Pillow does, of OSError, SyntaxError, ValueError, RuntimeError and others.
     """
-    with Image.open(path) as image:
-        image = rgb(ImageOps.exif_transpose(image))
+    with opened(path) as image:
+        image = rgb(image)
         fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
         return np.asarray(fitted), min(image.size) < size
 
@@ -229,8 +254,20 @@ def whole(path: Path) -> torch.Tensor:
     Raises:
         Exception: as `decode`.
     """
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(rgb(ImageOps.exif_transpose(image)))).permute(2, 0, 1)
+    with opened(path) as image:
+        return torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """An image file of one of `FORMATS`, turned as its EXIF data say.
+
+    Raises:
+        Exception: as `decode`.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        yield image
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -240,67 +277,4 @@ def rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:  # `convert` would uncover what transparency hides
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-# ---------------------------------------------------------------------------------------------
-# Cache
-
-
-def cache_folder() -> Path:
-    """Where decoded images are kept: `$XDG_CACHE_HOME/salon` or `~/.cache/salon`. It may be removed at
-    any time; what nobody asked for in `CACHE_DAYS` goes by itself."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "salon"
-
-
-def _fingerprint(paths: Sequence[Path], size: int) -> str:
-    """Changes when a file is added, removed, renamed or rewritten, or another size is asked for."""
-    return hashlib.sha256(repr((DECODING, size, [_stamp(path) for path in paths])).encode()).hexdigest()[:32]
-
-
-def _stamp(path: Path) -> tuple:
-    try:
-        # As given too: that is how `Images` names the files.
-        return str(path), str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
-    except (OSError, RuntimeError):  # a broken link: decoding will say so
-        return str(path), None
-
-
-def _kept(cache: Path) -> Images | None:
-    """What `_keep` wrote, if it is there and whole: torch does not notice a changed byte."""
-    try:
-        content = torch.load(cache, weights_only=True)
-        if content.pop("checksum") != _checksum(content["pixels"]):
-            return None
-        images = Images(**content)
-    except Exception:  # absent, damaged or another version's: unpickling fails in many ways
-        return None
-    with suppress(OSError):  # another's cache can be read, and only that
-        os.utime(cache)  # `_clear_out` goes by when it was last of use
-    return images
-
-
-def _checksum(pixels: torch.Tensor) -> int:
-    return zlib.crc32(pixels.numpy())
-
-
-def _keep(cache: Path, images: Images) -> None:
-    """Write whole or not at all: other trials may be starting now."""
-    part = cache.with_suffix(f".{os.getpid()}.part")
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(vars(images) | {"checksum": _checksum(images.pixels)}, part)
-        part.replace(cache)
-        _clear_out(cache.parent)
-    except (OSError, RuntimeError) as error:  # a cache is a convenience: without it, only slower
-        with suppress(OSError):  # where nothing can be written, nothing can be removed
-            part.unlink()
-        print(f"note: decoded images could not be cached in {cache.parent} ({error})", file=sys.stderr)
-
-
-def _clear_out(folder: Path) -> None:
-    """Remove what was of no use in `CACHE_DAYS`, left behind by killed writers too."""
-    for file in folder.iterdir():
-        with suppress(FileNotFoundError):  # others may be clearing out as well
-            if time.time() - file.stat().st_mtime > CACHE_DAYS * 24 * 3600:
-                file.unlink()
+    return image if image.mode == "RGB" else image.convert("RGB")  # which copies in any case

@@ -14,6 +14,7 @@ from torchvision import models
 
 from judge.command import UserError
 from judge.images import SIZES, luma
+from judge.state import read_state
 
 CLASSES = ("photo", "painting", "neither")
 NEITHER = 2
@@ -39,7 +40,12 @@ class Card:
     training: dict
     """Data set and counts, weights it started from, seed, epochs, versions."""
     metrics: dict
-    """On the test images: AUC, accuracy, Brier score, calibration error (see `judge.training`)."""
+    """On the test images: AUC, accuracy, Brier score, calibration errors (see `judge.training`)."""
+
+    def facts(self, file: str) -> dict:
+        """For records of trials: which judge it was, in what file."""
+        return {"file": file, "sha256": file_hash(file),
+                "data": self.training.get("data"), "auc": self.metrics.get("auc")}
 
 
 class Judge(nn.Module):
@@ -161,25 +167,42 @@ def save(judge: Judge, card: Card, file: Path) -> None:
         raise UserError(f"the judge could not be written to {file}: {error}") from error
 
 
-def load(file: Path | str, device: torch.device | str = "cpu") -> tuple[Judge, Card]:
+def load(
+    file: Path | str, device: torch.device | str = "cpu", size: int | None = None
+) -> tuple[Judge, Card]:
     """The judge in `file`, in eval mode with frozen weights, and its card.
 
+    Args:
+        size: edge in pixels of the images that it is to judge.
+
     Raises:
-        UserError: there is no such file, or it is not a judge.
+        UserError: there is no such file, it is not a judge, or one of another size.
     """
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = read_state(file)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError
         card = Card(**content["card"])
+        if type(card.size) is not int or not set(CLASSES[:NEITHER]) <= set(card.classes) <= set(CLASSES):
+            raise ValueError
+        if not isinstance(card.training, dict) or not isinstance(card.metrics, dict):
+            raise ValueError
         with torch.device("meta"):  # weights about to be replaced need not be drawn
             judge = Judge(card.arch, card.size, tuple(card.classes))
+        expected = judge.state_dict()
         judge.load_state_dict(content["weights"], assign=True)
+        if any(value.is_floating_point() != expected[name].is_floating_point()
+               for name, value in content["weights"].items()):
+            raise ValueError
+        judge.float()
     except FileNotFoundError:
         raise UserError(f"no judge at {file}: python -m judge train --out {file}") from None
     except Exception:  # foreign bytes fail in many ways, all of which mean one thing
         raise UserError(
             f"{file} is not a judge's file (no {FORMAT}): python -m judge train makes one") from None
+    if size and card.size != size:
+        raise UserError(f"{file} was trained at {size_in_words(card.size)}, and this is "
+                        f"{size_in_words(size)}: give another --judge (python -m judge train makes one)")
     return judge.eval().requires_grad_(False).to(device, memory_format=torch.channels_last), card
 
 

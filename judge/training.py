@@ -342,16 +342,17 @@ class Verdicts:
 
 
 def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, Verdicts]:
-    """Measures on the test images: auc, auc_reencoded, accuracy, brier, calibration_error, confusion,
-    counts.
+    """Measures on the test images: auc, auc_reencoded, accuracy, brier, calibration_error,
+    painting_calibration_error, confusion, counts.
 
     All but the confusion count photographs and paintings the same, however many there are of each.
     They are of photo against painting, P(neither) left aside: `judge.controls` measures the rest.
     `auc_reencoded` is the AUC that changes most when one domain alone goes through JPEG of quality
     75 with halved chroma: far from `auc`, the judge looks at compression, not at style.
     `confusion` has rows by truth and columns by verdict;
-    `calibration_error` is the expected calibration error (Guo et al. 2017, eq. 3) of P(painting)
-    itself rather than of the likelier class: mean gap to the share of paintings, over 15 bins.
+    `calibration_error` is the expected calibration error of the likelier class's probability (Guo et
+    al. 2017, equation 3), `painting_calibration_error` that of P(painting), which is stricter: where
+    too many are called paintings, too many photographs elsewhere do not make up for it.
     """
     photos, paintings = (load(data.test[domain], judge.size) for domain in (PHOTOS, PAINTINGS))
     pixels = torch.cat([photos.pixels, paintings.pixels])
@@ -367,7 +368,9 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, V
         "auc_reencoded": max(one_sided, key=lambda other: abs(other - auc)),
         "accuracy": float(sk.accuracy_score(labels, painting > 0.5, sample_weight=weights)),
         "brier": float(sk.brier_score_loss(labels, painting, sample_weight=weights)),
-        "calibration_error": calibration_error(labels, painting, weights),
+        "calibration_error": calibration_error(
+            (painting > 0.5) == labels, np.maximum(painting, 1 - painting), weights),
+        "painting_calibration_error": calibration_error(labels, painting, weights),
         "confusion": sk.confusion_matrix(labels, painting > 0.5).tolist(),
         "counts": {"photos": photos.counts(), "paintings": paintings.counts()},
     }
@@ -381,7 +384,8 @@ def painting_against_photo(judge: Judge, pixels: torch.Tensor, device: torch.dev
     return judge.against_photo(features).double().cpu().numpy()
 
 
-def calibration_error(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
-    """Expected calibration error in [0, 1] (Guo et al. 2017, equation 3), each image of a weight."""
+def calibration_error(happened: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
+    """Mean gap between `probabilities`, [N], and how often what they foretell `happened`, bool [N], over
+    bins of equal width, in [0, 1]; each image of a weight. Guo et al. 2017 (1706.04599), equation 3."""
     bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    return float(np.abs(np.bincount(bins, weights * (probabilities - labels))).sum() / weights.sum())
+    return float(np.abs(np.bincount(bins, weights * (probabilities - happened))).sum() / weights.sum())

@@ -1,5 +1,7 @@
 """What the tests of several rooms share: a cache of their own, a small data set, an untrained judge."""
 
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,22 @@ def judge_file(tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("models") / "judge.pt"
     model.save(judge, model.Card("resnet18", 64, model.CLASSES, training, metrics), file)
     return file
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Callable[[int], Path]]:
+    """Makes a real file system of so many kilobytes, in memory; only root can."""
+    places = []
+
+    def make(kilobytes: int) -> Path:
+        place = tmp_path / f"disk{len(places)}"
+        place.mkdir()
+        options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(place)]
+        if subprocess.run(["mount", *options], capture_output=True).returncode:
+            pytest.skip("no right to mount a small disk here")
+        places.append(place)
+        return place
+
+    yield make
+    for place in places:
+        subprocess.run(["umount", "-l", str(place)], check=True)

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torchvision.utils import save_image
 
 from judge import classes
-from judge.classes import ClassScorer, classifier, inception, load
+from judge.classes import ClassScorer, TranslationScorer, classifier, inception, load, load_domains
 from judge.command import UserError
 from judge.images import to_float
 
@@ -112,3 +113,68 @@ def test_too_few_test_images_are_refused(tmp_path):
         save_image(torch.rand(3, 20, 20), tmp_path / f"{number}.png")
     with pytest.raises(UserError, match="1 test images, a score takes at least 4"):
         load(str(tmp_path), 16)
+
+
+# ---------------------------------------------------------------------------------------------
+# Translations
+
+
+def test_domains_are_subfolders_or_paintings_and_photos_and_one_is_refused(tmp_path, sample_data):
+    both = load_domains(str(sample_data), 32)
+    assert both.classes == ("paintings", "photos") and both.stand_in
+    assert both.labels.tolist() == [0] * 12 + [1] * 12 and both.test_labels.tolist() == [0] * 8 + [1] * 8
+    assert load(str(sample_data), 32).classes == (sample_data.name,)
+    for name in ("apples", "pears", "plums"):
+        (tmp_path / name).mkdir()
+        for number in range(40):
+            save_image(torch.rand(3, 32, 32), tmp_path / name / f"{number:02}.png")
+    assert load_domains(str(tmp_path), 32).classes == ("apples", "pears", "plums")
+    with pytest.raises(UserError, match="has one domain"):
+        load_domains(str(tmp_path / "pears"), 32)
+
+
+@pytest.fixture
+def shades() -> tuple[TranslationScorer, torch.Tensor]:
+    """Dark and light images whose domain is told by their mean, and what scores their translations."""
+
+    class Mean(nn.Module):
+        def features(self, x):
+            return torch.stack([-x.mean((1, 2, 3)), x.mean((1, 2, 3))], 1)
+
+        def head(self, features):
+            return features
+
+    noise = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(16) % 2
+    sources = noise - labels.logical_not()[:, None, None, None].float()
+    return TranslationScorer(Mean(), sources, labels, 1 - labels, ("dark", "light")), sources
+
+
+def test_a_translation_is_of_the_domain_asked_for_and_keeps_its_source(shades):
+    scorer, sources = shades
+    lightness = torch.tensor([1.0, -1.0]).repeat(8)[:, None, None, None]
+    good, same = scorer(sources + lightness), scorer(sources)
+    assert good.parts["domain"] == 1 and same.parts["domain"] == 0 and same.default == 0
+    assert good.parts["content"] == pytest.approx(1, abs=1e-3) and good.default > 0.8
+    assert good.parts["diversity"] > 0.9 and good.parts["kid"] < same.parts["kid"]
+    stranger = scorer((sources + lightness).roll(2, 0))
+    assert stranger.parts["domain"] == 1 and stranger.parts["content"] < 0.1
+
+
+def test_each_domain_is_worth_as_much_and_is_a_fact(shades):
+    scorer, sources = shades
+    score = scorer(sources.abs())  # all are light
+    assert score.facts == {"domain_dark": 0.0, "domain_light": 1.0} and score.parts["domain"] == 0.5
+
+
+def test_one_image_for_every_source_is_not_diverse(shades):
+    scorer, sources = shades
+    assert scorer(sources[:2].flip(0).repeat(8, 1, 1, 1)).parts["diversity"] < 0.2
+
+
+def test_the_score_of_translations_is_combined_with_domain_for_style(shades):
+    scorer, sources = shades
+    score = scorer(sources.abs() * 0.9)
+    p = score.parts
+    assert score.default == pytest.approx(
+        p["domain"] * p["content"] ** 3 * p["diversity"] * p["clean"] / (1 + max(0, p["kid"])) ** 2)

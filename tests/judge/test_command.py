@@ -1,5 +1,6 @@
 """Claims about commands in general: fields become options, mistakes one line and exit code 2."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -209,3 +210,28 @@ def test_a_wrong_subcommand_is_one_line_and_code_2(greet, capsys, arguments):
     assert greet(*arguments) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("greet: ")
+
+
+def test_a_claim_is_one_process_s_until_it_ends(tmp_path):
+    """Also where it ends without another word."""
+    file = tmp_path / "new" / ".lock"
+    told, tell = os.pipe()
+    if not (child := os.fork()):
+        held = command.claimed(file, "at work")  # noqa: F841
+        os.write(tell, b".")
+        signal.pause()
+    os.read(told, 1)
+    with pytest.raises(UserError, match="another process is at work: wait for it to end"):
+        command.claimed(file, "at work")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with command.claimed(file, "at work"):
+        with pytest.raises(UserError):
+            command.claimed(file, "at work")
+    command.claimed(file, "at work").close()
+
+
+def test_a_claim_where_nothing_can_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"cannot write to {tmp_path / 'file'}"):
+        command.claimed(tmp_path / "file" / ".lock", "at work")

@@ -1,7 +1,13 @@
 """Claims about images: what is found, what a file decodes to, what is skipped, what is cached."""
 
 import os
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -271,6 +277,107 @@ def test_an_image_that_would_fill_the_memory_is_skipped(tmp_path, monkeypatch):
     good, bomb = picture(tmp_path / "0.png", size=30), picture(tmp_path / "1.png", size=64)
     loaded = images.load([good, bomb], 16)
     assert loaded.paths == [str(good)] and "1.png" in loaded.skipped[0]
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(path: Path, width: int, height: int, rows: bytes, also: bytes = b"") -> Path:
+    """A black and white PNG with that header, whatever follows it."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    parts = header + also + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    return path
+
+
+def bombs(folder: Path) -> list[Path]:
+    """Small files that say, or are, very much."""
+    declared = png(folder / "declared.png", 60_000, 60_000, b"")
+    compressed = png(folder / "compressed.png", 60_000, 60_000, bytes(100_000_000))
+    much = b"a\0\0" + zlib.compress(bytes(100_000_000))
+    notes = png(folder / "notes.png", 8, 8, bytes(16), chunk(b"zTXt", much))
+    profile = png(folder / "profile.png", 8, 8, bytes(16), chunk(b"iCCP", much))
+    absurd = png(folder / "absurd.png", 1, 2**31 - 1, b"")
+    none = png(folder / "none.png", 0, 0, b"")
+    return [declared, compressed, notes, profile, absurd, none]
+
+
+LOADS = """
+import resource, sys, torch
+from pathlib import Path
+from judge import images
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+loaded = images.load([Path(path) for path in sys.argv[1:]], 64)
+grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+print(len(loaded.paths), len(loaded.skipped), round(grown))
+print(*loaded.skipped, sep="\\n")
+"""
+
+
+def loaded_elsewhere(*paths: Path) -> tuple[int, int, int, str]:
+    """By a process of its own: images, images skipped, megabytes that it grew by, and what it said."""
+    command = [sys.executable, "-W", "ignore", "-c", LOADS, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, rest = done.stdout.split("\n", 1)
+    return *map(int, first.split()), rest
+
+
+def test_bombs_are_skipped_and_named_and_take_no_memory(tmp_path):
+    good, found = picture(tmp_path / "0.png"), bombs(tmp_path)
+    images_, skipped, megabytes, said = loaded_elsewhere(good, *found)
+    assert (images_, skipped) == (1, len(found)), said
+    assert all(f"{path}: " in said for path in found)
+    assert megabytes < 100, f"grew by {megabytes} MB"
+
+
+def test_many_images_of_the_largest_size_take_the_memory_of_one(tmp_path):
+    """20 kB each, and 676 MB once they are pixels."""
+    first = png(tmp_path / "0.png", 13_000, 13_000, bytes(13_000 * (1 + 13_000 // 8)))
+    paths = [first, *(Path(shutil.copy(first, tmp_path / f"{at}.png")) for at in range(1, 4))]
+    images_, _, megabytes, _ = loaded_elsewhere(*paths)
+    assert images_ == 4 and megabytes < 1.7 * 676 + 300, f"grew by {megabytes} MB"
+
+
+@pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1), (1, 1)])
+def test_an_absurd_shape_is_an_image_that_was_enlarged(tmp_path, size):
+    loaded = images.load([picture(tmp_path / "0.png", BLUE, size)], 64)
+    assert loaded.enlarged == 1 and loaded.pixels[0, :, 5, 5].tolist() == list(BLUE)
+
+
+@pytest.mark.parametrize("ending", ["gif", "png", "webp"])
+def test_of_an_animation_the_first_picture_is_taken(tmp_path, ending):
+    frames = [Image.new("RGB", (64, 64), colour) for colour in (RED, GREEN, BLUE)]
+    frames[0].save(tmp_path / f"0.{ending}", save_all=True, append_images=frames[1:], lossless=True)
+    loaded = images.load([tmp_path / f"0.{ending}"], 64)
+    assert loaded.pixels[0, :, 5, 5].tolist() == list(RED) and not loaded.skipped
+
+
+def test_an_ending_that_is_not_the_contents_is_no_matter(tmp_path):
+    picture(tmp_path / "0.png", BLUE).rename(tmp_path / "0.jpg")
+    assert images.load([tmp_path / "0.jpg"], 64).pixels[0, :, 5, 5].tolist() == list(BLUE)
+
+
+def test_an_image_that_is_a_program_is_not_run(tmp_path, monkeypatch):
+    """Pillow gives PostScript to Ghostscript, whatever the file is called."""
+    (tmp_path / "bin").mkdir()
+    ghostscript = tmp_path / "bin/gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    for name in ("0.eps", "1.jpg"):
+        (tmp_path / name).write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n")
+    with suppress(OSError), Image.open(tmp_path / "0.eps") as image:
+        image.load()
+    assert (tmp_path / "ran").exists(), "this Pillow runs nothing: this test shows nothing"
+    (tmp_path / "ran").unlink()
+    good = picture(tmp_path / "2.png")
+    loaded = images.load(images.listed([tmp_path]), 64)
+    assert loaded.paths == [str(good)] and [reason.split(": ")[0] for reason in loaded.skipped] == [
+        str(tmp_path / "1.jpg")]
+    assert not (tmp_path / "ran").exists()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -565,7 +672,7 @@ def test_a_cache_that_cannot_be_written_only_costs_a_note_outside_the_output(tmp
     loaded = images.load([picture(tmp_path / "0.png", BLUE)], 16)
     assert loaded.pixels[0, :, 0, 0].tolist() == list(BLUE)
     said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("note: decoded images could not be cached in ")
+    assert said.out == "" and said.err.startswith("note: images-")
     assert said.err.count("\n") == 1
 
 
@@ -613,10 +720,3 @@ def test_trials_that_start_at_once_decode_each_for_itself_and_leave_one_whole_ca
     no_decoding()
     assert sums == [255 * 3 * 16 * 16] * 2 == [load_in_another_process(path)] * 2
     assert len(list(cache.iterdir())) == 1
-
-
-def test_the_cache_lies_where_the_desktop_standard_says(monkeypatch, tmp_path):
-    assert images.cache_folder() == Path(os.environ["XDG_CACHE_HOME"]) / "salon"
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert images.cache_folder() == tmp_path / ".cache/salon"

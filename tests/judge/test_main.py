@@ -4,8 +4,10 @@ import json
 import os
 import runpy
 import socket
+import stat
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,13 +23,13 @@ import pytest
 import torch
 from PIL import Image
 
-from judge import images, model, training
+from judge import command, images, model, training
 from judge.command import UserError
 from judge.controls import HELD_OUT, SHOWN
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = ("train", "evaluate", "score", "controls", "data", "halves")
-FIGURES = {"auc", "auc_reencoded", "accuracy", "brier", "calibration_error"}
+FIGURES = {"auc", "auc_reencoded", "accuracy", "brier", "calibration_error", "painting_calibration_error"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ def judge_for_real(*arguments: str | Path) -> Ran:
 
 
 def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    """All but the locks, which stay behind empty."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")
+            if path.is_file() and not path.name.endswith(".lock")}
 
 
 def copied(paths: list[Path], folder: Path) -> Path:
@@ -180,6 +184,13 @@ def test_train_refuses_what_cannot_be_in_one_line(judge, workplace, sample_data,
 
 # ---------------------------------------------------------------------------------------------
 # evaluate
+
+
+def test_two_do_not_train_one_judge(judge, workplace, sample_data):
+    with command.claimed(workplace / ".judge.pt.lock", "training"):
+        second = judge("train", "--data", sample_data, "--out", "judge.pt")
+    second.refused("another process is training judge.pt")
+    assert not (workplace / "judge.pt").exists()
 
 
 def test_evaluate_prints_figures_and_writes_the_picture_of_the_worst(judge, sample_data, judge_file):
@@ -412,6 +423,68 @@ def test_an_archive_that_points_elsewhere_writes_nothing_there(judge, workplace,
     judge("data", "monet2photo", "--url", served("monet2photo.zip", content))
     outside = {file for file in files(workplace) if not file.startswith("data/monet2photo/")}
     assert not outside and not list(elsewhere.iterdir()) and not (workplace.parent / "evil").exists()
+
+
+def test_links_and_devices_of_an_archive_are_mere_files(judge, workplace, served, tmp_path_factory):
+    """What a link would lead to is neither read nor written."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    buffer = BytesIO(archive(*PARTS))
+    with zipfile.ZipFile(buffer, "a") as zipped:
+        for name, kind, content in [
+            ("monet2photo/link", stat.S_IFLNK, str(elsewhere)),
+            ("monet2photo/link/evil", stat.S_IFREG, "evil"),
+            ("monet2photo/trainA/passwd.jpg", stat.S_IFLNK, "/etc/passwd"),
+            ("monet2photo/pipe", stat.S_IFIFO, ""),
+            ("/dev/null", stat.S_IFCHR, ""),
+            ("monet2photo/CON", stat.S_IFBLK, ""),
+        ]:
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = (kind | 0o4777) << 16
+            zipped.writestr(entry, content)
+    ran = judge("data", "monet2photo", "--url", served("monet2photo.zip", buffer.getvalue()))
+    assert ran.code in (0, 2) and "Traceback" not in ran.err and not list(elsewhere.iterdir())
+    inside = list(workplace.rglob("*"))
+    assert all(path.is_dir() or path.is_file() for path in inside) and not any(map(Path.is_symlink, inside))
+    assert not any(path.stat().st_mode & 0o4000 for path in inside)
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tgz", "x.gz", "x"])
+def test_an_archive_is_a_zip_file_whatever_it_is_called(judge, served, name):
+    """Nothing else is unpacked: a tar file may hold links, and a gz file is read as a whole."""
+    ran = judge("data", "monet2photo", "--url", served(name, archive(*PARTS)))
+    assert ran.code == 0, ran.err
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.add(Path("data/monet2photo"), "vangogh2photo")
+    ran = judge("data", "vangogh2photo", "--url", served(name, buffer.getvalue()))
+    refused_after_download(ran, "could not be downloaded and unpacked", "zip")
+
+
+def test_a_bomb_that_fills_the_disk_is_one_line_and_leaves_nothing(judge, small_disk, served, monkeypatch):
+    monkeypatch.chdir(small_disk(2000))
+    content = archive(*PARTS, also={"monet2photo/bomb": bytes(10_000_000)})
+    assert len(content) < 50_000
+    ran = judge("data", "monet2photo", "--url", served("x.zip", content))
+    refused_after_download(ran, "No space left")
+    assert not list(Path("data").iterdir())
+
+
+@pytest.mark.parametrize("command", [
+    ("data", "monet2photo"), ("halves", "--data", "{sample}", "--out", "halves/of/it"),
+    ("halves", "--data", "sample", "--out", "new"),
+])
+def test_a_folder_that_cannot_be_written_is_one_line(judge, sample_data, workplace, command):
+    for name in ("data", "halves"):
+        (workplace / name).write_text("a file where a folder belongs")
+    ran = judge(*(word.format(sample=sample_data) for word in command))
+    refused_after_download(ran, "cannot write to")
+
+
+def test_a_full_disk_is_one_line(judge, small_disk, monkeypatch):
+    monkeypatch.chdir(small_disk(20))
+    ran = judge("halves", "--data", "sample", "--out", "halves")  # which has to be made first
+    refused_after_download(ran, "cannot write to data", "make room")
+    assert not list(Path("data").iterdir())
 
 
 def spoiled(content: bytes) -> bytes:

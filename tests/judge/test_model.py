@@ -269,6 +269,18 @@ def test_a_full_disk_leaves_the_old_judge_whole_and_nothing_half_written(
     assert file.read_bytes() == judge_file.read_bytes()
 
 
+def test_a_disk_that_is_really_full_leaves_the_old_judge_whole(small_disk, judge_file, judge):
+    """As large as one judge and a half, so that the second is cut off in the middle."""
+    disk = small_disk(judge_file.stat().st_size * 3 // 2 // 1024)
+    file = disk / "judge.pt"
+    file.write_bytes(judge_file.read_bytes())
+    with pytest.raises(UserError, match="could not be written to .*judge.pt") as caught:
+        model.save(judge, CARD, file)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in disk.iterdir()] == ["judge.pt"]
+    assert file.read_bytes() == judge_file.read_bytes()
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, judge):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="could not be written to .*file/judge.pt"):
@@ -286,3 +298,11 @@ def test_the_hash_is_that_of_the_files_bytes(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
     assert model.file_hash(tmp_path / "x") == expected
+
+
+def test_weights_that_are_no_floats_are_refused(tmp_path, judge_file):
+    content = torch.load(judge_file, weights_only=True)
+    content["weights"]["head.weight"] = content["weights"]["head.weight"].long()
+    torch.save(content, tmp_path / "judge.pt")
+    with pytest.raises(UserError, match="is not a judge's file"):
+        model.load(tmp_path / "judge.pt")

@@ -584,7 +584,7 @@ def greys(tmp_path) -> Callable[[list[int], list[int]], DataSet]:
 
 def test_the_figures_are_what_numbers_on_paper_give(greys):
     # The painting of 60 lies in one bin of calibration with the photo of 56, below 4/15 of 255.
-    photos, paintings = [56, 102, 150], [204, 128, 60]
+    photos, paintings = [56, 100, 150], [204, 128, 60]
     measured, verdicts = training.evaluate(Brightness(16), greys(photos, paintings), CPU)
     p = [value / 255 for value in photos + paintings]
     assert verdicts.painting.tolist() == pytest.approx(p, abs=1e-6)
@@ -597,6 +597,10 @@ def test_the_figures_are_what_numbers_on_paper_give(greys):
     brier = (p[0]**2 + p[1]**2 + p[2]**2 + (1 - p[3])**2 + (1 - p[4])**2 + (1 - p[5])**2) / 6
     assert measured["brier"] == pytest.approx(brier, abs=1e-6)
     shared = 2 * abs((p[0] + p[5]) / 2 - 1 / 2)
+    alone = p[1] + p[2] + (1 - p[3]) + (1 - p[4])
+    assert measured["painting_calibration_error"] == pytest.approx((shared + alone) / 6, abs=1e-6)
+    # Of the verdicts those on 150 and 60 are wrong; 56 and 60 share the bin from 11/15.
+    shared = abs((1 - p[0]) + (1 - p[5]) - 1)
     alone = p[1] + p[2] + (1 - p[3]) + (1 - p[4])
     assert measured["calibration_error"] == pytest.approx((shared + alone) / 6, abs=1e-6)
     assert measured["counts"]["photos"] == {"images": 3, "skipped": [], "enlarged": 0}
@@ -613,8 +617,8 @@ def test_a_judge_that_looks_at_compression_is_found_out(greys, monkeypatch):
 
 def test_a_perfect_judge_has_perfect_figures(greys):
     measured, _ = training.evaluate(Brightness(16), greys([0, 0], [255, 255, 255]), CPU)
-    figures = [measured[name] for name in ("auc", "accuracy", "brier", "calibration_error")]
-    assert figures == pytest.approx([1, 1, 0, 0], abs=1e-7)
+    names = ("auc", "accuracy", "brier", "calibration_error", "painting_calibration_error")
+    assert [measured[name] for name in names] == pytest.approx([1, 1, 0, 0, 0], abs=1e-7)
     assert measured["confusion"] == [[2, 0], [0, 3]]
 
 
@@ -635,5 +639,5 @@ def test_a_broken_test_image_is_counted_and_judged_nowhere(greys):
 
 def test_figures_are_plain_numbers(trained):
     _, card = trained
-    figures = ("auc", "accuracy", "brier", "calibration_error")
+    figures = ("auc", "accuracy", "brier", "calibration_error", "painting_calibration_error")
     assert {type(card.metrics[name]) for name in figures} == {float}
