@@ -4,11 +4,14 @@ A trial that is started by hand runs without an engine, also where NNI is not in
 """
 
 import os
+import select
 import signal
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 
 class Alone:
@@ -41,6 +44,9 @@ class Nni:
         self.folder = Path(os.environ["NNI_OUTPUT_DIR"])
         if os.environ["NNI_PLATFORM"] == "local":
             threading.Thread(target=_end_with_manager, daemon=True).start()
+        elif os.environ["NNI_PLATFORM"] == "remote":
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a cut connection: there is a checkpoint to save
+            threading.Thread(target=_end_with_reader, daemon=True).start()
 
     def parameters(self) -> dict:
         """What the tuner proposes for this trial, by name of setting."""
@@ -65,12 +71,22 @@ def _end_with_manager(interval: float = 1.0) -> None:
 
     A killed manager leaves its trials running, and a resumed search starts them a second time.
     """
-    import psutil  # comes with NNI
-
     # trial <- the shell of NNI's run script <- the manager, a node process
     manager = next((p for p in psutil.Process().parents() if "node" in p.name()), None)
     with suppress(psutil.NoSuchProcess):
         # A killed manager may stay a zombie: in a container nobody reaps it.
         while manager and manager.is_running() and manager.status() != psutil.STATUS_ZOMBIE:
             time.sleep(interval)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_with_reader() -> None:
+    """Ask this process to end once nobody reads what it prints: on another machine that is how results
+    reach NNI, by a process of its own there, which ends when the connection is cut."""
+    output = select.poll()
+    output.register(1, 0)  # a pipe's lost reader is reported unasked
+    output.poll()
+    with open(os.devnull, "w") as nowhere:
+        for standard in (1, 2):
+            os.dup2(nowhere.fileno(), standard)
     os.kill(os.getpid(), signal.SIGTERM)

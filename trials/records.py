@@ -1,21 +1,20 @@
 """The files that a trial leaves behind, written whole or not at all, and the facts in them."""
 
-import errno
 import hashlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from judge.command import UserError, cores, one_line
+from judge.command import cores
+from trials.forms import RECORD, REPORT, fits
 
 RECORDED_VERSIONS = ("torch", "torchvision", "torchmetrics", "numpy", "nni")
 
@@ -23,21 +22,10 @@ RECORDED_VERSIONS = ("torch", "torchvision", "torchmetrics", "numpy", "nni")
 # Files
 
 
-@contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Turns a full disk or a folder without permission into one line, a UserError."""
-    try:
-        yield
-    except OSError as error:
-        hint = ": make room and start it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        raise UserError(f"cannot write to {folder}: {error.strerror}{hint}") from None
-    except RuntimeError as error:  # torch's name for a failed write
-        raise UserError(f"cannot write to {folder}, is the disk full? {one_line(error)}") from None
-
-
 def atomically(file: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a neighbour of `file`, then put it in its place: never half a file."""
-    part = file.with_name(f"{file.name}.part")
+    """Let `write` fill a neighbour of `file`, then put it in its place: never half a file, nor a mixture
+    of what two processes write at once."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
         write(part)
         with open(part) as written:
@@ -62,21 +50,37 @@ def read_json(file: Path) -> dict:
     """The object in `file`; empty where there is none or it is not JSON."""
     try:
         content = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last of [[[[...
         return {}
     return content if isinstance(content, dict) else {}
 
 
+def read_record(folder: Path) -> dict:
+    """The run.json of the trial in `folder`; empty where there is none, or none of a trial's form."""
+    content = read_json(folder / "run.json")
+    return content if fits(content, RECORD) else {}
+
+
 def read_lines(file: Path) -> list[dict]:
-    """The JSON objects in `file`, one a line; a last line cut off by a crash is left out."""
-    lines = file.read_text().splitlines() if file.exists() else []
+    """The reports in a trial's stats.jsonl, up to the first that is damaged: a crash may cut off the last."""
     parsed = []
-    for line in lines:
+    for line in file.read_bytes().splitlines() if file.is_file() else []:
         try:
-            parsed.append(json.loads(line))
-        except ValueError:
+            report = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not fits(report, REPORT):
+            break
+        parsed.append(report)
     return parsed
+
+
+class Footprint(NamedTuple):
+    """Bytes that a trial leaves on the disk."""
+
+    checkpoint: int
+    sheets: int
+    """At most, in samples/ and in TensorBoard's file: PNG makes them smaller."""
 
 
 # ---------------------------------------------------------------------------------------------

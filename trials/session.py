@@ -17,12 +17,14 @@ A system is a file with a frozen dataclass `Settings` and a function `train(sett
 `Settings` has a method `complete(device)` that fills in what depends on the machine, and a field
 `budget` that may grow when a trial goes on. What goes round a search asks two things more of it:
 `inputs()`, what it trains on and is scored by, in words, by name and `data` first; and `reports_made()`.
-The file itself has `check(settings)`, which raises what would stop a trial before it trains. A sample
-sheet has what is given or aimed at in its upper half, and what the trial makes of it in the lower.
+The file itself has `check(settings)`, which raises what would stop a trial before it trains, and
+returns what one leaves on the disk. A sample sheet has what is given or aimed at in its upper half, and
+what the trial makes of it in the lower.
 """
 
-import fcntl
+import gc
 import math
+import operator
 import shutil
 import signal
 import sys
@@ -34,14 +36,32 @@ from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
+from jsonargparse.typing import NonNegativeInt
 from tqdm import tqdm
 
-from judge.command import Parser, Threads, UserError, main, one_line, taken
+from judge.command import (
+    Parser,
+    Threads,
+    UserError,
+    claimed,
+    main,
+    one_line,
+    out_of_memory,
+    plain,
+    taken,
+    writing_to,
+)
 from judge.images import to_bytes
 from judge.score import WORST, Score
-from trials import engine
+from judge.state import read_state
+from trials import engine, ranks
+from trials.failures import in_words, passing, wait
+from trials.forms import fits
+from trials.peak import Progress
 from trials.records import (
+    Footprint,
     atomically,
     device_name,
     git_commit,
@@ -50,9 +70,9 @@ from trials.records import (
     json_line,
     read_json,
     read_lines,
+    read_record,
     versions,
     write_json,
-    writing_to,
 )
 
 RUNS = Path("runs")  # where trials started by hand leave their folders
@@ -79,6 +99,9 @@ class Machine(Threads):
     """Where to train; auto is the GPU where there is one."""
     earlier: Path | None = None
     """Folder in which to look for the same trial, shorter perhaps: a fresh one goes on from a copy."""
+    retries: NonNegativeInt = 3
+    """How often a trial goes on from its checkpoint after a failure that passes, such as a neighbour's
+    taking the GPU's memory; 10 s later, and each next time after three times as long."""
     keep: bool = False
     """Keep every painting that is scored, in paintings/, so that another score can be tried on it."""
 
@@ -121,9 +144,19 @@ class Checkpointed:
         """All that the next step depends on, as tensors and plain data."""
         return {"step": self.step, **{name: getattr(self, name).state_dict() for name in self.parts}}
 
+    def footprint(self, reports: int, pixels: int) -> Footprint:
+        """What a trial leaves that makes so many reports, each with a sheet of so many pixels.
+
+        A checkpoint holds each weight three times: Adam has two moments of it.
+        """
+        networks = [part for part in (getattr(self, name) for name in self.parts)
+                    if isinstance(part, torch.nn.Module)]
+        weights = sum(p.nbytes for network in networks for p in network.parameters())
+        return Footprint(3 * weights, reports * 2 * 3 * pixels)
+
     def load_state_dict(self, state: dict) -> None:
         """Put back what `state_dict` gave."""
-        self.step = state["step"]
+        self.step = operator.index(state["step"])
         for name in self.parts:
             getattr(self, name).load_state_dict(state[name])
 
@@ -132,21 +165,36 @@ class Checkpointed:
 # Starting
 
 
-def run(train: Callable[[Any, "Session"], None], Settings: type) -> None:
-    """Run a trial from the command line or under the engine, and exit."""
+def run(
+    train: Callable[[Any, "Session"], None], Settings: type,
+    follow: Callable[[Any, torch.device], None] | None = None,
+) -> None:
+    """Run a trial from the command line or under the engine, and exit.
+
+    Args:
+        follow: what further processes do (`trials.ranks`), for a system that can share its batches.
+    """
     module = Path(sys.modules[train.__module__].__file__).stem
     prog = f"python -m trials.{module}"
 
     def command(arguments: list[str]) -> int:
         sys.stdout.reconfigure(line_buffering=True)  # under the engine a log is read as it grows
         options = parser_of(Settings, prog).parse_args(arguments)
-        machine, host = taken(Machine, options), engine.here()
+        machine = taken(Machine, options)
+        device = machine.torch_device()
+        with ranks.joined(device):
+            return follow_first(follow, device) if ranks.RANK else lead(options, machine, device)
+
+    def lead(options, machine: Machine, device: torch.device) -> int:
+        host = engine.here()
         if threads := machine.threads or host.threads:
             torch.set_num_threads(threads)
         parameters = host.parameters()
         try:
             given = with_parameters(taken(Settings, options), parameters)
-            settings = given.complete(machine.torch_device())
+            settings = given.complete(device)
+            if ranks.COUNT > 1 and not follow:
+                raise UserError(f"{prog} runs in one process: start it without torchrun")
             session = Session(module, settings, machine, host, parameters)
         except UserError as error:  # no session yet to say so
             if host.folder and not (host.folder / "run.json").exists():
@@ -154,9 +202,24 @@ def run(train: Callable[[Any, "Session"], None], Settings: type) -> None:
                     write_json(host.folder / "run.json", {
                         "parameters": parameters, "status": "failed", "reason": one_line(error)})
             raise
-        return session.carry_out(train)
+        ranks.tell(settings)
+        try:
+            return session.carry_out(train)
+        finally:
+            with suppress(RuntimeError):  # one that is gone need not be told
+                ranks.tell(None)
 
     main(prog, command)
+
+
+def follow_first(follow: Callable, device: torch.device) -> int:
+    """Be one of the processes that are not the first, to its end; returns the exit code."""
+    try:
+        follow(ranks.tell(None), device)
+    except RuntimeError as error:
+        print(f"process {ranks.RANK} of {ranks.COUNT} ends: {one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def parser_of(Settings: type, prog: str) -> Parser:
@@ -184,7 +247,7 @@ def with_parameters(settings: Any, parameters: dict) -> Any:
             raise UserError(f"parameter {name} has no value")
         if isinstance(value, str) and not isinstance(checked[name], str):
             raise UserError(f"parameter {name} is the string {value!r} where a number belongs")
-    return replace(settings, **{name: checked[name] for name in parameters})
+    return replace(settings, **{name: plain(checked[name]) for name in parameters})
 
 
 # ---------------------------------------------------------------------------------------------
@@ -198,15 +261,16 @@ class Session:
         self.settings, self.host, self._keep, self._earlier = settings, host, machine.keep, machine.earlier
         self.device = machine.torch_device()
         self.folder = host.folder or machine.out or RUNS / f"{system}-{identity(settings)}"
+        # Processes that share a batch would wait for the one that failed.
+        self._retries = machine.retries if ranks.COUNT == 1 else 0
         self._before = self._claim()
-        self._started, self._scoring = time.perf_counter(), 0.0
-        self._stop, self._bar, self._given = None, None, {}
-        self._sums, self._count, self._writer = {}, 0, None
-        self._reports: list[dict] = []
+        self._stop, self._given = None, {}
+        self._begin()
         self._record = {
             "system": system, "parameters": parameters or self._before.get("parameters", {}),
             "settings": asdict(settings),
             "status": "running", "reason": None, "score": None, "device": device_name(self.device),
+            "processes": ranks.COUNT,
             "threads": torch.get_num_threads(), "versions": versions(), "commit": git_commit(),
         }  # fmt: skip
         self._write_record()
@@ -218,30 +282,34 @@ class Session:
             The record that an earlier start left, empty on a fresh folder.
 
         Raises:
-            UserError: not writable, in use, or another trial's.
+            UserError: not writable, in use, another trial's, or none's.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.folder / ".lock", "w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is training in {self.folder}: wait for it to end") from None
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}") from None
+        self._lock = claimed(self.folder / ".lock", f"training in {self.folder}")
         before = read_json(self.folder / "run.json")
+        if not fits(before, {"settings?": {}, "parameters?": {}}):
+            raise UserError(f"{self.folder / 'run.json'} is no trial's: choose another --out")
         settings = before.get("settings")
         if settings is not None and identity_of(settings) != identity(self.settings):
             now = asdict(self.settings)
             changed = ", ".join(name for name in now if settings.get(name) != now[name])
             raise UserError(f"{self.folder} holds a trial with other {changed}: choose another --out")
+        for part in self.folder.glob("*.part") if before else ():  # a start that was killed as it wrote
+            part.unlink()
         return before
+
+    def _begin(self) -> None:
+        """All that a try begins with; `restore` makes of it what it was at the checkpoint."""
+        self._started, self._scoring = time.perf_counter(), 0.0
+        self._bar, self._writer = None, None
+        self._sums, self._count = {}, 0
+        self._reports: list[dict] = []
 
     def carry_out(self, train: Callable) -> int:
         """Train to the end of the budget, or to whatever ends it before; returns the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
-            train(self.settings, self)
+            self._try(train)
             return self._end("finished", None, self._reports[-1]["score"], 0)
         except Diverged as error:
             print(f"diverged: {error}")
@@ -249,20 +317,53 @@ class Session:
         except Stopped as error:
             print(f"stopped: {error}")
             return self._end("stopped", str(error), None, 128 + self._stop)
-        except Exception as error:
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            self._end("failed", kind + one_line(error), None, 1)
+        except UserError as error:
+            self._end("failed", one_line(error), None, 1)
             raise
+        except Exception as error:
+            reason = in_words(error, self.settings, self.device)
+            self._end("failed", reason, None, 1)
+            if out_of_memory(error):  # there is nothing to find in the code
+                raise UserError(reason) from None
+            raise
+
+    def _try(self, train: Callable) -> None:
+        """Train; after a failure that passes wait, and go on from the checkpoint."""
+        for attempt in range(self._retries):
+            try:
+                return train(self.settings, self)
+            except Exception as error:
+                if not passing(error, self.device):
+                    raise
+                reason = in_words(error, self.settings, self.device)
+            # Outside of `except`, which would keep the failed try's tensors alive.
+            self._close()
+            self._record.setdefault("retries", []).append(reason)
+            self._write_record()
+            print(f"tries again in {wait(attempt)} s: {reason}")
+            self._wait(wait(attempt))
+            self._begin()
+        train(self.settings, self)
+
+    def _wait(self, seconds: float) -> None:
+        """Let others have the machine, for `seconds` or until someone asks the trial to end."""
+        gc.collect()  # networks and optimisers refer to each other
+        torch.cuda.empty_cache()
+        end = time.monotonic() + seconds
+        while not self._stop and time.monotonic() < end:
+            time.sleep(min(1.0, seconds))
+
+    def _close(self) -> None:
+        for part in (self._bar, self._writer):
+            if part:
+                part.close()
 
     def _end(self, status: str, reason: str | None, score: dict | None, code: int) -> int:
         """Write how the trial ended, and only then tell the engine its one result."""
         self._record |= {"status": status, "reason": reason, "score": score}
         seconds = time.perf_counter() - self._started
         self._record |= {"seconds": round(seconds, 1), "scoring_share": round(self._scoring / seconds, 3)}
-        if self._bar:
-            self._bar.close()
-        if self._writer:
-            self._writer.close()
+        self._close()
         try:
             self._write_record()
         except UserError:  # already failing, of a full disk perhaps: the first reason is the one
@@ -270,7 +371,8 @@ class Session:
                 raise
         self._lock.close()
         if score:
-            self.host.final(score)
+            with writing_to(self.folder):
+                self.host.final(score)
             print(f"{status}: score {score['default']:.4f}, {self._record['seconds']:.0f} s, {self.folder}")
         return code
 
@@ -311,7 +413,7 @@ class Session:
             self._take_over()
         if file.exists():
             try:
-                model.load_state_dict(torch.load(file, map_location=self.device, weights_only=True))
+                model.load_state_dict(read_state(file, self.device))
             except Exception as error:  # unpickling foreign bytes fails in many ways
                 why = one_line(error)
                 raise UserError(f"{file} cannot be read ({why}): move {self.folder} away") from None
@@ -323,8 +425,8 @@ class Session:
             text = "".join(map(json_line, self._reports))
             atomically(self._stats, lambda part: part.write_text(text))
         if self._reports:
-            self._started -= self._reports[-1]["seconds"]
-            self._scoring = self._reports[-1]["scoring_seconds"]
+            self._started -= self._reports[-1].get("seconds") or 0
+            self._scoring = self._reports[-1].get("scoring_seconds") or 0
 
     def _take_over(self) -> None:
         """Copy what the furthest of the earlier trials that are this one has left, if there is one.
@@ -334,7 +436,7 @@ class Session:
         """
         found = [(len(read_lines(folder / "stats.jsonl")), folder)
                  for folder in sorted({file.parent for file in self._earlier.rglob("checkpoint.pt")})
-                 if self._is_this(read_json(folder / "run.json"))]
+                 if self._is_this(read_record(folder))]
         if not found:
             return
         _, folder = max(found)
@@ -350,7 +452,7 @@ class Session:
     def _is_this(self, record: dict) -> bool:
         """Whether `record` is of a trial of these settings, made from the same things."""
         return (record.get("system") == self._record["system"]
-                and identity_of(record["settings"]) == identity(self.settings)
+                and identity_of(record.get("settings") or {}) == identity(self.settings)
                 and all(record.get(name) == facts for name, facts in self._given.items()))
 
     def steps(self, model: Any, last: int) -> Iterator[int]:
@@ -363,13 +465,18 @@ class Session:
         if model.step > last:
             raise UserError(f"{self.folder} is trained to step {model.step}, this budget ends at {last}: "
                             "choose another --out, or a larger budget")
-        self._bar = tqdm(initial=model.step, total=last, unit="step", disable=None)
+        if model.step:
+            ranks.tell(self.folder / "checkpoint.pt")
+        if "retries" not in self._record:
+            self.note(first_step_after=round(time.time() - psutil.Process().create_time(), 1))
+        self._bar = Progress(model.step, last, self.device, getattr(self.settings, "precision", "fp32"))
         while model.step < last:
             if self._stop:
                 self.save(model)
                 raise Stopped(f"{signal.Signals(self._stop).name} at step {model.step}")
-            yield model.step
-            self._bar.update()
+            ranks.tell(True)
+            with self._bar.step():
+                yield model.step
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
         """Take a step's losses (scalars on the device) into the means of the next report.
@@ -378,6 +485,8 @@ class Session:
             Diverged: one is not finite or has exploded; looked at every `CHECK_EVERY` steps, so
                 that the device is not waited for at each.
         """
+        if self._bar:
+            self._bar.computed()
         self._sums = {name: self._sums.get(name, 0) + loss.detach() for name, loss in losses.items()}
         self._count += 1
         if self._count % CHECK_EVERY == 0:
@@ -421,7 +530,8 @@ class Session:
         self.save(model)
         self._reports.append(line)
         self._sums, self._count = {}, 0
-        self.host.intermediate(named)
+        with writing_to(self.folder):  # NNI keeps results in the trial's folder
+            self.host.intermediate(named)
         tqdm.write(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in named.items()))
 
     def keep(self, step: int, painted: torch.Tensor) -> None:

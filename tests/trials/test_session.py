@@ -1,10 +1,12 @@
 """What every trial shares, with the smallest system there can be."""
 
+import errno
 import json
 import math
 import os
+import re
 import signal
-import subprocess
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 
 from judge.command import UserError
 from judge.score import Score
+from trials import peak
 from trials.engine import Alone
 from trials.records import read_lines
 from trials.session import Machine, Session
@@ -177,6 +180,13 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     session(tmp_path)
 
 
+def test_what_a_killed_start_had_half_written_is_removed(tmp_path):
+    session(tmp_path)
+    (tmp_path / "checkpoint.pt.123.part").touch()
+    session(tmp_path)
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_a_damaged_checkpoint_is_one_line(tmp_path):
     session(tmp_path).carry_out(training())
     (tmp_path / "checkpoint.pt").write_bytes(b"\x80\x04garbage")
@@ -218,28 +228,71 @@ class Large(Counter):
         return {"step": self.step, "weights": torch.zeros(250_000 * (1 + self.step))}  # 1 MB a step
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(tmp_path):
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(tmp_path)]).returncode:
-        pytest.skip("no right to mount a small disk here")
+class OnDisk(Listener):
+    """An engine that keeps results in the trial's folder, as NNI does."""
 
-    def train(settings: Settings, session: Session) -> None:
-        model = Large()
-        for _ in session.steps(model, 10):
-            session.add({"loss": torch.tensor(1.0)})
-            model.step += 1
-            session.report(model, Score(0.5, {}), torch.zeros(3, 4, 4))
+    def intermediate(self, values: dict) -> None:
+        with open(self.folder / "metrics", "a") as metrics:
+            metrics.write(json.dumps(values) * 300)
 
-    try:
-        s = session(tmp_path)
-        with pytest.raises(UserError, match=f"cannot write to {tmp_path}"):
-            s.carry_out(train)
-        kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-        assert 0 < kept["step"] < 10 and len(kept["weights"]) == 250_000 * (1 + kept["step"])
-        assert not list(tmp_path.glob("*.part"))
-        assert record(tmp_path)["status"] in ("running", "failed")  # whole JSON in either case
-        del s
-    finally:
-        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+    final = intermediate
+
+
+def filling(settings: Settings, session: Session) -> None:
+    """A training whose checkpoints grow by 1 MB a step, with sheets of 100 kB."""
+    model, noise = Large(), torch.Generator().manual_seed(0)
+    for _ in session.steps(model, 10):
+        session.add({"loss": torch.tensor(1.0)})
+        model.step += 1
+        session.report(model, Score(0.5, {}), torch.rand(3, 180, 180, generator=noise))
+
+
+def ends_in_one_line_with_a_whole_checkpoint(s: Session, folder: Path) -> None:
+    with pytest.raises(UserError, match=f"cannot write to {folder}") as caught:
+        s.carry_out(filling)
+    assert "\n" not in str(caught.value)
+    kept = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert 0 < kept["step"] < 10 and len(kept["weights"]) == 250_000 * (1 + kept["step"])
+    assert not list(folder.glob("*.part"))
+    assert record(folder)["status"] in ("running", "failed")  # whole JSON in either case
+
+
+@pytest.mark.parametrize("kilobytes", range(12_000, 13_000, 100))
+def test_a_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(small_disk, kilobytes):
+    """Wherever in a report it is that the disk fills up."""
+    folder = small_disk(kilobytes)
+    ends_in_one_line_with_a_whole_checkpoint(
+        Session("counter", Settings(), Machine(device="cpu"), OnDisk(folder), {}), folder)
+
+
+@pytest.mark.parametrize("what", ["intermediate", "final"])
+def test_a_result_that_the_engine_cannot_write_is_one_line(tmp_path, monkeypatch, what):
+    def full(self, values: dict) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Listener, what, full)
+    with pytest.raises(UserError, match="No space left on device: make room and start it again"):
+        session(tmp_path).carry_out(training())
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] in (5, 10)
+
+
+@pytest.mark.parametrize("at", range(1, 10))
+def test_a_spent_quota_is_one_line_and_leaves_the_last_good_checkpoint(tmp_path, monkeypatch, at):
+    """Injected at each write in turn: no file system that counts is at hand."""
+    fsync, calls = os.fsync, []
+
+    def counted(file) -> None:
+        calls.append(file)
+        if len(calls) >= at:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    with pytest.raises(UserError, match="Disk quota exceeded: make room and start it again"):
+        session(tmp_path).carry_out(training(last=30))
+    assert not list(tmp_path.glob("*.part"))
+    if (tmp_path / "checkpoint.pt").exists():
+        assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] % 5 == 0
 
 
 def test_an_explosion_late_in_a_long_window_is_not_averaged_away(tmp_path):
@@ -286,6 +339,25 @@ def test_a_trial_continued_by_hand_keeps_the_parameters_it_received(tmp_path):
     first.carry_out(training(last=5))
     session(tmp_path).carry_out(training(last=10))
     assert record(tmp_path)["parameters"] == {"weight": 1.0}
+
+
+def test_on_a_terminal_the_bar_tells_the_share_of_peak_and_elsewhere_nothing(tmp_path, monkeypatch, capsys):
+    x = torch.ones(64, 64)  # what comes after the losses, here the value that is reported, is not counted
+
+    def value(step: int) -> float:
+        return float((x @ x)[0, 0]) / 128
+
+    session(tmp_path / "a").carry_out(training(at=lambda step: x @ x))
+    assert "step/s" not in capsys.readouterr().err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(peak, "rate", lambda *device: 1e6)
+    drawn = torch.get_rng_state()
+    timed = training(every=1, value=value, at=lambda step: (x @ x, time.sleep(0.05)))
+    session(tmp_path / "b").carry_out(timed)
+    shown = capsys.readouterr().err
+    share = 2 * 64**3 / 1e6 * float(re.findall(r"([\d.]+)step/s", shown)[-1])
+    assert int(re.findall(r"(\d+)% of peak", shown)[-1]) == pytest.approx(100 * share, rel=0.2)
+    assert torch.equal(drawn, torch.get_rng_state())
 
 
 def test_a_machine_without_git_can_train(tmp_path, monkeypatch):

@@ -1,0 +1,160 @@
+"""Faults injected into trials: kill -9 at random moments, whatever else may happen in whatever order."""
+
+import json
+import math
+import os
+import random
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from judge.command import UserError
+from judge.score import WORST, Score
+from tests.trials.test_session import Counter, session
+from trials import gan
+from trials.records import read_json, read_lines
+from trials.session import run
+
+KILLS = 50
+
+# ---------------------------------------------------------------------------------------------
+# kill -9
+
+
+def trial(folder: Path) -> int:
+    """Start the same small trial in a process of its own; returns its pid. It reports, and so writes its
+    checkpoint and all else, much of the time."""
+    if pid := os.fork():
+        return pid
+    with open(folder.with_name("log"), "a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.argv = ["gan", "--data", "pattern", "--steps", "2000", "--reports", "200", "--out", str(folder)]
+    try:
+        run(gan.train, gan.Settings)
+    except SystemExit as ended:
+        os._exit(ended.code or 0)
+    finally:
+        os._exit(70)
+
+
+def wait_for_reports(folder: Path, more: int) -> None:
+    """Until so many more reports are made than there are now; of a trial that starts, perhaps none."""
+    def size() -> int:
+        return len(read_lines(folder / "stats.jsonl"))
+
+    before, end = size(), time.monotonic() + 30
+    while size() < before + more and time.monotonic() < end:
+        time.sleep(0.002)
+
+
+def ended(folder: Path) -> tuple[dict, list[dict]]:
+    """Checkpoint and reports, without the seconds."""
+    lines = read_lines(folder / "stats.jsonl")
+    kept = [{k: v for k, v in line.items() if "seconds" not in k} for line in lines]
+    return torch.load(folder / "checkpoint.pt", weights_only=True), kept
+
+
+def equal(a, b) -> bool:
+    """Whether two states are the same to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    return a == b if not isinstance(a, list | tuple) else all(map(equal, a, b))
+
+
+@pytest.mark.slow
+def test_killed_at_fifty_random_moments_a_trial_ends_as_if_never_killed(tmp_path, capsys):
+    from torch.utils.tensorboard import SummaryWriter  # noqa: F401 (the children need not import it)
+
+    draw, whole, cut = random.Random(0), tmp_path / "whole" / "run", tmp_path / "cut" / "run"
+    for folder in (whole, cut):
+        folder.parent.mkdir()
+    _, status = os.waitpid(trial(whole), 0)
+    assert status == 0
+    steps = []
+    for _ in range(KILLS):
+        pid = trial(cut)
+        wait_for_reports(cut, draw.randrange(5))
+        time.sleep(draw.uniform(0, 0.05))  # a report takes about as long
+        os.kill(pid, signal.SIGKILL)
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL, "the trial is too short for so many kills"
+        if (cut / "checkpoint.pt").exists():
+            steps.append(torch.load(cut / "checkpoint.pt", weights_only=True)["step"])
+        if (cut / "run.json").exists():
+            assert json.loads((cut / "run.json").read_text())["status"] == "running"
+    assert steps == sorted(steps) and len(set(steps)) > KILLS / 5
+    with capsys.disabled():
+        print(f"\n{KILLS} kills, survived at {len(set(steps))} different checkpoints, the last {steps[-1]}")
+    assert os.waitpid(trial(cut), 0)[1] == 0, (cut.parent / "log").read_text()[-2000:]
+    assert read_json(cut / "run.json")["score"] == read_json(whole / "run.json")["score"]
+    assert equal(ended(cut), ended(whole))
+
+
+# ---------------------------------------------------------------------------------------------
+# Whatever may happen
+
+LAST = 6
+NUMBERS = st.one_of(st.floats(), st.integers(-3, 3), st.sampled_from([None, "0.5", []]))
+EVENTS = st.one_of(
+    st.tuples(st.just("report"), NUMBERS),
+    st.tuples(st.just("loss"), st.floats()),
+    st.tuples(st.just("raise"), st.sampled_from([
+        UserError("no"), ValueError("a\nb"), OSError(28, "full"), MemoryError(), KeyError("x"),
+    ])),
+    st.tuples(st.just("signal"), st.sampled_from([signal.SIGTERM, signal.SIGINT])),
+)  # fmt: skip
+
+
+def eventful(events: list[tuple]):
+    """A training in which at each step one of `events` happens; it reports at the end in any case."""
+    left = iter(events)
+
+    def train(settings, session) -> None:
+        model = Counter()
+        session.restore(model)
+        for _ in session.steps(model, LAST):
+            kind, what = next(left, ("none", None))
+            if kind == "raise":
+                raise what
+            if kind == "signal":
+                os.kill(os.getpid(), what)
+            session.add({"loss": torch.tensor(what if kind == "loss" else 1.0)})
+            model.step += 1
+            if kind == "report":
+                session.report(model, Score(what, {"part": 0.1}), torch.zeros(3, 4, 4))
+            elif model.step == LAST:
+                session.report(model, Score(0.5, {}), torch.zeros(3, 4, 4))
+
+    return train
+
+
+def finite(values: dict) -> bool:
+    return all(isinstance(v, int | float) and math.isfinite(v) for v in values.values())
+
+
+@settings(max_examples=100, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(EVENTS, max_size=LAST))
+def test_whatever_happens_a_trial_has_one_finite_final_or_fails_and_none(tmp_path_factory, events):
+    folder, code = tmp_path_factory.mktemp("trial"), 1
+    one = session(folder)
+    with suppress(Exception, KeyboardInterrupt):
+        code = one.carry_out(eventful(events))
+    one._lock.close()  # as the end of its process would
+    record = json.loads((folder / "run.json").read_text())
+    assert all(map(finite, one.host.intermediates + one.host.finals))
+    assert len(one.host.finals) == (code == 0)
+    if code == 0:
+        assert one.host.finals[0] == record["score"] and record["status"] in ("finished", "diverged")
+        assert record["status"] == "finished" or one.host.finals[0] == {"default": WORST}
+    again = session(folder)  # whatever it left can be gone on from
+    assert again.carry_out(eventful([])) == 0 and len(again.host.finals) == 1
