@@ -9,6 +9,7 @@ shows what start-up, scoring and reporting take beside them.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from judge import images
@@ -29,14 +31,16 @@ from judge.command import Parser, UserError, main, one_line, taken
 from judge.model import size_in_words
 from trials import cyclegan
 from trials.batches import CROP, LOAD, Domain
-from trials.bench_peer import PlainCycleGAN
+from trials.bench_peer import AuthorsCycleGAN, PlainCycleGAN
 from trials.cyclegan import CycleGAN, Settings
-from trials.records import device_name, read_json, read_lines, versions
+from trials.peak import as_convolutions, product, timed
+from trials.records import device_name, read_lines, read_record, versions
 from trials.session import Machine
 
 IMAGES = 8  # random ones of each domain
 FOREVER = 10**9  # steps of a schedule whose rates do not fall while they are timed
-EDGE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the device's rate
+PROFILED = 5  # steps
+NOTED = 0.02  # share of a step's time from which an operator is named
 REPORTS = 3  # of the short trial: the first is longer (warming up, loading TensorBoard) than the others
 
 
@@ -46,6 +50,8 @@ class Options:
 
     peer: bool = False
     """Time the plain loop (trials/bench_peer.py: eager, fp32) and ours, in turns."""
+    peer_path: Path | None = None
+    """Time the authors' step too: a checkout of pytorch-CycleGAN-and-pix2pix, whose code is run."""
     rounds: PositiveInt = 7
     """Turns; what is printed is their median."""
     seconds: PositiveFloat = 10.0
@@ -73,8 +79,8 @@ def command(arguments: list[str]) -> None:
         "device": device_name(device), "threads": torch.get_num_threads(), "versions": versions(),
         "settings": asdict(settings),
     }  # fmt: skip
-    if options.peer:
-        found |= against_plain(settings, options, device)
+    if options.peer or options.peer_path:
+        found |= against_peers(settings, options, device)
     else:
         found |= step_rate(settings, options, device)
         found |= split_of_a_trial(settings, options, found["steps_per_second"])
@@ -95,35 +101,50 @@ def step_rate(settings: Settings, options: Options, device: torch.device) -> dic
     for _ in range(2):  # without the counter, and with optimisers that have a state
         step()
     memory = peak_memory(device)
-    edge = EDGE[device.type]
-    if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
-        torch.set_float32_matmul_precision("high")  # as the convolutions of fp32 compute
-    precision = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    x, y = torch.rand(2, edge, edge, device=device).to(precision)
-    times = in_turns([step, lambda: x @ y], options, device)
+    multiply, of_matrices = product(device, settings.precision)
+    with as_convolutions(device):
+        times = in_turns([step, multiply], options, device)
     seconds, of_product = np.median(times, axis=0).tolist()
     flop, share = counter.get_total_flops(), np.median(times[:, 1] / times[:, 0])
     return {
         "steps_per_second": 1 / seconds, "images_per_second": settings.batch_size / seconds,
         "flop_per_step": flop, "flop_per_second": flop / seconds,
-        "matmul_flop_per_second": 2 * edge**3 / of_product,
-        "share_of_matmul": float(share) * flop / (2 * edge**3), "peak_memory": memory,
+        "matmul_flop_per_second": of_matrices / of_product,
+        "share_of_matmul": float(share) * flop / of_matrices, "peak_memory": memory,
+        "operators": operators(step, device),
     }  # fmt: skip
 
 
-def against_plain(settings: Settings, options: Options, device: torch.device) -> dict:
-    """Rates of the plain loop and ours from the same weights, on the same images, and how many times
-    as fast ours is: median and quartiles over the rounds."""
+def operators(step: Callable, device: torch.device) -> dict[str, float]:
+    """Shares of a step's time by PyTorch's operators, largest first; a GPU's by its kernels."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells of a missing GPU as of an error
+    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as seen:
+        for _ in range(PROFILED):
+            step()
+        torch.get_device_module(device).synchronize()
+    times = {event.key.removeprefix("aten::"):
+             event.self_device_time_total if on_gpu else event.self_cpu_time_total
+             for event in seen.key_averages()}
+    total = sum(times.values())
+    largest = sorted(times, key=times.get, reverse=True)
+    return {name: times[name] / total for name in largest if times[name] > NOTED * total}
+
+
+def against_peers(settings: Settings, options: Options, device: torch.device) -> dict:
+    """Rates of the plain loop, of the authors' where it is at hand, and of ours on the same images, and
+    how many times as fast as each ours is: median and quartiles over the rounds."""
     net = CycleGAN(settings, FOREVER, device)
+    nets = {"plain loop": PlainCycleGAN(net)}
+    if options.peer_path:
+        nets["authors' code"] = AuthorsCycleGAN(net, options.peer_path)
     domains = random_domains(settings, device)
-    steps = [step_of(PlainCycleGAN(net), domains), step_of(net, domains)]
-    times = in_turns(steps, options, device)
-    plain, ours = (1 / np.median(times, axis=0)).tolist()
-    low, median, high = np.quantile(times[:, 0] / times[:, 1], [0.25, 0.5, 0.75]).tolist()
-    return {
-        "peer_steps_per_second": plain, "steps_per_second": ours,
-        "ratio": median, "ratio_quartiles": [low, high], "rounds": options.rounds,
-    }  # fmt: skip
+    times = in_turns([step_of(one, domains) for one in (net, *nets.values())], options, device)
+    ours, *theirs = (1 / np.median(times, axis=0)).tolist()
+    ratios = np.quantile(times[:, 1:] / times[:, :1], [0.25, 0.5, 0.75], axis=0).T.tolist()
+    peers = {name: {"steps_per_second": rate, "ratio": median, "ratio_quartiles": [low, high]}
+             for name, rate, (low, median, high) in zip(nets, theirs, ratios)}
+    return {"steps_per_second": ours, "peers": peers, "rounds": options.rounds}
 
 
 def random_domains(settings: Settings, device: torch.device) -> tuple[Domain, Domain]:
@@ -137,7 +158,7 @@ def random_domains(settings: Settings, device: torch.device) -> tuple[Domain, Do
     return paintings, photos
 
 
-def step_of(net: CycleGAN | PlainCycleGAN, domains: tuple[Domain, Domain]) -> Callable[[], dict]:
+def step_of(net: CycleGAN | PlainCycleGAN | AuthorsCycleGAN, domains: tuple[Domain, Domain]) -> Callable:
     """One training step of `net`, batches included."""
     seed, count = net.settings.seed, net.settings.batch_size
     return lambda: net.update(*(domain.batch(seed, net.step, count) for domain in domains))
@@ -150,17 +171,6 @@ def in_turns(works: list[Callable], options: Options, device: torch.device) -> n
     counts = [max(1, round(each / timed(work, 3, device))) for work in works]
     return np.array([[timed(work, count, device) for work, count in zip(works, counts)]
                      for _ in range(options.rounds)])
-
-
-def timed(work: Callable, count: int, device: torch.device) -> float:
-    """Seconds a call, over `count` calls; the device is waited for at both ends only."""
-    wait = torch.get_device_module(device).synchronize
-    wait()
-    began = time.perf_counter()
-    for _ in range(count):
-        work()
-    wait()
-    return (time.perf_counter() - began) / count
 
 
 def peak_memory(device: torch.device) -> int:
@@ -186,7 +196,9 @@ def split_of_a_trial(settings: Settings, options: Options, rate: float) -> dict:
         every = min(settings.every(larger), max(1, round(rate * options.seconds)))
         short = replace(settings, steps=REPORTS * every, epochs=None, reports=REPORTS, budget=1.0)
         with TemporaryDirectory() as folder:
-            return {"split": split(trial(short, options, Path(folder))), "split_steps": short.steps}
+            done = trial(short, options, Path(folder))
+        return {"split": split(done), "split_steps": short.steps,
+                "first_step_after": done[1]["first_step_after"]}
     except UserError as error:
         return {"split": None, "no_split": one_line(error)}
 
@@ -203,7 +215,7 @@ def trial(settings: Settings, options: Options, folder: Path) -> tuple[float, di
     done = subprocess.run(
         [sys.executable, "-m", "trials.cyclegan", *arguments], capture_output=True, text=True)
     seconds = time.perf_counter() - began
-    record, reports = read_json(folder / "run.json"), read_lines(folder / "stats.jsonl")
+    record, reports = read_record(folder), read_lines(folder / "stats.jsonl")
     if len(reports) < REPORTS:
         why = record.get("reason") or done.stderr.strip().split("\n")[-1]
         raise UserError(f"the short trial did not come to its end: {why}")
@@ -238,26 +250,27 @@ def in_words(found: dict) -> str:
     s = found["settings"]
     lines = [f"CycleGAN, {size_in_words(images.SIZES[s['size']])}, batch {s['batch_size']}, "
              f"{s['precision']}, {found['device']}, threads {found['threads']}"]
-    if "ratio" in found:
-        low, high = found["ratio_quartiles"]
-        return "\n".join([
-            *lines,
-            f"plain loop {found['peer_steps_per_second']:.3g} steps/s, ours {found['steps_per_second']:.3g}",
-            f"{found['ratio']:.2f} times as fast (median of {found['rounds']} pairs, "
-            f"quartiles {low:.2f} and {high:.2f})",
-        ])  # fmt: skip
+    if "peers" in found:
+        lines.append(f"ours {found['steps_per_second']:.3g} steps/s")
+        for name, peer in found["peers"].items():
+            low, high = peer["ratio_quartiles"]
+            lines.append(f"{name} {peer['steps_per_second']:.3g}: ours is {peer['ratio']:.2f} times as fast "
+                         f"(median of {found['rounds']} pairs, quartiles {low:.2f} and {high:.2f})")
+        return "\n".join(lines)
     lines += [
         f"{found['steps_per_second']:.3g} steps/s, {found['images_per_second']:.3g} images/s of each domain",
         f"{found['flop_per_step'] / 1e9:.4g} GFLOP a step, {found['flop_per_second'] / 1e9:.4g} GFLOP/s, "
         f"{found['share_of_matmul']:.0%} of a matrix product's {found['matmul_flop_per_second'] / 1e9:.4g}",
         f"{found['peak_memory'] / 2**30:.2f} GiB of memory at the peak",
+        "a step's time: " + ", ".join(f"{name} {share:.0%}" for name, share in found["operators"].items()),
     ]
     if found["split"]:
         total = sum(found["split"].values())
         parts = ", ".join(f"{name.replace('_', '-')} {part / total:.0%}"
                           for name, part in found["split"].items())
         return "\n".join([*lines, f"a trial of {found['split_steps']} steps and {REPORTS} reports, "
-                                  f"{total:.0f} s: {parts}"])
+                                  f"{total:.0f} s: {parts}; its first step {found['first_step_after']:.1f} s "
+                                  "after its start"])
     return "\n".join([*lines, f"no trial to split into its parts: {found['no_split']}"])
 
 

@@ -1,14 +1,23 @@
-"""The CycleGAN step as it is usually written: what `python -m trials.bench --peer` compares with.
+"""The CycleGAN step as others write it: what `python -m trials.bench --peer` compares with.
 
-Nothing but that command and a test uses this file. Networks and step follow the paper (1703.10593:
+Nothing but that command and a test uses this file. `PlainCycleGAN` follows the paper (1703.10593:
 equations 1 to 3, sections 4, 5.2 and 7.2) with the structure of its authors' loop: eager, fp32, one
 call for each term (six of the generators, six of the discriminators), plain Adam, and every loss
-read as a number at every step.
+read as a number at every step. `AuthorsCycleGAN` is that loop itself, where a copy of it is at hand.
 """
+
+import inspect
+import sys
+from argparse import ArgumentParser
+from contextlib import redirect_stdout
+from functools import wraps
+from importlib import import_module
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from judge.command import UserError, one_line
 from judge.seeds import generator
 from trials.cyclegan import CycleGAN, HistoryPool, decay_factor, set_rate
 
@@ -108,3 +117,70 @@ class PlainCycleGAN:
         self.optimizer_D.step()
         self.step += 1
         return {name: loss.item() for name, loss in losses.items()}
+
+
+class AuthorsCycleGAN:
+    """The step of https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix, out of a checkout.
+
+    Its code is run, and its packages (`models`, `options`, `util`, `data`) are imported by those names.
+    Sizes, weights of cycle and identity losses, pools and Adam are those of `net`, for its time and for
+    losses that can be compared; rates, and what their code has no option for, are of no account.
+    """
+
+    def __init__(self, net: CycleGAN, checkout: Path):
+        """
+        Raises:
+            UserError: `checkout` is none, or does not run here.
+        """
+        s = self.settings = net.settings
+        self.step, device = net.step, next(net.G_AB.parameters()).device
+        if not (checkout / "models" / "cycle_gan_model.py").is_file():
+            raise UserError(f"--peer-path {checkout} is no checkout of pytorch-CycleGAN-and-pix2pix: "
+                            "there is no models/cycle_gan_model.py")
+        sys.path.insert(0, str(checkout.resolve()))
+        try:
+            with redirect_stdout(sys.stderr):  # they tell what they do
+                networks, model, train_options = map(
+                    import_module, ("models.networks", "models.cycle_gan_model", "options.train_options"))
+                set_blocks(networks.ResnetGenerator, s.blocks)
+                parser = train_options.TrainOptions().initialize(ArgumentParser())
+                model.CycleGANModel.modify_commandline_options(parser, True)
+                options = parser.parse_args(self.arguments())
+                options.isTrain, options.gpu_ids, options.device = True, [], device
+                self.model = model.CycleGANModel(options)
+        except Exception as error:  # whatever a stranger's code raises
+            raise UserError(f"--peer-path {checkout}: {one_line(error)}") from None
+        finally:
+            sys.path.remove(str(checkout.resolve()))
+        self.model.device = device
+        self.model.criterionGAN.to(device)
+        for name in self.model.model_names:
+            getattr(self.model, f"net{name}").to(device)
+
+    def arguments(self) -> list[str]:
+        """The authors' options for these settings."""
+        s = self.settings
+        given = {
+            "dataroot": "none", "netG": "resnet_9blocks", "ngf": s.ngf, "ndf": s.ndf,
+            "lambda_A": s.cycle_weight, "lambda_B": s.cycle_weight,
+            "lambda_identity": s.identity_weight / s.cycle_weight if s.cycle_weight else 0.0,
+            "pool_size": s.pool_size, "batch_size": s.batch_size, "beta1": s.beta1,
+        }  # fmt: skip
+        return [f"--{name}={value}" for name, value in given.items()]
+
+    def update(self, a: torch.Tensor, b: torch.Tensor) -> None:
+        """As `CycleGAN.update`; the losses stay in the model, where the authors read some of them."""
+        self.model.set_input({"A": a, "B": b, "A_paths": [], "B_paths": []})
+        self.model.optimize_parameters()
+        self.step += 1
+
+
+def set_blocks(Generator: type, blocks: int) -> None:
+    """Have their generator made with any number of residual blocks: their options know six and nine."""
+    made = inspect.unwrap(Generator.__init__)
+
+    @wraps(made)
+    def __init__(self, *sizes, **options):
+        made(self, *sizes, **options | {"n_blocks": blocks})
+
+    Generator.__init__ = __init__

@@ -22,14 +22,17 @@ from torch import nn
 from torch.nn.functional import l1_loss
 from torchvision.utils import make_grid
 
-from judge import images, model
+from judge import classes, images, model
 from judge.command import Decay, Rate, Share, UserError, Weight
-from judge.score import DEFAULT_FORMULA, FEWEST, FORMULAS, Scorer
+from judge.score import DEFAULT_FORMULA, FEWEST, FORMULAS, Scorer, check_enough
 from judge.seeds import generator
+from trials import ranks
 from trials.batches import HeldOut, held_out, unpaired
 from trials.losses import lsgan
 from trials.networks import PatchDiscriminator, ResnetGenerator
-from trials.session import Session, run
+from trials.records import Footprint
+from trials.session import Checkpointed, Session, run
+from trials.subject import Subject, domains, judge_as_jury
 
 
 class Preset(NamedTuple):
@@ -126,6 +129,7 @@ class Settings:
             raise UserError("--steps and --epochs both give the length of the schedule: give one")
         if self.photos is not None and self.photos < FEWEST:
             raise UserError(f"--photos {self.photos}: a score takes at least {FEWEST}")
+        ranks.check(self.batch_size)
         size = images.default_size(device) if self.size == "auto" else self.size
         preset = PRESETS[size]._asdict()
         if self.steps or self.epochs:
@@ -188,7 +192,7 @@ class HistoryPool:
         return torch.stack(shown)
 
 
-class CycleGAN:
+class CycleGAN(Checkpointed):
     """Networks, optimisers, pools and step: all that the next step depends on.
 
     Args:
@@ -196,8 +200,10 @@ class CycleGAN:
         schedule: steps of the full schedule.
     """
 
+    parts = ("G_AB", "G_BA", "D_A", "D_B", "optimizer_G", "optimizer_D")
+
     def __init__(self, settings: Settings, schedule: int, device: torch.device):
-        self.settings, self.schedule, self.step = settings, schedule, 0
+        self.settings, self.schedule = settings, schedule
         # How the images lie in memory; the layers keep to it. A CPU convolves and pads faster so.
         self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
@@ -219,15 +225,17 @@ class CycleGAN:
 
     def update(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
         """One step on paintings `a` and photographs `b`, float [N, 3, H, W] in [-1, 1]; returns
-        each loss by name, unweighted."""
+        each loss by name, unweighted. Several processes (`trials.ranks`) share the N images."""
+        a, b = ranks.own(a), ranks.own(b)
         factor = decay_factor(self.step, self.schedule, self.settings.decay)
         set_rate(self.optimizer_G, self.settings.generator_lr * factor)
         set_rate(self.optimizer_D, self.settings.discriminator_lr * factor)
         a, b = (images.contiguous(memory_format=self.layout) for images in (a, b))
         losses, fake_a, fake_b = self._update_generators(a, b)
         draw = generator(self.settings.seed, "pool", self.step)
-        losses |= self._update_discriminators(
-            a, b, self.pool_A.swap(fake_a, draw), self.pool_B.swap(fake_b, draw))
+        shown_a, shown_b = (ranks.own(pool.swap(ranks.whole(fake), draw))
+                            for pool, fake in ((self.pool_A, fake_a), (self.pool_B, fake_b)))
+        losses |= self._update_discriminators(a, b, shown_a, shown_b)
         self.step += 1
         return losses
 
@@ -254,7 +262,9 @@ class CycleGAN:
             total += s.identity_weight * (losses["identity_A"] + losses["identity_B"])
         self.optimizer_G.zero_grad()
         total.backward()
+        ranks.average_gradients(self.G_AB, self.G_BA)
         self.optimizer_G.step()
+        losses = {name: ranks.mean(loss) for name, loss in losses.items()}
         return losses, fake_a.detach().float(), fake_b.detach().float()
 
     def _translate(self, G: nn.Module, source: torch.Tensor, target: torch.Tensor) -> tuple:
@@ -270,33 +280,35 @@ class CycleGAN:
             D.requires_grad_(True)
             with self.autocast:
                 on_real, on_fake = D(torch.cat([real, fake])).chunk(2)
-            loss = losses[f"discriminator_{name}"] = (lsgan(on_real, True) + lsgan(on_fake, False)) / 2
+            loss = (lsgan(on_real, True) + lsgan(on_fake, False)) / 2
+            whole = losses[f"discriminator_{name}"] = ranks.mean(loss)
             threshold = self.settings.discriminator_threshold
-            if not threshold or loss.item() >= threshold:
+            if not threshold or whole.item() >= threshold:
                 loss.backward()
+        ranks.average_gradients(self.D_A, self.D_B)
         self.optimizer_D.step()
         return losses
 
     @torch.no_grad()
     def paint(self, photos: torch.Tensor, batch: int = 16) -> torch.Tensor:
         """Photographs as paintings, float [N, 3, H, W] in [-1, 1] both."""
-        return torch.cat([self.G_BA(part) for part in photos.split(batch)])
+        photos = photos.contiguous(memory_format=self.layout)
+        return torch.cat([self.G_BA(part) for part in photos.split(batch)]).contiguous()
 
     def state_dict(self) -> dict:
         """All that the next step depends on, as tensors and plain data."""
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return parts | {"step": self.step, "pool_A": self.pool_A.fakes, "pool_B": self.pool_B.fakes}
+        return super().state_dict() | {"pool_A": self.pool_A.fakes, "pool_B": self.pool_B.fakes}
+
+    def footprint(self, reports: int, pixels: int) -> Footprint:
+        """As every model's, and the pools."""
+        checkpoint, sheets = super().footprint(reports, pixels)
+        pools = 2 * self.settings.pool_size * 3 * self.settings.pixels**2 * 4  # floats
+        return Footprint(checkpoint + pools, sheets)
 
     def load_state_dict(self, state: dict) -> None:
         """Put back what `state_dict` gave."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.step, self.pool_A.fakes, self.pool_B.fakes = (
-            state[name] for name in ("step", "pool_A", "pool_B"))
-
-    def _parts(self) -> dict:
-        names = ("G_AB", "G_BA", "D_A", "D_B", "optimizer_G", "optimizer_D")
-        return {name: getattr(self, name) for name in names}
+        super().load_state_dict(state)
+        self.pool_A.fakes, self.pool_B.fakes = state["pool_A"], state["pool_B"]
 
 
 def decay_factor(step: int, schedule: int, decay: float) -> float:
@@ -327,9 +339,8 @@ def train(settings: Settings, session: Session) -> None:
     session.given(
         data={"name": data.name, "stand_in": data.stand_in, "test": test.counts,
               "train": {"paintings": paintings.counts, "photos": photos.counts}},
-        judge={"file": settings.judge, "sha256": model.file_hash(settings.judge),
-               "data": card.training["data"], "auc": card.metrics["auc"]},
-    )  # fmt: skip
+        judge=card.facts(settings.judge),
+    )
     net = CycleGAN(settings, schedule, device)
     session.restore(net)
     session.note(schedule={"steps": schedule, "until": last})
@@ -350,13 +361,24 @@ def train(settings: Settings, session: Session) -> None:
             )  # fmt: skip
 
 
-def check(settings: Settings) -> None:
-    """What must be there before a trial of these settings can train.
+def follow(settings: Settings, device: torch.device) -> None:
+    """The other processes of torchrun, if there are any: the steps of `train`, and nothing else."""
+    domains = unpaired(images.find(settings.data), settings.pixels, device)
+    net = CycleGAN(settings, settings.schedule(max(len(domain.pixels) for domain in domains)), device)
+    for _ in ranks.followed(net, device):
+        net.update(*(domain.batch(settings.seed, net.step, settings.batch_size) for domain in domains))
+
+
+def check(settings: Settings) -> Footprint:
+    """What a trial of these settings leaves on the disk, once all is there that it needs.
 
     Raises:
         UserError: as `inputs`.
     """
-    inputs(settings, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    inputs(settings, cpu)
+    net = CycleGAN(settings, settings.steps or 1, cpu)
+    return net.footprint(settings.reports_made(), 2 * SHEET * settings.pixels**2)
 
 
 def inputs(settings: Settings, device: torch.device) -> tuple[images.DataSet, model.Judge, model.Card]:
@@ -366,16 +388,8 @@ def inputs(settings: Settings, device: torch.device) -> tuple[images.DataSet, mo
         UserError: no data, too few test images to score, no judge, or one of another size.
     """
     data = images.find(settings.data)
-    for files in data.test.values():
-        if len(files) < FEWEST:
-            raise UserError(f"{files[0].parent}: {len(files)} test images, a score takes at least {FEWEST}")
-    judge, card = model.load(settings.judge, device)
-    if card.size != settings.pixels:
-        raise UserError(
-            f"{settings.judge} was trained at {model.size_in_words(card.size)}, this trial paints at "
-            f"{model.size_in_words(settings.pixels)}: python -m judge train --size {settings.size} --out FILE"
-        )
-    return data, judge, card
+    check_enough(data)
+    return data, *model.load(settings.judge, device, settings.pixels)
 
 
 def warn(counts: list[dict], data: images.DataSet, card: model.Card) -> None:
@@ -392,5 +406,17 @@ def sheet(test: HeldOut, painted: torch.Tensor) -> torch.Tensor:
     return make_grid(rows, nrow=min(SHEET, len(painted)), normalize=True, value_range=(-1, 1))
 
 
+def subject(settings: Settings, record: dict, device: torch.device) -> Subject:
+    """What `trials.inspect` looks at: paintings of the held-out photographs, and D_A."""
+    found, judge, _ = inputs(settings, device)
+    net = CycleGAN(settings, 1, device)  # it takes no step
+
+    def outputs(count: int) -> torch.Tensor:
+        return net.paint(held_out(found, settings.pixels, count, device).photos)
+
+    return Subject(net, classes.load(settings.data, settings.pixels), judge_as_jury(judge, settings.judge),
+                   net.D_A, outputs, labelled=lambda: domains(found, settings.pixels))
+
+
 if __name__ == "__main__":
-    run(train, Settings)
+    run(train, Settings, follow)

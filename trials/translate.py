@@ -24,12 +24,13 @@ from torch.nn.functional import pad
 from torchvision.transforms.v2.functional import resize, to_pil_image
 from tqdm import tqdm
 
-from judge.command import Parser, UserError, main, one_line, taken
+from judge.command import Parser, UserError, main, one_line, taken, writing_to
 from judge.images import listed, to_bytes, to_float, whole
 from trials.cyclegan import CycleGAN, Settings
 from trials.networks import ResidualBlock
-from trials.records import atomically, read_json, writing_to
+from trials.records import atomically, read_record
 from trials.session import Machine
+from trials.subject import restore, settings_of
 
 STRIDE = 4  # of a generator: sizes are padded to what it divides
 SMALLEST = 32  # px; less leaves reflection and normalisation nothing to work with
@@ -81,17 +82,11 @@ def trained(folder: Path, device: torch.device) -> CycleGAN:
     Raises:
         UserError: there is no such trial, or its checkpoint cannot be read.
     """
-    record = read_json(folder / "run.json")
+    record = read_record(folder)
     if record.get("system") != "cyclegan":
         raise UserError(f"{folder} is not the folder of a CycleGAN trial: it has no such run.json")
-    try:
-        state = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
-        net = CycleGAN(Settings(**record["settings"]), record["schedule"]["steps"], device)
-        net.load_state_dict(state)
-    except FileNotFoundError:
-        raise UserError(f"{folder} has no checkpoint yet: it is written at the first report") from None
-    except Exception as error:  # foreign bytes fail in many ways
-        raise UserError(f"{folder / 'checkpoint.pt'} cannot be read ({one_line(error)})") from None
+    net = CycleGAN(settings_of(Settings, record, folder), 1, device)  # it takes no step
+    restore(net, folder, device)
     return net
 
 

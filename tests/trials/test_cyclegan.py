@@ -276,5 +276,5 @@ def test_right_parameters_take_their_fields():
 
 def test_a_judge_of_another_size_is_refused(sample_data, judge_file):
     settings = Settings(data=str(sample_data), judge=str(judge_file), size="draft").complete(CPU)
-    with pytest.raises(UserError, match="trained at sketch .64 px., this trial paints at draft .128 px."):
+    with pytest.raises(UserError, match="trained at sketch .64 px., and this is draft .128 px."):
         check(settings)

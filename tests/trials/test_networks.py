@@ -3,13 +3,20 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import avg_pool2d
 
 from trials.networks import (
     DcganDiscriminator,
     DcganGenerator,
+    GrowingDiscriminator,
+    GrowingGenerator,
+    InstanceNorm,
     PatchDiscriminator,
     ResnetGenerator,
+    StarganDiscriminator,
+    StarganGenerator,
     perceptron,
+    with_planes,
 )
 
 
@@ -70,6 +77,49 @@ def test_images_of_a_batch_do_not_meet():
 
 
 # ---------------------------------------------------------------------------------------------
+# StarGAN
+
+
+def test_stargans_have_the_published_numbers_of_parameters():
+    """Those of the authors' code, five domains at 128 px."""
+    assert parameters(StarganGenerator(64, 6, 5)) == 8_430_528
+    assert parameters(StarganDiscriminator(64, 6, 5, 128)) == 44_762_048
+
+
+@pytest.mark.parametrize("edge, layers, patches", [(128, 6, 2), (64, 5, 2), (64, 6, 1)])
+def test_stargans_translate_images_and_judge_patches_and_domains(edge, layers, patches):
+    images = with_planes(torch.rand(2, 3, edge, edge), torch.tensor([0, 3]), 4)
+    made = StarganGenerator(4, 2, 4)(images * 10)
+    assert made.shape == (2, 3, edge, edge) and made.abs().max() <= 1
+    source, domain = StarganDiscriminator(4, layers, 4, edge)(made)
+    assert source.shape == (2, 1, patches, patches) and domain.shape == (2, 4)
+
+
+def test_a_stargan_generator_has_table_ivs_layers_and_its_discriminator_no_normalisation():
+    G, D = StarganGenerator(64, 6, 5), StarganDiscriminator(64, 6, 5, 128)
+    convolutions = [m for m in G.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert [(m.out_channels, m.kernel_size[0], m.stride[0]) for m in convolutions] == [
+        (64, 7, 1), (128, 4, 2), (256, 4, 2), *[(256, 3, 1)] * 12, (128, 4, 2), (64, 4, 2), (3, 7, 1)]
+    assert all(m.affine for m in G.modules() if isinstance(m, nn.InstanceNorm2d))
+    assert not [m for m in D.modules() if isinstance(m, nn.InstanceNorm2d | nn.BatchNorm2d)]
+    assert {m.negative_slope for m in D.modules() if isinstance(m, nn.LeakyReLU)} == {0.01}
+    widths = [m.out_channels for m in D.body if isinstance(m, nn.Conv2d)]
+    assert widths == [64, 128, 256, 512, 1024, 2048]
+
+
+def test_affine_instance_normalisation_trains_as_torchs_own():
+    ours, theirs = InstanceNorm(3, affine=True), nn.InstanceNorm2d(3, affine=True)
+    nn.init.uniform_(ours.weight), nn.init.uniform_(ours.bias)
+    theirs.load_state_dict(ours.state_dict())
+    images, weights = torch.rand(2, 3, 5, 5), torch.rand(2, 3, 5, 5)
+    torch.testing.assert_close(ours(images), theirs(images))
+    for layer in (ours, theirs):
+        (layer(images) * weights).sum().backward()
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+    torch.testing.assert_close(ours.bias.grad, theirs.bias.grad)
+
+
+# ---------------------------------------------------------------------------------------------
 # DCGAN
 
 
@@ -119,3 +169,47 @@ def test_a_perceptron_has_one_hidden_layer_of_what_is_asked_for():
     assert parameters(network) == 100 * 200 + 200 + 2 * 200 + 200 * 784 + 784
     kinds = [type(m) for m in perceptron(2, 3, 4, leaky=False, normalise=False)]
     assert kinds == [nn.Linear, nn.Sigmoid, nn.Linear]
+
+
+# ---------------------------------------------------------------------------------------------
+# Progressive growing
+
+SHAPE = (3, 32, 32)
+
+
+def growing(place: float) -> tuple[GrowingGenerator, GrowingDiscriminator]:
+    G, D = GrowingGenerator(10, 8, SHAPE).eval(), GrowingDiscriminator(8, SHAPE).eval()
+    G.place = D.place = place
+    return G, D
+
+
+def test_grown_up_they_are_dcgans_layer_by_layer():
+    (G, D), z, images = growing(2.0), torch.randn(3, 10), torch.rand(3, *SHAPE) * 2 - 1
+    whole_G, whole_D = DcganGenerator(10, 8, SHAPE).eval(), DcganDiscriminator(8, SHAPE).eval()
+    for whole, parts in ((whole_G, [G.stem, *G.blocks, G.heads[2]]),
+                         (whole_D, [D.heads[2], *reversed(D.blocks), D.stem])):
+        layers = [layer for part in parts for layer in part]
+        assert list(map(type, layers)) == list(map(type, whole))
+        for ours, theirs in zip(layers, whole):
+            theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(G(z), whole_G(z))
+    torch.testing.assert_close(D(images), whole_D(images))
+
+
+def test_images_have_the_full_edge_and_at_first_the_detail_of_8_px():
+    (G, D), z = growing(0.0), torch.randn(3, 10)
+    made = G(z)
+    assert made.shape == (3, *SHAPE)
+    assert made.equal(made[:, :, ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3))
+    noise = torch.rand(3, *SHAPE) * 2 - 1
+    fine = noise - avg_pool2d(noise, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    torch.testing.assert_close(D(made + fine), D(made))  # which it does not see
+
+
+@pytest.mark.parametrize("before, after", [(1e-6, 0.0), (1 - 1e-6, 1.0), (1 + 1e-6, 1.0), (2 - 1e-6, 2.0)])
+def test_a_resolution_is_faded_in_without_a_jump(before, after):
+    (G, D), z, images = growing(before), torch.randn(3, 10), torch.rand(3, *SHAPE) * 2 - 1
+    made, said = G(z), D(images)
+    G.place = D.place = after
+    torch.testing.assert_close(made, G(z), atol=1e-4, rtol=0)
+    torch.testing.assert_close(said, D(images), atol=1e-4, rtol=0)
