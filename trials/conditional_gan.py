@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import torch
 from jsonargparse.typing import PositiveInt
+from torch import nn
+from torch.nn.functional import one_hot
 
 from judge import classes
 from judge.classes import ClassScorer, Labelled
@@ -24,9 +26,11 @@ from judge.seeds import generator
 from trials.batches import passes
 from trials.dcgan import completed
 from trials.losses import bce
-from trials.networks import DcganDiscriminator, DcganGenerator
+from trials.networks import DcganDiscriminator, DcganGenerator, with_planes
+from trials.records import Footprint
 from trials.session import Checkpointed, Scheduled, Session, run
-from trials.sheets import COLUMNS, ROWS, sheet
+from trials.sheets import COLUMNS, ROWS, sheet, sheet_pixels
+from trials.subject import Subject, jury, of_noise
 
 
 @dataclass(frozen=True)
@@ -125,12 +129,11 @@ class ConditionalGAN(Checkpointed):
 
     def generate(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """G(z|y), [N, C, edge, edge]."""
-        return self.G(torch.cat([z, one_hot(labels, self.count)], 1))
+        return self.G(torch.cat([z, one_hot(labels, self.count).float()], 1))
 
     def discriminate(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The logit of D(x|y), [N, 1]."""
-        planes = one_hot(labels, self.count)[:, :, None, None].expand(-1, -1, *images.shape[2:])
-        return self.D(torch.cat([images, planes], 1))
+        return self.D(with_planes(images, labels, self.count))
 
     def noise(self, count: int, *place: int | str) -> torch.Tensor:
         """z of `count` images, [count, latent_size] in [-1, 1], the same at the same place."""
@@ -146,11 +149,6 @@ class ConditionalGAN(Checkpointed):
         made = torch.cat([self.generate(*part) for part in zip(z.split(batch), labels.split(batch))])
         self.G.train()
         return made
-
-
-def one_hot(labels: torch.Tensor, count: int) -> torch.Tensor:
-    """[N] as float [N, count], 1 at the class and 0 elsewhere."""
-    return torch.nn.functional.one_hot(labels, count).float()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -183,13 +181,17 @@ def train(settings: Settings, session: Session) -> None:
             session.report(net, score, sheet(shown, made, columns))
 
 
-def check(settings: Settings) -> None:
-    """What must be there before a trial of these settings can train; trains the classifier.
+def check(settings: Settings) -> Footprint:
+    """What a trial of these settings leaves on the disk, once all is there that it needs; trains the
+    classifier.
 
     Raises:
         UserError: as `inputs`.
     """
-    inputs(settings, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    data, *_ = inputs(settings, cpu)
+    net = ConditionalGAN(settings, data.shape, len(data.classes), cpu)
+    return net.footprint(settings.reports_made(), sheet_pixels(data.shape))
 
 
 def inputs(settings: Settings, device: torch.device) -> tuple[Labelled, ClassScorer, dict]:
@@ -209,6 +211,31 @@ def one_of_each(data: Labelled, least: int) -> torch.Tensor:
     of_class = [data.test_pixels[data.test_labels == label] for label in range(len(data.classes))]
     rounds = -(-least // len(of_class))
     return torch.stack([found[at % len(found)] for at in range(rounds) for found in of_class])
+
+
+def subject(settings: Settings, record: dict, device: torch.device) -> Subject:
+    """What `trials.inspect` looks at; classes are asked for in turn, and belong to what G is given."""
+    data, scorer, facts = inputs(settings, device)
+    net = ConditionalGAN(settings, data.shape, len(data.classes), device)
+
+    def noise(count: int) -> torch.Tensor:
+        asked = torch.arange(count, device=device) % net.count
+        return torch.cat([net.noise(count, "fixed"), one_hot(asked, net.count).float()], 1)
+
+    return of_noise(net, data, jury(scorer, facts), nn.Sequential(AnyClass(net.count), net.D), noise)
+
+
+class AnyClass(nn.Module):
+    """Planes beside images that tell D nothing of the class: each is as likely as the other."""
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.count = count
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[2:]
+        planes = images.new_full((len(images), self.count, height, width), 1 / self.count)
+        return torch.cat([images, planes], 1)
 
 
 if __name__ == "__main__":

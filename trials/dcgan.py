@@ -11,6 +11,7 @@ G makes images of noise z, D tells real ones from G's, in turns:
     G    -log D(G(z))                                       the same, section 3
     architecture, initial weights, Adam, batch              1511.06434, figure 1, sections 3 and 4
     two rates, that of D the higher one (TTUR)              Heusel et al. 2017 (1706.08500), section 2
+    --growing: the resolution grows from 8 px               Karras et al. 2018 (1710.10196), section 2
 
 Digits, and images in a folder for each class, are scored by a classifier trained on them. Where all are
 of one class, faces or paintings, a judge scores them that was trained to tell them from something else
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from judge import classes, model
 from judge.classes import ClassScorer, Labelled
@@ -31,9 +32,16 @@ from judge.score import FEWEST, Scorer
 from judge.seeds import generator
 from trials.batches import passes
 from trials.losses import bce
-from trials.networks import DcganDiscriminator, DcganGenerator
+from trials.networks import (
+    DcganDiscriminator,
+    DcganGenerator,
+    GrowingDiscriminator,
+    GrowingGenerator,
+)
+from trials.records import Footprint
 from trials.session import Checkpointed, Scheduled, Session, run
-from trials.sheets import sheet
+from trials.sheets import sheet, sheet_pixels
+from trials.subject import Subject, jury, of_noise
 
 
 class Preset(NamedTuple):
@@ -53,6 +61,10 @@ PRESETS = {
     classes.MNIST:  Preset(32,  32,  32,  8_000, 1_000),
     classes.FOLDER: Preset(64, 128,  64, 25_000,   256),
 }  # fmt: skip
+
+
+PUBLISHED = (DcganGenerator, DcganDiscriminator)
+GROWING = (GrowingGenerator, GrowingDiscriminator)
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,9 @@ class Settings(Scheduled):
     """Numbers in z, uniform between -1 and 1 (figure 1)."""
     discriminator_threshold: Weight = 0.0
     """A discriminator whose loss is under this is not updated in that step. 0 never skips."""
+    growing: ClosedUnitInterval = 0.0
+    """First share of the schedule over which the resolution grows from 8 px (Karras et al. 2018, 1710.10196,
+    section 2): by turns a size is trained and the next one faded in. 0 has them all from the start."""
     reports: PositiveInt = 20
     """Reports over the full schedule."""
 
@@ -100,9 +115,12 @@ class Settings(Scheduled):
         """These settings with everything filled in that the data decides.
 
         Raises:
-            UserError: as `completed`.
+            UserError: as `completed`, or nothing to grow.
         """
-        return completed(self)
+        complete = completed(self)
+        if complete.growing and complete.edge == 8:
+            raise UserError(f"--growing {complete.growing}: images of 8 px have nothing to grow from")
+        return complete
 
     def inputs(self) -> dict[str, str]:
         """What a trial trains on and is scored by, in words."""
@@ -147,11 +165,13 @@ class DCGAN(Checkpointed):
         self.settings, self.device, s = settings, device, settings
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same on every device
             torch.set_rng_state(generator(s.seed, "networks").get_state())
-            self.G = DcganGenerator(s.latent_size, s.ngf, shape).to(device)
-            self.D = DcganDiscriminator(s.ndf, shape).to(device)
+            generator_of, discriminator_of = GROWING if s.growing else PUBLISHED
+            self.G = generator_of(s.latent_size, s.ngf, shape).to(device)
+            self.D = discriminator_of(s.ndf, shape).to(device)
         betas = (s.beta1, 0.999)
         self.optimizer_G = torch.optim.Adam(self.G.parameters(), s.generator_lr, betas, fused=True)
         self.optimizer_D = torch.optim.Adam(self.D.parameters(), s.discriminator_lr, betas, fused=True)
+        self._grow()
 
     def update(self, real: torch.Tensor) -> dict[str, torch.Tensor]:
         """One step of D and one of G on `real`, float [N, C, edge, edge] in [-1, 1]; returns each loss by
@@ -170,7 +190,19 @@ class DCGAN(Checkpointed):
         losses["generator"].backward()
         self.optimizer_G.step()
         self.step += 1
+        self._grow()
         return losses
+
+    def _grow(self) -> None:
+        """Bring the networks to the resolution of the step."""
+        if self.settings.growing:
+            s, levels = self.settings, len(self.G.blocks)
+            self.G.place = self.D.place = place(self.step / (s.steps * s.growing), levels)
+
+    def load_state_dict(self, state: dict) -> None:
+        """Put back what `state_dict` gave."""
+        super().load_state_dict(state)
+        self._grow()
 
     def noise(self, count: int, *place: int | str) -> torch.Tensor:
         """z of `count` images, [count, latent_size] in [-1, 1], the same at the same place."""
@@ -184,6 +216,13 @@ class DCGAN(Checkpointed):
         made = torch.cat([self.G(z) for z in self.noise(count, "fixed").split(batch)])
         self.G.train()
         return made
+
+
+def place(share: float, levels: int) -> float:
+    """How many of `levels` doublings are made after a share of the time for them: each size is trained for
+    as long as it takes to fade the next one in, but for the last, which has the time that follows."""
+    level, part = divmod(2 * levels * min(share, 1), 2)
+    return min(levels, level + max(0.0, part - 1))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -212,13 +251,17 @@ def train(settings: Settings, session: Session) -> None:
             session.report(net, score, sheet(real, made))
 
 
-def check(settings: Settings) -> None:
-    """What must be there before a trial of these settings can train; trains the classifier.
+def check(settings: Settings) -> Footprint:
+    """What a trial of these settings leaves on the disk, once all is there that it needs; trains the
+    classifier.
 
     Raises:
         UserError: as `inputs`.
     """
-    inputs(settings, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    data, *_ = inputs(settings, cpu)
+    net = DCGAN(settings, data.shape, cpu)
+    return net.footprint(settings.reports_made(), sheet_pixels(data.shape))
 
 
 def inputs(settings: Settings, device: torch.device) -> tuple[Labelled, ClassScorer | Scorer, dict]:
@@ -230,13 +273,15 @@ def inputs(settings: Settings, device: torch.device) -> tuple[Labelled, ClassSco
     data = classes.load(settings.data, settings.edge)
     if len(data.classes) > 1:
         return data, *classes.scorer(data, device)
-    judge, card = model.load(settings.judge, device)
-    if card.size != settings.edge:
-        raise UserError(f"{settings.judge} was trained at {card.size} px, not {settings.edge} px: "
-                        "give another --edge or --judge")
-    record = {"file": settings.judge, "sha256": model.file_hash(settings.judge),
-              "data": card.training["data"], "auc": card.metrics["auc"]}
-    return data, Scorer(judge, None, to_float(data.test_pixels).to(device)), record
+    judge, card = model.load(settings.judge, device, settings.edge)
+    return data, Scorer(judge, None, to_float(data.test_pixels).to(device)), card.facts(settings.judge)
+
+
+def subject(settings: Settings, record: dict, device: torch.device) -> Subject:
+    """What `trials.inspect` looks at."""
+    data, scorer, facts = inputs(settings, device)
+    net = DCGAN(settings, data.shape, device)
+    return of_noise(net, data, jury(scorer, facts), net.D, lambda count: net.noise(count, "fixed"))
 
 
 if __name__ == "__main__":

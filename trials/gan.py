@@ -33,8 +33,10 @@ from judge.seeds import generator
 from trials.batches import passes
 from trials.losses import bce, lsgan
 from trials.networks import perceptron
+from trials.records import Footprint
 from trials.session import Checkpointed, Scheduled, Session, run
-from trials.sheets import sheet
+from trials.sheets import sheet, sheet_pixels
+from trials.subject import Subject, jury, of_noise
 
 PATTERN = "pattern"  # the data that is no image: 1 0 1 0
 NEAR = 0.4  # of each of the four numbers, from -1 to 1: how far it may lie from the pattern
@@ -210,13 +212,17 @@ def train(settings: Settings, session: Session) -> None:
             session.report(net, score, sheet(real, made))
 
 
-def check(settings: Settings) -> None:
-    """What must be there before a trial of these settings can train; trains the classifier.
+def check(settings: Settings) -> Footprint:
+    """What a trial of these settings leaves on the disk, once all is there that it needs; trains the
+    classifier.
 
     Raises:
         UserError: as `inputs`.
     """
-    inputs(settings, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    data, *_ = inputs(settings, cpu)
+    net = GAN(settings, data.shape, cpu)
+    return net.footprint(settings.reports_made(), sheet_pixels(data.shape))
 
 
 def inputs(settings: Settings, device: torch.device) -> "tuple[Labelled, ClassScorer | PatternScorer, dict]":
@@ -250,6 +256,19 @@ class PatternScorer:
         gap = (made - made.new_tensor([1, -1, 1, -1])).abs()
         share = (gap <= NEAR).flatten(1).all(1).double().mean().item()
         return Score(share, {"distance": gap.mean().item()})
+
+
+def subject(settings: Settings, record: dict, device: torch.device) -> Subject:
+    """What `trials.inspect` looks at.
+
+    Raises:
+        UserError: the data is the pattern.
+    """
+    if settings.data == PATTERN:
+        raise UserError("the pattern is no image: of this trial there are curves and progress")
+    data, scorer, facts = inputs(settings, device)
+    net = GAN(settings, data.shape, device)
+    return of_noise(net, data, jury(scorer, facts["judge"]), net.D, lambda count: net.noise(count, "fixed"))
 
 
 if __name__ == "__main__":

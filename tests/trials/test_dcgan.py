@@ -9,10 +9,10 @@ from torch import nn
 
 from judge.command import UserError
 from judge.score import Scorer
-from trials.dcgan import DCGAN, Settings, check, inputs, train
+from trials.dcgan import DCGAN, Settings, check, inputs, place, train
 from trials.engine import Alone
 from trials.records import read_json
-from trials.session import Machine, Session
+from trials.session import Machine, Session, with_parameters
 
 CPU = torch.device("cpu")
 
@@ -132,7 +132,7 @@ def test_images_of_one_class_are_scored_by_a_judge(sample_data, judge_file, tmp_
     assert set(record["score"]) == {"default", "style", "clean", "kid", "kid_error"}
     assert len(record["judge"]["sha256"]) == 64 and record["data"]["images"] == 12
     assert isinstance(inputs(settings.complete(CPU), CPU)[1], Scorer)
-    with pytest.raises(UserError, match="trained at 64 px, not 32 px"):
+    with pytest.raises(UserError, match="trained at sketch .64 px., and this is 32 px"):
         check(replace(settings, edge=32).complete(CPU))
 
 
@@ -151,3 +151,41 @@ def test_a_reloaded_model_takes_the_same_next_20_steps_bit_for_bit(tmp_path):
     for expected, got in zip(go(straight, 27), go(resumed, 27), strict=True):
         assert all(expected[name].equal(got[name]) for name in expected)
     assert straight.make(3).equal(resumed.make(3))
+
+
+# ---------------------------------------------------------------------------------------------
+# Progressive growing
+
+
+def test_sizes_are_trained_and_faded_in_by_turns():
+    """Two doublings in eighths of the time: 8 px, fading, 16 px, fading, and then 32 px to the end."""
+    assert [place(share / 8, 2) for share in range(9)] == [0, 0, 0, 0.5, 1, 1, 1, 1.5, 2]
+    assert place(7.0, 2) == 2
+
+
+def test_a_growing_dcgan_continues_where_it_was():
+    settings = Settings(data="folder", growing=0.5, ngf=4, ndf=4, steps=16, edge=32, batch_size=4,
+                        latent_size=5, samples=8)
+    one, two = (DCGAN(settings, (3, 32, 32), CPU) for _ in range(2))
+
+    def go(net: DCGAN, until: int) -> list[float]:
+        draw = [torch.Generator().manual_seed(step) for step in range(until)]
+        return [net.update(torch.rand(4, 3, 32, 32, generator=at) * 2 - 1)["generator"].item()
+                for at in draw[net.step :]]
+
+    go(one, 4)
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert one.G.place < 2 and two.make(8).equal(one.make(8)) and two.make(8).shape == (8, 3, 32, 32)
+    assert go(one, 16) == go(two, 16) and one.G.place == one.D.place == 2
+
+
+def test_digits_of_8_px_have_nothing_to_grow_from():
+    with pytest.raises(UserError, match="nothing to grow from"):
+        Settings(data="digits", growing=0.5).complete(CPU)
+
+
+def test_what_a_tuner_proposes_is_plain_in_the_checkpoint_which_could_not_be_read_else(tmp_path):
+    settings = with_parameters(Settings(data="digits", ngf=4, ndf=4, steps=4, samples=8),
+                               {"generator_lr": 0.001, "discriminator_lr": 0.002, "beta1": 0.3})
+    trained(tmp_path, replace(settings, budget=0.5))
+    assert trained(tmp_path, settings)["resumed_at"] == 2
