@@ -26,7 +26,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from experiments import engine, report
+from experiments import disk, engine, remote, report
 from experiments import promotion as promotions
 from experiments import resumption as resumptions
 from experiments import simulation as simulations
@@ -34,27 +34,44 @@ from experiments import study as studies
 from experiments.check import Plan
 from experiments.check import check as checked
 from judge import images, model
-from judge.command import Namespace, Parser, Share, UserError, one_line, subcommands, taken
+from judge.command import Namespace, Parser, Share, UserError, claimed, one_line, subcommands, taken
 
 POLL = 2.0  # seconds between looks at NNI's database
 STALLED = 60.0  # seconds in which a trial normally starts
 
 
-def file_option(parser: Parser) -> None:
+def file_options(parser: Parser) -> None:
     parser.add_argument("file", type=Path, help="the experiment, a YAML file of NNI's")
+    keep_option(parser)
+
+
+def keep_option(parser: Parser) -> None:
+    parser.add_argument("--keep", type=PositiveInt, default=disk.KEPT,
+                        help="checkpoints of so many best trials stay, and the published setting's")
 
 
 def check(options: Namespace) -> None:
     """Say what would go wrong in an experiment, before anything runs."""
-    print(summary(checked(options.file)))
+    print(summary(checked(options.file), options.keep))
 
 
-def summary(plan: Plan) -> str:
-    """What a checked experiment is going to do, in a line or two."""
+def summary(plan: Plan, keep: int | None = None) -> str:
+    """What a checked experiment is going to do and take, in a few lines.
+
+    Args:
+        keep: checkpoints of so many best trials; of all where None.
+
+    Raises:
+        UserError: the disk has not so much room.
+    """
+    config = plan.config
     inputs = "; ".join(f"{name}: {value}" for name, value in plan.settings.inputs().items())
+    trials = config.max_trial_number or keep or 1  # nobody knows of an unlimited search
+    room = disk.needed(plan.footprint, trials, config.trial_concurrency, keep or trials)
     return (
-        f"{plan.file}: {plan.config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
-        f"{plan.config.trial_concurrency} at once, over {', '.join(plan.space)}\n{inputs}"
+        f"{plan.file}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
+        f"{config.trial_concurrency} at once, over {', '.join(plan.space)}\n{inputs}\n"
+        f"{disk.check(Path(config.experiment_working_directory), room)}"
     )
 
 
@@ -67,11 +84,12 @@ def run(options: Namespace) -> int:
 
     The exit code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C.
     """
-    return searched(options.file)
+    return searched(options.file, options.keep)
 
 
 def resume_options(parser: Parser) -> None:
     parser.add_argument("experiment", help="the search's id, or its folder")
+    keep_option(parser)
 
 
 def resume(options: Namespace) -> int:
@@ -79,12 +97,14 @@ def resume(options: Namespace) -> int:
 
     Finished trials are kept and taught to the tuner; unfinished ones go on from their checkpoints.
     """
-    return searched(resumptions.write(engine.find(options.experiment)))
+    search = engine.find(options.experiment)
+    with claimed(search.folder / ".resume.lock", f"going on with experiment {search.id}"):
+        return searched(resumptions.write(search), options.keep)
 
 
-def searched(file: Path) -> int:
+def searched(file: Path, keep: int) -> int:
     """Carry out a search and print what it found; returns the exit code."""
-    experiment, code = carried_out(file)
+    experiment, code = carried_out(file, keep)
     print(f"\n{table_of(experiment)}")
     write_page(experiment)
     print(f"both again: python -m experiments report {experiment.id}")
@@ -93,22 +113,38 @@ def searched(file: Path) -> int:
     return code
 
 
-def carried_out(file: Path) -> tuple[engine.Experiment, int]:
-    """An experiment, checked and run to its end with a live table, and the exit code."""
+def carried_out(file: Path, keep: int | None = None) -> tuple[engine.Experiment, int]:
+    """An experiment, checked and run to its end with a live table, and the exit code.
+
+    Args:
+        keep: checkpoints of so many best trials; of all where None.
+    """
     plan = checked(file)
-    print(summary(plan))
+    print(summary(plan, keep))
     for number in (signal.SIGTERM, signal.SIGINT):  # nothing is left running, also where a shell
         signal.signal(number, signal.default_int_handler)  # that started us had SIGINT ignored
-    with tempfile.TemporaryDirectory() as folder:
-        described, config = Path(folder) / file.name, plan.config.json()
-        config["experimentName"] = title(plan)
-        described.write_text(yaml.safe_dump(config, sort_keys=False))
-        experiment, port = engine.create(described)
+    lines = remote.Lines(remote.workers(plan.config.json()))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            described, config = Path(folder) / file.name, plan.config.json()
+            config["experimentName"] = title(plan)
+            described.write_text(yaml.safe_dump(config, sort_keys=False))
+            experiment, port = engine.create(described, lines.open)
+        return experiment, seen_through(experiment, port, plan, keep, lines)
+    finally:
+        lines.close()
+
+
+def seen_through(
+    experiment: engine.Experiment, port: int, plan: Plan, keep: int | None, lines: remote.Lines,
+) -> int:
+    """Watch a started experiment to its end, and end it; returns the exit code."""
     print(f"experiment {experiment.id} in {experiment.folder}")
     print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
     code = 1
     try:
-        state = watch(experiment, port, plan)
+        lines.tie(experiment.id)
+        state = watch(experiment, port, plan, keep, lines)
         code = 0 if state in engine.FINISHED and any(trial.final for trial in experiment.trials()) else 1
         if code:
             print(f"the search broke off ({state}): {engine.complaint(experiment)}", file=sys.stderr)
@@ -116,8 +152,11 @@ def carried_out(file: Path) -> tuple[engine.Experiment, int]:
         code = 128 + signal.SIGINT
         print("stopping; trials keep their checkpoints", file=sys.stderr)
     finally:
+        lines.close()  # first: NNI kills trials on other machines, checkpoint or not
         engine.stop(experiment.id)
-    return experiment, code
+    for problem in lines.fetch(experiment):
+        print(f"not fetched: {problem} ({remote.FOLDER}/{experiment.id} there)", file=sys.stderr)
+    return code
 
 
 def title(plan: Plan) -> str:
@@ -126,13 +165,23 @@ def title(plan: Plan) -> str:
     return " | ".join([name, *plan.settings.inputs().values()])
 
 
-def watch(experiment: engine.Experiment, port: int, plan: Plan) -> str:
-    """Show the trials until the search is over; returns NNI's last word on it."""
+def watch(
+    experiment: engine.Experiment, port: int, plan: Plan, keep: int | None, lines: remote.Lines,
+) -> str:
+    """Show the trials until the search is over, giving up checkpoints beyond the best `keep`; returns
+    NNI's last word on it."""
     console, seen, data = Console(), {}, plan.settings.inputs()["data"]
     began = time.monotonic()
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
             state, trials = engine.status(port), experiment.trials()
+            if lost := lines.lost():
+                return lost
+            if place := engine.abandoned(experiment, trials):
+                return f"NNI's runner has ended in {place}"
+            lines.fetch(experiment, trials)
+            if keep:
+                disk.prune(trials, plan.module, keep)
             if console.is_terminal:
                 above = f"{data}: {progress(trials, experiment.most, plan.config.trial_concurrency)}"
                 live.update(Group(above, table(shown(trials), plan)), refresh=True)
@@ -166,7 +215,7 @@ def table(trials: list[engine.Trial], plan: Plan) -> Table:
         values = [f"{trial.parameters[name]:.3g}" if isinstance(trial.parameters[name], float)
                   else str(trial.parameters[name]) for name in parameters]
         lines.add_row(
-            report.name(trial, plan.module), trial.state.lower(),
+            report.name(trial, report.is_published(trial, plan.module)), trial.state.lower(),
             str(len(trial.reports)), score, *values, style="bold" if trial is top else None,
         )  # fmt: skip
     return lines
@@ -299,7 +348,8 @@ def promote(options: Namespace) -> int:
     """
     check_yardstick(options)
     search = engine.find(options.experiment)
-    promotion, code = carried_out(promotions.write(search, options.top, options.seeds))
+    with claimed(search.folder / ".promote.lock", f"promoting experiment {search.id}"):
+        promotion, code = carried_out(promotions.write(search, options.top, options.seeds))
     print(f"\n{table_of(promotion, options.yardstick, options.yardstick_data)}")
     write_page(promotion)
     return code
@@ -372,11 +422,11 @@ def simulate(options: Namespace) -> None:
 
 if __name__ == "__main__":
     subcommands("python -m experiments", __doc__, {
-        "run": (file_option, run),
+        "run": (file_options, run),
         "resume": (resume_options, resume),
         "compare": (compare_options, compare),
         "promote": (promote_options, promote),
-        "check": (file_option, check),
+        "check": (file_options, check),
         "report": (report_options, show),
         "study": (study_options, study),
         "ranks": (ranks_options, ranks),

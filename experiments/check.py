@@ -6,16 +6,19 @@ import io
 import json
 import logging
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from experiments.engine import RESUMES
+from experiments import remote
+from experiments.engine import RESUMES, ROOT
 from judge.command import UserError, cores, one_line, taken
 from trials.engine import Nni
+from trials.records import Footprint, atomically
 from trials.session import Machine, parser_of, with_parameters
 
 # NNI's search space types; a misspelt one it takes for a float in 0..1 without a word.
@@ -37,6 +40,8 @@ class Plan:
     """The trial's settings as its command gives them, before the tuner's parameters."""
     machine: Machine
     space: dict[str, dict]
+    footprint: Footprint | None = None
+    """What a trial leaves on the disk."""
 
 
 def check(file: Path) -> Plan:
@@ -52,7 +57,7 @@ def check(file: Path) -> Plan:
     check_space(plan)
     check_tuner(plan)
     check_machine(plan)
-    module.check(settings)
+    plan = replace(plan, footprint=module.check(settings))
     check_assessor(plan)
     return plan
 
@@ -68,12 +73,28 @@ def load(file: Path) -> Any:
 
     if not file.is_file():
         raise UserError(f"no experiment file {file}")
+    make_lists()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            return ExperimentConfig.load(file).canonical_copy()
+            config = ExperimentConfig.load(file)
+            # What other machines would call: on all of them it is their own loopback (experiments.remote).
+            config.nni_manager_ip = "127.0.0.1"
+            return config.canonical_copy()
     except Exception as error:  # NNI raises whatever its readers raise
         unset_base_path()  # which NNI forgets, and then refuses every later file
         raise UserError(f"{file}: {one_line(error) or type(error).__name__}") from None
+
+
+def make_lists() -> None:
+    """NNI's lists of users' own algorithms and services, which it writes in a new environment when first
+    asked for any: another process that asks meanwhile reads half of one, and breaks."""
+    from nni.runtime.config import get_builtin_config_file, get_config_directory
+
+    with contextlib.suppress(OSError):  # NNI says what is wrong, where it needs them
+        for name in ("registered_algorithms.yml", "training_services.json"):
+            file, content = get_config_directory() / name, get_builtin_config_file(name).read_bytes()
+            if not file.exists():
+                atomically(file, lambda part, content=content: part.write_bytes(content))
 
 
 def trial_of(command: str) -> tuple[ModuleType, Any, Machine]:
@@ -101,16 +122,19 @@ def module_of(command: str) -> ModuleType:
     Raises:
         UserError: not of the form `python -m trials.NAME OPTIONS`, or there is no such trial.
     """
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError as error:  # quotes that do not close
+        raise UserError(f"trialCommand {command!r}: {one_line(error)}") from None
     if words[:1] == ["exec"]:
         raise UserError("trialCommand: without `exec`, which hides the exit state from NNI")
     if len(words) < 3 or words[1] != "-m":
         raise UserError(f"trialCommand {command!r} is not of the form python -m trials.NAME OPTIONS")
-    try:
-        module = importlib.import_module(words[2])
-        module.Settings  # noqa: B018
-    except (ImportError, AttributeError):
-        raise UserError(f"trialCommand: there is no trial {words[2]}") from None
+    # By file: the command may be in a stranger's experiment, and to import is to run.
+    file = ROOT.joinpath(*words[2].split(".")).with_suffix(".py")
+    module = importlib.import_module(words[2]) if "." in words[2] and file.is_file() else None
+    if not hasattr(module, "Settings"):
+        raise UserError(f"trialCommand: there is no trial {words[2]}")
     return module
 
 
@@ -146,7 +170,7 @@ def check_form(name: str, spec: Any) -> None:
     if not isinstance(spec, dict) or not {"_type", "_value"} <= set(spec):
         raise UserError(f"{where} needs _type and _value, it is {json.dumps(spec)}")
     kind, value = spec["_type"], spec["_value"]
-    if kind not in TYPES:
+    if not isinstance(kind, str) or kind not in TYPES:
         raise UserError(f"{where} has _type {kind!r}; NNI knows {', '.join(TYPES)}")
     if not isinstance(value, list) or not value:
         raise UserError(f"{where}: _value is a list, it is {json.dumps(value)}")
@@ -257,8 +281,54 @@ def check_assessor(plan: Plan) -> None:
     build(assessor, "assessor")
 
 
+def check_workers(plan: Plan) -> None:
+    """Other machines can be reached, have what trials need, and are all at work."""
+    service = plan.config.training_service
+    if not service.reuse_mode:
+        raise UserError("trainingService: reuseMode false is not supported, leave it out")
+    for machine in service.machine_list:
+        check_worker(machine)
+    if hasattr(plan.settings, "size") and "--size" not in plan.config.trial_command:
+        raise UserError("trialCommand: give --size, it would be what each machine makes of auto")
+    inputs = [str(getattr(plan.settings, name)) for name in ("data", "judge") if hasattr(plan.settings, name)]
+    paths = [place for place in inputs if place not in remote.BUILT_IN]
+    for place in paths:
+        if not Path(place).is_absolute():
+            raise UserError(f"trialCommand: {place} is not there where other machines train: give --data and "
+                            "--judge as absolute paths, the same on all of them")
+    wanted, at_once = plan.config.trial_gpu_number or 0, 0
+    for worker in remote.workers(plan.config.json()):
+        found = worker.probe(shlex.split(plan.config.trial_command)[0], paths)
+        if found["missing"]:
+            raise UserError(f"{worker.name} has no {' and no '.join(found['missing'])}")
+        if found["nni"] != version("nni"):
+            raise UserError(f"{worker.name} has nni {found['nni']}, here it is {version('nni')}")
+        if wanted > found["gpus"]:
+            raise UserError(f"trialGpuNumber: {wanted}, but torch sees {found['gpus']} GPUs on {worker.name}")
+        trials = found["gpus"] // wanted if wanted else 1
+        check_threads(trials, plan.machine.threads or Nni.threads, found["cores"], worker.name)
+        at_once += trials
+    if plan.config.trial_concurrency != at_once:
+        # More would only wait; with fewer, NNI's runner on an idle machine ends itself after ten minutes
+        # and takes the next trial that is sent there with it.
+        each = "" if wanted else ", without trialGpuNumber one each"
+        raise UserError(f"trialConcurrency {plan.config.trial_concurrency}, but the machines run {at_once} "
+                        f"at once{each}: set it to {at_once}")
+
+
+def check_worker(machine: Any) -> None:
+    """No entry of machineList that NNI would show around, or leaves unread."""
+    name = f"machineList: {machine.host}"
+    if machine.password is not None or machine.ssh_passphrase is not None:
+        raise UserError(f"{name}: NNI's web UI shows passwords: give an sshKeyFile without a passphrase")
+    if machine.gpu_indices is not None or machine.max_trial_number_per_gpu != 1:
+        raise UserError(f"{name}: NNI does not heed gpuIndices and maxTrialNumberPerGpu: leave them out")
+
+
 def check_machine(plan: Plan) -> None:
     """GPUs that are there, and no more threads than cores."""
+    if hasattr(plan.config.training_service, "machine_list"):
+        return check_workers(plan)
     wanted = plan.config.trial_gpu_number or 0
     there = torch.cuda.device_count()
     if wanted > there:
@@ -270,8 +340,12 @@ def check_machine(plan: Plan) -> None:
     shared = getattr(plan.config.training_service, "max_trial_number_per_gpu", None) or 1
     if wanted and at_once * wanted > there * shared:
         raise UserError(f"trialConcurrency {at_once} x {wanted} GPUs, but there are {there}")
-    # Two single threads merely share one core; it is more threads each that thrash.
-    most, threads = max(2, cores()), plan.machine.threads or Nni.threads
+    check_threads(at_once, plan.machine.threads or Nni.threads, cores())
+
+
+def check_threads(at_once: int, threads: int, cores: int, where: str = "here") -> None:
+    """Two single threads merely share one core; it is more threads each that thrash."""
+    most = max(2, cores)
     if at_once * threads > most:
-        raise UserError(f"trialConcurrency {at_once} x --threads {threads} is more than {most} cores, "
-                        "which slows every trial many times over: lower one")
+        raise UserError(f"trialConcurrency {at_once} x --threads {threads} is more than {most} cores {where}"
+                        ", which slows every trial many times over: lower one")

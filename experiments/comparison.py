@@ -67,9 +67,9 @@ def differences(searches: list[Experiment]) -> list[str]:
     facts = []
     for search in searches:
         record = next((row.record for row in report.rows(search) if row.record.get("data")), {})
-        settings = record.get("settings", {})
+        settings, judge, data = (record.get(name) or {} for name in ("settings", "judge", "data"))
         facts.append({
-            "judge": record.get("judge", {}).get("sha256"), "data set": record.get("data", {}).get("name"),
+            "judge": judge.get("sha256"), "data set": data.get("name"),
             **{name: settings.get(name) for name in ("score", "size", "budget")},
         })  # fmt: skip
     return [name for name in facts[0] if len({str(fact[name]) for fact in facts}) > 1]

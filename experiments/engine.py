@@ -7,17 +7,23 @@ Only this file knows NNI's commands, folders and tables (`experiments.tuner` is 
 import json
 import os
 import re
+import secrets
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import requests
+import yaml
 
-from judge.command import UserError
+from judge.command import UserError, one_line
+from trials.forms import CONFIG, NUMBER, PROPOSAL, fits
 
 ROOT = Path(__file__).parent.parent  # of the repo: where the experiments' commands run
 LOOPBACK = Path(__file__).with_name("loopback.js")
@@ -29,6 +35,10 @@ CUT_OFF = ("USER_CANCELED", "SYS_CANCELED")
 # An experiment's states after which nothing more happens by itself.
 FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # the latter: a grid is used up
 OVER = (*FINISHED, "ERROR", "STOPPED")
+
+# What NNI says where another try may do: on a loaded machine it gives its own server too little time,
+# and another process may take a port that was free.
+PASSING = ("Timeout", "is not idle")
 
 RESUMES = "resumes"  # the tuner's argument that names the folder of the search it goes on with
 
@@ -42,6 +52,8 @@ class Trial:
     """0 for the first."""
     folder: Path
     state: str = WAITING
+    place: str = ""
+    """Where NNI runs it: file://HOST:FOLDER."""
     parameters: dict = field(default_factory=dict)
     reports: list[dict] = field(default_factory=list)
     """Intermediate results, first to last."""
@@ -75,29 +87,39 @@ class Experiment:
     config: dict
     """NNI's, complete: camel-case keys as in the YAML."""
 
-    @property
-    def resumed(self) -> "Experiment | None":
-        """The search that this one goes on with (`experiments.resumption`)."""
+    @cached_property
+    def before(self) -> "list[Trial]":
+        """The trials of the search that this one goes on with (`experiments.resumption`): it has ended."""
         arguments = (self.config.get("tuner") or {}).get("classArgs") or {}
-        return find(arguments[RESUMES]) if RESUMES in arguments else None
+        return find(arguments[RESUMES]).trials() if RESUMES in arguments else []
 
     @property
     def most(self) -> int | None:
         """How many trials it is to have, those settled before among them; None where nobody said."""
         own = self.config.get("maxTrialNumber")
-        return own if own is None or not self.resumed else own + len(self.resumed.settled())
+        return own and own + len(settled(self.before))
 
     def trials(self) -> list[Trial]:
         """All trials so far, in the order in which they were proposed; of a search that goes on with
-        another those that were settled there come first, and its own are numbered after them."""
-        earlier = self.resumed.trials() if self.resumed else []
-        first = 1 + max((trial.number for trial in earlier), default=-1)
-        own = [replace(trial, number=first + trial.number) for trial in _trials(self.folder)]
-        return [trial for trial in earlier if trial.settled] + own
+        another those that were settled there come first, and its own are numbered after them.
 
-    def settled(self) -> list[Trial]:
-        """The trials that came to an end of their own."""
-        return [trial for trial in self.trials() if trial.settled]
+        Raises:
+            UserError: NNI's database cannot be read.
+        """
+        first = 1 + max((trial.number for trial in self.before), default=-1)
+        with _reading(self.folder):
+            own = [replace(trial, number=first + trial.number, reports=[*trial.reports])
+                   for trial in self._log.read_on()]
+        return settled(self.before) + own
+
+    @cached_property
+    def _log(self) -> "Log":
+        return Log(self.folder)
+
+
+def settled(trials: list[Trial]) -> list[Trial]:
+    """Those that came to an end of their own."""
+    return [trial for trial in trials if trial.settled]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -111,21 +133,43 @@ def find(name: str) -> Experiment:
         UserError: there is none.
     """
     folder = Path(name)
-    if not (folder / "db" / "nni.sqlite").is_file():
+    if not _has_database(folder):
         place = _known().get(name, {}).get("logDir", ROOT / "runs")
         folder = Path(place) / name
-    if not (folder / "db" / "nni.sqlite").is_file():
+    if not _has_database(folder):
         raise UserError(f"no experiment {name}: give the id that `run` printed, or its folder")
-    try:
+    with _reading(folder):
         ((params, id_),) = _query(
             folder, "select params, id from ExperimentProfile order by revision desc limit 1")
-    except (sqlite3.Error, ValueError) as error:
-        raise UserError(f"{folder / 'db'} cannot be read: {error}") from None
-    config = json.loads(params)
-    # NNI repeats the trial's command and more in the service, where it would win over a new one.
-    service = config.get("trainingService", {})
-    config["trainingService"] = {key: value for key, value in service.items() if key not in config}
-    return Experiment(id_, folder.resolve(), config)  # resolved: NNI links its latest
+        config = json.loads(params)
+        if not fits(config, CONFIG):
+            raise ValueError("its experiment is none of ours")
+        # NNI repeats the trial's command and more in the service, where it would win over a new one.
+        service = config.get("trainingService", {})
+        config["trainingService"] = {key: value for key, value in service.items() if key not in config}
+        return Experiment(_named(id_), folder.resolve(), config)  # resolved: NNI links its latest
+
+
+def _has_database(folder: Path) -> bool:
+    return os.path.isfile(folder / "db" / "nni.sqlite")  # a path's own method fails on long names
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Turns what a damaged or foreign database makes its reader fail with into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # foreign values fail in many ways, all with one meaning
+        raise UserError(f"{folder / 'db'} cannot be read: {one_line(error)}") from None
+
+
+def _named(id_: str) -> str:
+    """An id of an experiment or a trial, which is to name a file."""
+    if not re.fullmatch(r"\w+", id_):
+        raise ValueError(f"{id_!r} is no id of NNI's")
+    return id_
 
 
 def _known() -> dict:
@@ -136,52 +180,96 @@ def _known() -> dict:
         return {}
 
 
-def _query(folder: Path, sql: str) -> list[tuple]:
+def _query(folder: Path, sql: str, *values: int) -> list[tuple]:
     """Rows from the experiment's database, which NNI may be writing to."""
-    database = folder / "db" / "nni.sqlite"
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)
+    database = (folder / "db" / "nni.sqlite").resolve().as_uri()  # a name may hold ?, # and %
+    connection = sqlite3.connect(f"{database}?mode=ro", uri=True, timeout=10)
     try:
-        return connection.execute(sql).fetchall()
+        return connection.execute(sql, values).fetchall()
     finally:
         connection.close()
 
 
-def _trials(folder: Path) -> list[Trial]:
-    trials: dict[str, Trial] = {}
-    events = "select trialJobId, event, data, sequenceId, timestamp from TrialJobEvent order by rowid"
-    for id_, event, data, number, at in _query(folder, events):
-        trial = trials.setdefault(id_, Trial(id_, number, folder / "trials" / id_))
-        trial.state = event
-        if event == WAITING:  # its data holds what the tuner proposed
-            trial.parameters = json.loads(data)["parameters"]
-        elif event == RUNNING:
-            trial.started = at / 1000
-        else:
-            trial.ended = at / 1000
-    for id_, kind, data in _query(folder, "select trialJobId, type, data from MetricData order by rowid"):
-        if id_ in trials:
+class Log:
+    """The trials in an experiment's database, of which each look reads what is new."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._trials: dict[str, Trial] = {}
+        self._events = self._metrics = 0  # the last rows read: NNI only ever adds some
+
+    def read_on(self) -> list[Trial]:
+        """All trials as they stand, in the order in which they were proposed."""
+        sql = "select rowid, trialJobId, type, data from MetricData where rowid > ? order by rowid"
+        metrics = _query(self._folder, sql, self._metrics)
+        # After the metrics: then each of those belongs to a trial that is known.
+        self._read_events()
+        for row, id_, kind, data in metrics:
+            if id_ not in self._trials:  # none of NNI's
+                continue
             value = json.loads(json.loads(data))  # JSON in JSON
             value = value if isinstance(value, dict) else {"default": value}
+            if not fits(value, {"default": NUMBER, "*": NUMBER}):
+                raise ValueError(f"{data} is no score")
             if kind == "FINAL":
-                trials[id_].final = value
+                self._trials[id_].final = value
             else:
-                trials[id_].reports.append(value)
-    return sorted(trials.values(), key=lambda trial: trial.number)
+                self._trials[id_].reports.append(value)
+            self._metrics = row
+        return sorted(self._trials.values(), key=lambda trial: trial.number)
+
+    def _read_events(self) -> None:
+        sql = ("select rowid, trialJobId, event, data, sequenceId, timestamp, logPath from TrialJobEvent "
+               "where rowid > ? order by rowid")
+        for row, id_, event, data, number, at, place in _query(self._folder, sql, self._events):
+            trial = self._trials.setdefault(id_, Trial(_named(id_), number, self._folder / "trials" / id_))
+            trial.state = event
+            if event == WAITING:  # its data holds what the tuner proposed
+                proposal = json.loads(data)
+                if not fits(proposal, PROPOSAL):
+                    raise ValueError(f"{data} is no proposal")
+                trial.parameters = proposal["parameters"]
+            elif event == RUNNING:
+                trial.started, trial.place = at / 1000, place or ""
+            else:
+                trial.ended = at / 1000
+            self._events = row
 
 
 # ---------------------------------------------------------------------------------------------
 # Starting and stopping
 
 
-def create(file: Path) -> tuple[Experiment, int]:
-    """Start the experiment that `file` describes, on loopback; returns it and its port.
+def write(file: Path, config: dict) -> Path:
+    """An experiment file of NNI's configuration.
 
     Raises:
-        UserError: NNI refuses it, with NNI's reason.
+        UserError: it cannot be written.
+    """
+    part = file.with_name(f"{file.name}.part")  # not `records.atomically`: the tuner's process has no torch
+    try:
+        part.write_text(yaml.safe_dump(config, sort_keys=False))
+        part.replace(file)
+    except OSError as error:
+        with suppress(OSError):  # where nothing can be written, nothing can be removed
+            part.unlink()
+        raise UserError(f"cannot write {file}: {error.strerror}") from None
+    return file
+
+
+def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tuple[Experiment, int]:
+    """Start the experiment that `file` describes, on loopback; returns it and its port.
+
+    Args:
+        prepare: called with the port before each attempt to start there.
+
+    Raises:
+        UserError: NNI refuses it, with NNI's reason; or as `prepare`.
     """
     options = f"{os.environ.get('NODE_OPTIONS', '')} --require {LOOPBACK}".strip()
-    for attempt in range(3):  # on a loaded machine NNI gives its own server too little time
+    for attempt in range(3):
         port = free_port()
+        prepare(port)
         done = subprocess.run(
             [*nnictl(), "create", "--config", str(file.resolve()), "--port", str(port)],
             env=os.environ | {"NODE_OPTIONS": options, "PATH": path()},
@@ -191,7 +279,7 @@ def create(file: Path) -> tuple[Experiment, int]:
         found = re.search(r"Experiment ID: (\w+)", output)
         if done.returncode == 0 and found:
             return _stored(found[1]), port
-        if "Timeout" not in output:
+        if not any(words in output for words in PASSING):
             break
         time.sleep(5 * attempt)
     raise UserError(f"NNI did not start: {(output.strip().splitlines() or ['no output'])[-1]}")
@@ -245,10 +333,20 @@ def complaint(experiment: Experiment) -> str:
     for name in ("dispatcher.log", "nnimanager.log"):
         file = experiment.folder / "log" / name
         lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
-        errors = [line for line in lines if "ERROR" in line or re.match(r"\w*(Error|Exception):", line)]
+        errors = [line for line in lines if "] ERROR" in line or re.match(r"\w*(Error|Exception):", line)]
         if errors:
             return f"{errors[-1]} ({file})"
     return f"see {experiment.folder / 'log'}"
+
+
+def abandoned(experiment: Experiment, trials: list[Trial]) -> str | None:
+    """Where, on another machine, NNI's runner has died under a trial: NNI's log says so, but the trial
+    stays RUNNING, and it would wait for it for ever."""
+    log = experiment.folder / "log" / "nnimanager.log"
+    places = {trial.place.removeprefix("file://") for trial in trials if trial.state == RUNNING}
+    remote = [place for place in places if "/envs/" in place]
+    said = log.read_text(errors="replace") if remote else ""
+    return next((place for place in remote if f"pid in {place}/pid is not alive" in said), None)
 
 
 def nnictl() -> list[str]:
@@ -262,7 +360,12 @@ def path() -> str:
 
 
 def free_port() -> int:
-    """A port on loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port on loopback that nothing listens on now, nor on the next: there NNI listens for its runners on
+    other machines, and where it cannot it says so in its log and waits. Below those that systems lend to
+    connections: such a one could take either before NNI has started."""
+    while True:
+        port = 10_000 + 2 * secrets.randbelow(10_000)
+        with socket.socket() as own, socket.socket() as following, suppress(OSError):
+            own.bind(("127.0.0.1", port))
+            following.bind(("127.0.0.1", port + 1))
+            return port

@@ -6,6 +6,7 @@ Pictures are cut from the trials' sample sheets, figures are plotly's, the rest 
 import base64
 import io
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +14,12 @@ import optuna.visualization as draw
 import pandas as pd
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, select_autoescape
-from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from experiments import analysis, promotion, report
-from experiments.check import module_of
 from experiments.engine import Experiment, find
 from judge.command import UserError
+from trials import sheets
 from trials.records import atomically, read_lines
 
 STRIP = 96  # largest height of a picture, in pixels
@@ -89,7 +89,7 @@ def render(experiment: Experiment) -> str:
         advice=report.advice(experiment, winner, found) if winner else [],
         promotion=promoted(experiment), sources=sources(found),
         steps=sorted({step for entry in entries for step in entry.strips}),
-        figures=figures(experiment, found), few=sum(row.trial.final is not None for row in found) < MANY,
+        figures=figures(found), few=sum(row.trial.final is not None for row in found) < MANY,
     )  # fmt: skip
 
 
@@ -99,9 +99,10 @@ def promoted(search: Experiment) -> str | None:
         return promotion.text(search, promotion.ends(search))
     folders = sorted(search.folder.parent.glob("[!_]*/db/nni.sqlite"), key=lambda file: -file.stat().st_mtime)
     for folder in (file.parents[1] for file in folders):
-        other = find(str(folder))
-        if other.config.get("experimentName", "").startswith(promotion.named(search)):
-            return promotion.text(other, promotion.ends(other))
+        with suppress(UserError):  # a neighbour may be damaged, and is most often none of this search's
+            other = find(str(folder))
+            if (other.config.get("experimentName") or "").startswith(promotion.named(search)):
+                return promotion.text(other, promotion.ends(other))
     return None
 
 
@@ -112,30 +113,26 @@ def promoted(search: Experiment) -> str | None:
 def strips(folder: Path, most: int) -> dict[int, str]:
     """The painted row of a trial's sample sheets as data URLs, by step: the last, and up to `most`
     in all, evenly spaced. A sheet that cannot be read, half written perhaps, is left out."""
-    sheets = {int(file.stem.split("_")[1]): file for file in sorted(folder.glob("samples/step_*.png"))}
-    steps = list(sheets)[::-1]
+    found = sheets.found(folder)
+    steps = list(found)[::-1]
     count = min(most, len(steps))
     chosen = {steps[round(at * (len(steps) - 1) / max(1, count - 1))] for at in range(count)}
-    cut = {step: strip(sheets[step], lower=True) for step in sorted(chosen)}
+    cut = {step: strip(found[step], lower=True) for step in sorted(chosen)}
     return {step: picture for step, picture in cut.items() if picture}
 
 
 def sources(found: Iterable[report.Row]) -> str | None:
     """The photographs that every trial paints, as a data URL; None before the first report."""
-    sheets = (file for row in found for file in sorted(row.trial.folder.glob("samples/step_*.png")))
-    return next(filter(None, (strip(file, lower=False) for file in sheets)), None)
+    files = (file for row in found for file in sheets.found(row.trial.folder).values())
+    return next(filter(None, (strip(file, lower=False) for file in files)), None)
 
 
 def strip(sheet: Path, lower: bool) -> str | None:
     """One of the two rows of a sample sheet as a WebP data URL, at most `STRIP` pixels high."""
-    try:
-        with Image.open(sheet) as picture:
-            width, height = picture.size
-            half = (0, height // 2, width, height) if lower else (0, 0, width, height // 2)
-            row = picture.convert("RGB").crop(half)
-    except OSError:
+    row = sheets.half(sheet, lower)
+    if row is None:
         return None
-    row.thumbnail((width, STRIP))
+    row.thumbnail((row.width, STRIP))
     buffer = io.BytesIO()
     row.save(buffer, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -145,10 +142,10 @@ def strip(sheet: Path, lower: bool) -> str | None:
 # Figures
 
 
-def figures(experiment: Experiment, found: list[report.Row]) -> dict[str, str]:
+def figures(found: list[report.Row]) -> dict[str, str]:
     """Title to HTML of each figure that the trials so far allow."""
     finished = [row for row in found if row.trial.final and row.state != "diverged"]
-    made = {"Learning curves": curves(experiment, found)}
+    made = {"Learning curves": curves(found)}
     if len(finished) >= 2:
         parameters = pd.DataFrame([row.trial.parameters for row in finished])
         parameters = parameters.loc[:, parameters.nunique() > 1]
@@ -174,15 +171,15 @@ def html(figure: go.Figure) -> str:
     return figure.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True})
 
 
-def curves(experiment: Experiment, found: list[report.Row]) -> go.Figure | None:
+def curves(found: list[report.Row]) -> go.Figure | None:
     """Score and parts against steps; the best and the published setting in colour."""
-    winner, module = report.best(found), module_of(experiment.config["trialCommand"])
+    winner = report.best(found)
     groups: dict[str, list] = {"other trials": [], "published": [], "best": []}
     for row in found:
         group = "best" if row is winner else "published" if row.reference else "other trials"
-        lines = read_lines(row.trial.folder / "stats.jsonl")
+        lines, label = read_lines(row.trial.folder / "stats.jsonl"), report.name(row.trial, row.reference)
         # a line with a gap after it, so that many trials are one trace
-        groups[group] += [(line["step"], line["score"], report.name(row.trial, module)) for line in lines]
+        groups[group] += [(line["step"], line["score"], label) for line in lines]
         groups[group] += [(None, {}, "")] if lines else []
     scores = (score for points in groups.values() for _, score, _ in points)
     names = list(dict.fromkeys(name for score in scores for name in score))
@@ -237,16 +234,18 @@ def parallel(parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None:
 
 
 def trade_off(finished: list[report.Row], results: pd.DataFrame) -> go.Figure | None:
-    """Style against content, and the trials that none beats in both."""
+    """Style against content, with names of the published setting and of the trials that none beats in
+    both; the others' are under the pointer, for hundreds would hide the points."""
     if not {"style", "content"} <= set(results):
         return None
     aims = results[["style", "content"]]
     best = aims.loc[analysis.front(aims)].sort_values("style")
-    names = [str(row.trial.number) + " published" * row.reference for row in finished]
+    names = pd.Series([report.name(row.trial, row.reference) for row in finished], aims.index)
+    shown = names.where([row.reference for row in finished] | aims.index.isin(best.index), "")
     figure = go.Figure([
-        go.Scatter(x=aims["style"], y=aims["content"], text=names, mode="markers+text", name="trials",
-                   textposition="top center", marker={"color": results["default"], "showscale": True,
-                                                      "colorbar": {"title": "score"}}),
+        go.Scatter(x=aims["style"], y=aims["content"], text=shown, mode="markers+text", name="trials",
+                   hovertext=names, textposition="top center",
+                   marker={"color": results["default"], "showscale": True, "colorbar": {"title": "score"}}),
         go.Scatter(x=best["style"], y=best["content"], mode="lines", name="Pareto front",
                    line={"color": "#e0672f", "dash": "dot"}),
     ])  # fmt: skip

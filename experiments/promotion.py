@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-import yaml
 from scipy.stats import ttest_ind
 
-from experiments import report
+from experiments import engine, report
 from experiments.engine import Experiment
 from experiments.yardstick import Yardstick, quality
 from judge import images
 from judge.command import UserError
 from trials import cyclegan
 from trials.batches import held_out
-from trials.records import read_json
+from trials.records import read_record
 from trials.translate import trained
 
 TUNER = "experiments.tuner.Listed"
@@ -40,12 +39,7 @@ def write(search: Experiment, top: int, seeds: int) -> Path:
     best = [row for row in report.finished(report.rows(search)) if not row.reference][:top]
     if not best:
         raise UserError(f"experiment {search.id} has no finished trial to promote")
-    file = search.folder / f"promotion-{top}x{seeds}.yml"
-    try:
-        file.write_text(yaml.safe_dump(config(search, best, seeds), sort_keys=False))
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from None
-    return file
+    return engine.write(search.folder / f"promotion-{top}x{seeds}.yml", config(search, best, seeds))
 
 
 def config(search: Experiment, best: list[report.Row], seeds: int) -> dict:
@@ -105,7 +99,7 @@ def measured(found: pd.DataFrame, judge: str, data: str) -> pd.DataFrame:
     Raises:
         UserError: as `Yardstick`, a trial's checkpoint cannot be read, or they paint no photographs.
     """
-    cpu, record = torch.device("cpu"), read_json(found["folder"].iloc[0] / "run.json")
+    cpu, record = torch.device("cpu"), read_record(found["folder"].iloc[0])
     if record["system"] != "cyclegan":
         raise UserError(f"trials.{record['system']} paints no photographs, which a yardstick measures")
     settings = cyclegan.Settings(**record["settings"])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.check import module_of
 from experiments.engine import Experiment, Trial
-from trials.records import read_json
+from trials.records import read_record
 
 FIGURES = {"auc": "AUC", "accuracy": "accuracy"}  # that tell how good a judge is
 
@@ -46,7 +46,7 @@ def rows(experiment: Experiment) -> list[Row]:
     """The trials, best score first, those without one last."""
     module = module_of(experiment.config["trialCommand"])
     found = [
-        Row(trial, read_json(trial.folder / "run.json"), is_published(trial, module))
+        Row(trial, read_record(trial.folder), is_published(trial, module))
         for trial in experiment.trials()
     ]
     return sorted(found, key=lambda row: (row.score is None, -(row.score or 0), row.trial.number))
@@ -58,9 +58,9 @@ def is_published(trial: Trial, module: ModuleType) -> bool:
     return all(defaults.get(key) == value for key, value in trial.parameters.items())
 
 
-def name(trial: Trial, module: ModuleType) -> str:
+def name(trial: Trial, published: bool) -> str:
     """The trial's number, and whether it is the published setting."""
-    return f"{trial.number} published" if is_published(trial, module) else str(trial.number)
+    return f"{trial.number}{' published' * published}"
 
 
 def finished(found: list[Row]) -> list[Row]:
@@ -78,9 +78,8 @@ def frame(found: list[Row]) -> pd.DataFrame:
     lines = []
     for row in found:
         parts = {k: v for k, v in (row.trial.latest or {}).items() if k != "default"}
-        mark = " published" if row.reference else ""
         lines.append({
-            "trial": f"{row.trial.number}{mark}", "id": row.trial.id, "data": row.data, "state": row.state,
+            "trial": name(row.trial, row.reference), "id": row.trial.id, "data": row.data, "state": row.state,
             "reports": len(row.trial.reports), "score": row.score, **parts, **row.trial.parameters,
         })  # fmt: skip
     return pd.DataFrame(lines)
@@ -107,12 +106,13 @@ def heading(experiment: Experiment, found: list[Row]) -> str:
     lines = [f"experiment {experiment.id}: {experiment.config.get('experimentName', '')}"]
     record = next((row.record for row in found if row.record.get("data")), None)
     if record:
-        data, judge, settings = record["data"], record.get("judge"), record["settings"]
+        data, judge, settings = record["data"], record.get("judge"), record.get("settings") or {}
         stand_in = " (built-in stand-in: shows that the machine works, not what paints well)"
         lines.append(f"data: {data['name']}{stand_in if data['stand_in'] else ''}")
         if judge:
-            figures = [f"{word} {judge[key]:.3f}" for key, word in FIGURES.items() if key in judge]
-            lines.append(", ".join([f"judge: {judge['file']}, trained on {judge['data']}", *figures]))
+            known = {word: judge.get(key) for key, word in FIGURES.items()}
+            figures = [f"{word} {value:.3f}" for word, value in known.items() if value is not None]
+            lines.append(", ".join([f"judge: {judge['file']}, trained on {judge.get('data')}", *figures]))
         lines.append("; ".join(f"{name}: {settings[name]}" for name in ("size", "budget", "seed")
                                if name in settings))
     lines += ["trials: " + (", ".join(f"{count} {state}" for state, count in states.items()) or "none yet")]
@@ -146,13 +146,13 @@ def command_with(experiment: Experiment, record: dict, values: dict) -> str:
 
     Data, judge and size are those that a trial's `record` names, whatever `auto` would mean today.
     """
-    settings = record.get("settings", {})
+    settings = record.get("settings") or {}
     values = {name: settings[name] for name in ("data", "judge", "size") if name in settings} | values
     options = {f"--{name.replace('_', '-')}": str(value) for name, value in values.items()}
     words, kept = iter(shlex.split(experiment.config["trialCommand"])), []
     for word in words:
         if word in options:
-            next(words)  # its value, which gives way to the one below
+            next(words, None)  # its value, which gives way to the one below
         else:
             kept.append(word)
     return shlex.join([*kept, *chain.from_iterable(options.items())])

@@ -7,17 +7,17 @@ proposes the unfinished trials first, which go on from copies of their checkpoin
 
 from pathlib import Path
 
-import yaml
-
 from experiments import engine, report
 from experiments.engine import Experiment
 from judge.command import UserError
+from trials.forms import fits
 
 TUNER = "experiments.tuner.Tpe"
 # Of the search's configuration.
 KEPT = ("experimentWorkingDirectory", "searchSpace", "trialCodeDirectory", "trialConcurrency",
         "trialGpuNumber", "maxExperimentDuration", "maxTrialDuration", "tuner", "assessor",
         "trainingService")  # fmt: skip
+NEEDED = {"experimentName": str, "experimentWorkingDirectory": str, "tuner": {"classArgs": {}}}
 
 
 def write(search: Experiment) -> Path:
@@ -31,22 +31,28 @@ def write(search: Experiment) -> Path:
     if (search.config.get("tuner") or {}).get("className") != TUNER:
         raise UserError(f"experiment {search.id} is not by {TUNER}, which alone takes over results; "
                         "a promotion goes on when `promote` is repeated")
-    if search.most is not None and len(search.settled()) >= search.most:
+    if left(search) == 0:
         raise UserError(f"experiment {search.id} is complete: {search.most} trials")
-    file = search.folder / "resumption.yml"
-    try:
-        file.write_text(yaml.safe_dump(config(search), sort_keys=False))
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from None
-    return file
+    return engine.write(search.folder / "resumption.yml", config(search))
 
 
 def config(search: Experiment) -> dict:
-    """NNI's configuration of the rest of `search`."""
+    """NNI's configuration of the rest of `search`.
+
+    Raises:
+        UserError: its own lacks what it takes.
+    """
+    if not fits(search.config, NEEDED):
+        raise UserError(f"experiment {search.id} has no configuration that could go on")
     kept = {key: search.config[key] for key in KEPT if search.config.get(key) is not None}
     tuner = kept["tuner"] | {"classArgs": kept["tuner"]["classArgs"] | {engine.RESUMES: str(search.folder)}}
     earlier = {"earlier": search.config["experimentWorkingDirectory"]}
-    left = {} if search.most is None else {"maxTrialNumber": search.most - len(search.settled())}
+    most = {} if search.most is None else {"maxTrialNumber": left(search)}
     name = search.config["experimentName"].split(" | ")[0]  # what `run` adds to it, it adds again
     command = report.command_with(search, {}, earlier)
-    return {"experimentName": name, **kept, **left, "tuner": tuner, "trialCommand": command}
+    return {"experimentName": name, **kept, **most, "tuner": tuner, "trialCommand": command}
+
+
+def left(search: Experiment) -> int | None:
+    """How many of its trials did not come to an end of their own; None where nobody said how many."""
+    return search.most and search.most - len(engine.settled(search.trials()))

@@ -26,6 +26,7 @@ from experiments.yardstick import STYLE, Yardstick, quality
 from judge import images, model
 from judge.command import UserError, cores
 from judge.score import FORMULAS, Scorer
+from judge.state import read_state
 from trials import cyclegan
 from trials.batches import held_out
 from trials.records import atomically, read_json
@@ -111,7 +112,8 @@ class Figures:
         """What is there, by these judges: figures of others are measured anew."""
         if not self.study.table.exists():
             return pd.DataFrame()
-        table = pd.read_csv(self.study.table)
+        # Some hashes would be read as numbers.
+        table = pd.read_csv(self.study.table, dtype=dict.fromkeys(self.judges, str))
         same = (table["judge"] == self.judges["judge"]) & (table["yardstick"] == self.judges["yardstick"])
         return table[same]
 
@@ -176,9 +178,11 @@ def kept(trial: Path, step: int) -> torch.Tensor:
     """What a trial painted at `step`, float [N, 3, size, size] in [-1, 1]."""
     file = trial / "paintings" / f"step_{step:06d}.pt"
     try:
-        return images.to_float(torch.load(file, weights_only=True))
+        return images.to_float(read_state(file))
     except FileNotFoundError:
         raise UserError(f"{file} is missing: move {trial} away to train it again") from None
+    except (ValueError, AttributeError) as error:  # the latter of what is no tensor
+        raise UserError(f"{file} cannot be read ({error}): move {trial} away to train it again") from None
 
 
 # ---------------------------------------------------------------------------------------------

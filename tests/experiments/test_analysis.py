@@ -65,3 +65,12 @@ def test_ranges_are_logarithmic_where_values_span_more_than_a_factor_of_ten():
 def test_the_front_is_what_nothing_else_beats_in_both_aims():
     aims = pd.DataFrame({"style": [0.9, 0.1, 0.5, 0.4], "content": [0.1, 0.9, 0.5, 0.4]}, index=[7, 8, 9, 10])
     assert sorted(analysis.front(aims)) == [7, 8, 9]
+
+
+def test_of_many_trials_a_forest_is_grown_on_a_draw_of_them(monkeypatch):
+    """On all of a thousand it takes a minute."""
+    asked = []
+    monkeypatch.setattr(analysis, "_shares", lambda p, s: asked.append(len(s)) or dict.fromkeys(p, 0.5))
+    many = pd.DataFrame({"a": range(3 * analysis.MOST), "b": range(3 * analysis.MOST)})
+    assert len(analysis.importance(many, many["a"])) == 2
+    assert asked == [analysis.MOST]

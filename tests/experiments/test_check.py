@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 
 from experiments import check as checks
+from experiments import remote
 from experiments.__main__ import summary
 from experiments.check import check
 from judge.command import UserError, cores
@@ -33,12 +35,26 @@ def test_the_shipped_search_is_in_order(experiment):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_files_read_well_and_their_spaces_fit(name):
+def test_shipped_files_read_well_and_their_spaces_fit(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/id_ed25519").touch()
     config = checks.load(ROOT / "experiments" / name)
     module = checks.module_of(config.trial_command)
     for parameter, spec in config.search_space.items():
         checks.check_form(parameter, spec)
         checks.check_default(parameter, spec, getattr(module.Settings(), parameter))
+
+
+def test_two_first_experiments_in_a_new_environment_do_not_read_half_of_nni_s_lists(
+    experiment, tmp_path, monkeypatch,
+):
+    """Which NNI writes at their first use, not atomically: two quickstarts at once met it."""
+    monkeypatch.setenv("NNI_CONFIG_DIR", str(tmp_path / "new"))
+    monkeypatch.setattr("nni.runtime.config.shutil.copyfile", lambda *_: pytest.fail("NNI writes"))
+    check(experiment(options="--budget 0.2"))
+    written = {file.name: file.read_text() for file in (tmp_path / "new").iterdir()}
+    assert set(written) == {"registered_algorithms.yml", "training_services.json"} and all(written.values())
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -214,3 +230,55 @@ def test_a_list_of_settings_need_not_hold_the_published_one(experiment):
                        "classArgs": {"settings": settings, "seeds": [0]}}
     file.write_text(yaml.safe_dump(config))
     assert check(file).space == space
+
+
+FOUND = {"nni": version("nni"), "gpus": 4, "cores": 8, "missing": []}
+
+
+@pytest.fixture
+def on_workers(experiment, tmp_path, monkeypatch):
+    """Writes an experiment for two machines, and says what is found on them."""
+    (tmp_path / "key").touch()
+
+    def write(found: dict | None = None, machine: dict | None = None, service: dict | None = None,
+              options: str = "", **changes) -> Path:
+        one = {"host": "worker", "user": "salon", "sshKeyFile": str(tmp_path / "key")} | (machine or {})
+        monkeypatch.setattr(remote.Worker, "probe", lambda self, python, paths: FOUND | (found or {}))
+        listed = {"platform": "remote", "machineList": [one, one | {"host": "other"}]} | (service or {})
+        return experiment(options=options, **{"trainingService": listed, "trialConcurrency": 2} | changes)
+
+    return write
+
+
+def test_a_search_on_workers_is_in_order_when_all_of_them_are_at_work(on_workers):
+    assert len(remote.workers(check(on_workers()).config.json())) == 2
+    check(on_workers(trialGpuNumber=1, trialConcurrency=8))
+    check(on_workers(trialGpuNumber=2, trialConcurrency=4))
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"found": {"missing": ["/srv/judge.pt"]}}, "salon@worker has no /srv/judge.pt"),
+        ({"found": {"nni": "3.0"}}, "has nni 3.0"),
+        ({"found": {"gpus": 0}, "trialGpuNumber": 1}, "sees 0 GPUs on salon@worker"),
+        ({"found": {"cores": 1}, "options": "--threads 4"}, "more than 2 cores salon@worker"),
+        ({"trialConcurrency": 4}, "without trialGpuNumber one each: set it to 2"),
+        ({"trialGpuNumber": 1}, "the machines run 8 at once: set it to 8"),
+        ({"options": "--judge models/judge.pt"}, "models/judge.pt is not there"),
+        ({"options": "--data monet2photo"}, "monet2photo is not there"),
+        ({"machine": {"password": "secret"}}, "without a passphrase"),
+        ({"machine": {"gpuIndices": [1]}}, "does not heed gpuIndices"),
+        ({"service": {"reuseMode": False}}, "reuseMode"),
+    ],
+)
+def test_what_is_wrong_on_workers_is_named(on_workers, wrong, said):
+    assert said in refusal(on_workers(**wrong))
+
+
+@pytest.mark.skipif(not shutil.which("ssh"), reason="no ssh here")
+def test_a_placeholder_for_a_worker_is_named(experiment, tmp_path):
+    (tmp_path / "key").touch()
+    machine = {"host": "worker-1.invalid", "user": "salon", "sshKeyFile": str(tmp_path / "key")}
+    service = {"platform": "remote", "machineList": [machine]}
+    assert "salon@worker-1.invalid: ssh: " in refusal(experiment(trainingService=service, trialConcurrency=1))

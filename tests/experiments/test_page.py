@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from torchvision.utils import save_image
@@ -65,6 +67,14 @@ def test_a_page_has_every_trial_its_pictures_and_the_figures(search):
                   "Slices", "Parallel coordinates", "0 published", "a hint, not a finding", "no room"):
         assert words in html, words
     assert html.count("data:image/webp;base64,") == 1 + 12 * 3  # the photographs, and each painting once
+
+
+def test_of_many_points_only_the_published_and_the_unbeaten_are_named():
+    rows = [SimpleNamespace(trial=SimpleNamespace(number=at), reference=at == 0) for at in range(4)]
+    results = pd.DataFrame({"default": 0.5, "style": [0.1, 0.2, 0.9, 0.3], "content": [0.1, 0.2, 0.3, 0.9]})
+    points, front = page.trade_off(rows, results).data
+    assert list(points.text) == ["0 published", "", "2", "3"] and list(front.x) == [0.3, 0.9]
+    assert list(points.hovertext) == ["0 published", "1", "2", "3"]
 
 
 def test_what_came_from_a_file_is_escaped(search):

@@ -6,10 +6,11 @@ import shlex
 import pytest
 import yaml
 
+from experiments import __main__ as commands
 from experiments import engine, resumption
 from experiments.__main__ import progress
 from experiments.tuner import Tpe
-from judge.command import UserError
+from judge.command import Namespace, UserError, claimed
 from trials.cyclegan import Settings
 
 PUBLISHED = {"identity_weight": Settings().identity_weight, "cycle_weight": Settings().cycle_weight}
@@ -86,6 +87,7 @@ def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_pat
     ({"maxTrialNumber": 1}, [("a", PUBLISHED, "SUCCEEDED", [0.4], 0.4)], "is complete: 1 trials$"),
     ({"tuner": {"className": "experiments.tuner.Listed"}}, [], "goes on when `promote` is repeated$"),
     ({"tuner": {"name": "TPE"}}, [], "is not by experiments.tuner.Tpe"),
+    ({"tuner": {"className": resumption.TUNER}}, [], "has no configuration that could go on"),
 ])
 def test_what_cannot_go_on_is_refused_in_one_line(recorded, tmp_path, changes, trials, line):
     search = engine.find(str(recorded("whole", config(tmp_path, **changes), trials)))
@@ -106,3 +108,17 @@ def test_an_experiment_that_nni_lists_at_a_port_where_nothing_listens_is_not_run
     monkeypatch.setattr(engine, "HOME", tmp_path)
     (tmp_path / ".experiment").write_text(json.dumps({"broken": {"port": engine.free_port()}}))
     assert not engine.is_running(broken)
+
+
+@pytest.mark.parametrize("command, lock, words", [
+    ("resume", ".resume.lock", "going on with experiment broken"),
+    ("promote", ".promote.lock", "promoting experiment broken"),
+])
+def test_two_do_not_go_on_with_one_search(broken, monkeypatch, command, lock, words):
+    """Both would train the same trials."""
+    monkeypatch.setattr(commands, "carried_out", lambda *_: pytest.fail("it went on"))
+    options = Namespace(experiment=str(broken.folder), keep=1, top=1, seeds=1, yardstick=None,
+                        yardstick_data=None)
+    refused = pytest.raises(UserError, match=f"another process is {words}")
+    with claimed(broken.folder / lock, "first"), refused:
+        getattr(commands, command)(options)

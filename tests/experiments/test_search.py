@@ -1,10 +1,14 @@
 """Whole searches through the real nnictl, with tiny networks."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,6 +18,7 @@ import torch
 import yaml
 
 from experiments import engine
+from tests.experiments import long_run
 from trials.cyclegan import Settings
 from trials.records import read_json, read_lines
 
@@ -114,8 +119,20 @@ def test_every_trial_gets_its_own_parameters_though_others_crash(experiment, sta
     assert trials[0].parameters == {key: defaults[key] for key in trials[0].parameters}
 
 
+def test_a_port_that_another_took_in_between_only_costs_a_try(experiment, started, monkeypatch):
+    free = engine.free_port
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        ports = [taken]
+        monkeypatch.setattr(engine, "free_port", lambda: ports.pop() if ports else free())
+        _, port = started(experiment(options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=1))
+    assert port != taken and not ports
+
+
 def test_a_killed_manager_leaves_a_whole_checkpoint_and_no_process(experiment, started):
-    file = experiment(options=f"{TINY} --steps 1000000 --reports 50000", maxTrialNumber=2)
+    file = experiment(options=f"{TINY} --steps 100000 --reports 5000", maxTrialNumber=2)
     running, _ = started(file)
     until(lambda: len(list((running.folder / "trials").glob("*/checkpoint.pt"))) == 2)
     manager_of(running.folder).send_signal(signal.SIGKILL)
@@ -125,6 +142,57 @@ def test_a_killed_manager_leaves_a_whole_checkpoint_and_no_process(experiment, s
         record = read_json(file.parent / "run.json")
         assert record["status"] == "stopped" and "SIGTERM" in record["reason"]
         assert not list(file.parent.glob("*.part"))
+
+
+def test_a_search_takes_no_more_from_trial_to_trial(tmp_path):
+    """Of 300 trials, experiments/SCALE.md: the same program, with a larger number."""
+    found = long_run.carried_out(tmp_path / "long", trials=16, every=3)
+    begin, end = found[found["over"] > 2].iloc[: len(found) // 3], found.iloc[-(len(found) // 3):]
+    assert end["over"].max() > begin["over"].max() > 2
+    for role in (long_run.RUN, long_run.MANAGER, long_run.TUNER):
+        for name in ("files", "threads"):  # at rest, between trials
+            assert end[f"{role}_{name}"].min() <= begin[f"{role}_{name}"].min(), (role, name)
+        assert end[f"{role}_rss"].min() < begin[f"{role}_rss"].min() + 20, role
+    assert end["children"].min() <= begin["children"].min() and not found["zombies"].iloc[-1]
+
+
+SMI = """#!/bin/sh
+echo '<log><gpu><utilization><gpu_util>0 %</gpu_util><memory_util>0 %</memory_util></utilization>'
+echo '<processes></processes></gpu></log>'
+"""
+
+
+def test_two_experiments_at_once_with_a_gpu_keep_out_of_each_other_s_way(tmp_path, monkeypatch):
+    """The one that ends first leaves the other its port, its files and its view of the GPUs (here one,
+    of a stand-in for nvidia-smi)."""
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text(SMI)
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{smi.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    files = []
+    for name, trials in (("short", 1), ("long", 6)):
+        (tmp_path / name / "runs").mkdir(parents=True)
+        files.append(long_run.described(tmp_path / name, trials, 1, trialGpuNumber=1, trainingService={
+            "platform": "local", "useActiveGpu": True, "maxTrialNumberPerGpu": 1}))  # fmt: skip
+    with ThreadPoolExecutor() as pool:  # both start at the same moment
+        begun = list(pool.map(engine.create, files))
+    try:
+        (short, first), (long, second) = begun
+        assert first != second
+        until(lambda: engine.status(first) == "DONE")
+        assert engine.status(second) == "RUNNING"
+        engine.stop(short.id)
+        until(lambda: engine.status(second) == "DONE")
+    finally:
+        for experiment, _ in begun:
+            engine.stop(experiment.id)
+    assert [trial.state for trial in short.trials()] == ["SUCCEEDED"]
+    assert [trial.state for trial in long.trials()] == ["SUCCEEDED"] * 6
+    until(lambda: not processes_of(tmp_path), 60)
+    log = (long.folder / "log" / "nnimanager.log").read_text()
+    assert "gpu_metrics" not in log.split("submitTrialJob", 2)[2]  # from the second trial on it is there
 
 
 @pytest.fixture
@@ -143,7 +211,7 @@ def run_command():
     for process in running:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            print(process.communicate(timeout=60)[0])  # for whoever reads why a test failed
 
 
 def folder_of(file: Path) -> Path:
@@ -185,7 +253,7 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_comman
 
 
 def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
-    file = experiment(options=f"{TINY} --steps 1000000 --reports 50000", maxTrialNumber=20)
+    file = experiment(options=f"{TINY} --steps 40000 --reports 200", maxTrialNumber=20)
     run = run_command(file)
     folder = folder_of(file)
     until(lambda: list(folder.glob("trials/*/checkpoint.pt")))
@@ -196,8 +264,10 @@ def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
     until(lambda: not processes_of(folder), 60)
 
 
-def test_a_search_whose_manager_was_killed_goes_on_where_it_was(experiment, run_command):
-    """Kept: what is finished. Gone on with: what was training. Done in the end: as many as asked for."""
+@pytest.mark.parametrize("everything", [False, True], ids=["manager", "machine"])
+def test_a_search_that_was_killed_goes_on_where_it_was(experiment, run_command, everything):
+    """NNI's manager alone, or all its processes at once, as when the machine restarts. Kept: what is
+    finished. Gone on with: what was training. Done in the end: as many as asked for."""
     space = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
     tuner = {"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
                            "tpe_args": {"n_startup_jobs": 2}}}
@@ -207,9 +277,14 @@ def test_a_search_whose_manager_was_killed_goes_on_where_it_was(experiment, run_
     folder = folder_of(file)
     search = engine.find(str(folder))
     until(lambda: [t.final is None and len(t.reports) > 3 for t in search.trials()] == [False, True])
-    manager_of(folder).send_signal(signal.SIGKILL)
-    output, _ = run.communicate(timeout=120)
-    assert run.returncode == 1 and f"python -m experiments resume {folder.name}" in output, output
+    if everything:
+        for process in [psutil.Process(run.pid), *processes_of(folder)]:
+            process.kill()
+        run.communicate(timeout=120)
+    else:
+        manager_of(folder).kill()
+        output, _ = run.communicate(timeout=120)
+        assert run.returncode == 1 and f"python -m experiments resume {folder.name}" in output, output
     until(lambda: not processes_of(folder), 60)
     first, cut = search.trials()
 
@@ -225,6 +300,28 @@ def test_a_search_whose_manager_was_killed_goes_on_where_it_was(experiment, run_
     assert record["continues"] == str(cut.folder) and record["resumed_at"] >= 40
     assert len({trial.parameters["cycle_weight"] for trial in trials}) == 3
     assert len(read_lines(trials[1].folder / "stats.jsonl")) == 30
+
+
+def test_a_disk_that_fills_under_a_search_ends_it_in_lines_and_loses_nothing(
+    experiment, run_command, small_disk,
+):
+    runs = small_disk(100_000) / "runs"
+    runs.mkdir()
+    space = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
+    tuner = {"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
+                           "tpe_args": {"n_startup_jobs": 1}}}
+    file = experiment(space, options=f"{TINY} --steps 40000 --reports 40", maxTrialNumber=2, tuner=tuner,
+                      trialConcurrency=1, experimentWorkingDirectory=str(runs), assessor=None)
+    run = run_command(file)
+    checkpoint = until(lambda: next(runs.glob("[!_]*/trials/*/checkpoint.pt"), None))
+    with open(runs.parent / "full", "wb", buffering=0) as full:
+        with suppress(OSError):
+            while full.write(bytes(10_000)):
+                pass
+    output, _ = run.communicate(timeout=400)
+    assert run.returncode and "Traceback" not in output and "No space left" in output, output
+    assert torch.load(checkpoint, weights_only=True)["step"] >= 1000
+    until(lambda: not processes_of(checkpoint.parents[2]), 60)
 
 
 def test_a_refused_experiment_starts_nothing(experiment, run_command):
@@ -311,10 +408,13 @@ def responds(address: str) -> bool:
     ("gan", "--data digits --steps 60 --reports 3"),
     ("dcgan", "--data digits --steps 20 --reports 2 --ngf 8 --ndf 8"),
     ("conditional_gan", "--data digits --steps 20 --reports 2 --ngf 8 --ndf 8"),
+    ("style_transfer", "--data {data} --judge {judge} --features judge --photos 4 --steps 6 --reports 2"),
+    ("stargan", "--data sample --size sketch --edge 32 --steps 6 --reports 2 --ngf 8 --ndf 8"),
 ])
 def test_a_search_of_each_other_system_runs_on_its_built_in_sample_to_its_end(
-    system, options, tmp_path, run_command,
+    system, options, tmp_path, run_command, sample_data, judge_file,
 ):
+    options = options.format(data=sample_data, judge=judge_file)
     config = yaml.safe_load((ROOT / f"experiments/{system}.yml").read_text()) | {
         "trialCodeDirectory": str(ROOT), "experimentWorkingDirectory": str(tmp_path / "runs"),
         "searchSpaceFile": str(ROOT / f"search_spaces/{system}.json"), "maxTrialNumber": 6,

@@ -98,6 +98,14 @@ def small(tmp_path, sample_data, judge_file, monkeypatch) -> Study:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["618938990956", "618938990e56", "007938990956"])
+def test_a_judge_whose_hash_reads_as_a_number_is_known_again(small, name, monkeypatch):
+    monkeypatch.setattr(study.model, "file_hash", lambda file: name)
+    figures = study.Figures(small)
+    pd.DataFrame([{**figures.judges, "setting": 0, "seed": 0}]).to_csv(small.table, index=False)
+    assert len(figures.complete([(0, 0)])) == 1
+
+
 @pytest.mark.slow
 def test_a_study_trains_measures_and_goes_on_where_it_was_stopped(small, monkeypatch, capfd):
     found = study.run(small)
