@@ -1,6 +1,8 @@
 """What the tests of several rooms share: a cache of their own, a small data set, an untrained judge."""
 
+import faulthandler
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +12,18 @@ import torch
 from judge import model, sample
 
 SAMPLE = {"train": 12, "test": 8, "pixels": 72}
+CLEARED = 240  # seconds within which what a test leaves is cleared away
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item):
+    """A failure takes pytest-timeout's and pytest's alarms off: a fixture that waited for ever would hold up
+    the whole run, which tells nothing then. This alarm prints where all threads are and ends the process."""
+    faulthandler.dump_traceback_later(CLEARED, exit=True, file=sys.__stderr__)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 120_000  # milliseconds, for anything that a browser does on a machine that is slow and busy
 
 
 @pytest.fixture
@@ -84,10 +85,11 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        program = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        program = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=PATIENCE)
 
         def opened(where: Path | str, width: int = 1400):
             tab, complaints = program.new_page(viewport={"width": width, "height": 900}), []
+            tab.set_default_timeout(PATIENCE)
             tab.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
             tab.on("pageerror", lambda error: complaints.append(str(error)))
             tab.goto(where.resolve().as_uri() if isinstance(where, Path) else where)

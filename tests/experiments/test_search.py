@@ -23,6 +23,7 @@ from trials.cyclegan import Settings
 from trials.records import read_json, read_lines
 
 ROOT = Path(__file__).parents[2]
+ENOUGH = 600  # seconds for anything that a search does, on a machine that is slow and busy
 TINY = "--size sketch --ngf 4 --blocks 1 --ndf 4 --photos 8"
 pytestmark = pytest.mark.slow
 
@@ -49,7 +50,7 @@ def started():
         engine.stop(id_)
 
 
-def until(condition, seconds: float = 300):
+def until(condition, seconds: float = ENOUGH):
     """The first true value of `condition()`; fails after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -89,12 +90,12 @@ def test_every_trial_gets_its_own_parameters_though_others_crash(experiment, sta
     """The guard against NNI 3.0, which hands them to whichever trial asks first."""
     file = experiment(
         program="tests.experiments.crashing_cyclegan", options=f"{TINY} --steps 20 --reports 2",
-        maxTrialNumber=12, trialConcurrency=4, assessor={"classArgs": {"start_step": 999}},
+        maxTrialNumber=8, trialConcurrency=4, assessor={"classArgs": {"start_step": 999}},
     )  # fmt: skip
     running, port = started(file)
-    assert until(lambda: (state := engine.status(port)) in engine.OVER and state, 500) == "DONE"
+    assert until(lambda: (state := engine.status(port)) in engine.OVER and state) == "DONE"
     trials = running.trials()
-    assert [trial.number for trial in trials] == list(range(12))
+    assert [trial.number for trial in trials] == list(range(8))
     assert {t.number for t in trials if t.state == "FAILED"} == {3, 5}
     assert all(trial.state == "SUCCEEDED" for trial in trials if trial.number not in (3, 5))
 
@@ -114,7 +115,7 @@ def test_every_trial_gets_its_own_parameters_though_others_crash(experiment, sta
         assert [line["score"] for line in lines] == trial.reports and len(lines) == 2
         assert trial.final == record["score"] == trial.reports[-1]
         assert list((trial.folder / "tensorboard").glob("events*"))  # where the UI's button looks
-    assert len({json.dumps(trial.parameters) for trial in trials}) == 12
+    assert len({json.dumps(trial.parameters) for trial in trials}) == 8
     defaults = vars(Settings())
     assert trials[0].parameters == {key: defaults[key] for key in trials[0].parameters}
 
@@ -136,7 +137,7 @@ def test_a_killed_manager_leaves_a_whole_checkpoint_and_no_process(experiment, s
     running, _ = started(file)
     until(lambda: len(list((running.folder / "trials").glob("*/checkpoint.pt"))) == 2)
     manager_of(running.folder).send_signal(signal.SIGKILL)
-    until(lambda: not processes_of(running.folder), 60)
+    until(lambda: not processes_of(running.folder))
     for file in (running.folder / "trials").glob("*/checkpoint.pt"):
         assert torch.load(file, weights_only=True)["step"] > 0
         record = read_json(file.parent / "run.json")
@@ -146,7 +147,7 @@ def test_a_killed_manager_leaves_a_whole_checkpoint_and_no_process(experiment, s
 
 def test_a_search_takes_no_more_from_trial_to_trial(tmp_path):
     """Of 300 trials, experiments/SCALE.md: the same program, with a larger number."""
-    found = long_run.carried_out(tmp_path / "long", trials=16, every=3)
+    found = long_run.carried_out(tmp_path / "long", trials=12, every=3)
     begin, end = found[found["over"] > 2].iloc[: len(found) // 3], found.iloc[-(len(found) // 3):]
     assert end["over"].max() > begin["over"].max() > 2
     for role in (long_run.RUN, long_run.MANAGER, long_run.TUNER):
@@ -190,7 +191,7 @@ def test_two_experiments_at_once_with_a_gpu_keep_out_of_each_other_s_way(tmp_pat
             engine.stop(experiment.id)
     assert [trial.state for trial in short.trials()] == ["SUCCEEDED"]
     assert [trial.state for trial in long.trials()] == ["SUCCEEDED"] * 6
-    until(lambda: not processes_of(tmp_path), 60)
+    until(lambda: not processes_of(tmp_path))
     log = (long.folder / "log" / "nnimanager.log").read_text()
     assert "gpu_metrics" not in log.split("submitTrialJob", 2)[2]  # from the second trial on it is there
 
@@ -211,7 +212,10 @@ def run_command():
     for process in running:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            print(process.communicate(timeout=60)[0])  # for whoever reads why a test failed
+            try:
+                print(process.communicate(timeout=60)[0])  # for whoever reads why a test failed
+            finally:
+                process.kill()
 
 
 def folder_of(file: Path) -> Path:
@@ -237,7 +241,7 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_comman
     assert {address.ip for address in listening(until(lambda: tensorboard_of(folder)))} == {"127.0.0.1"}
     name = engine.find(str(folder)).config["experimentName"]
     assert "built-in stand-in" in name and "| sketch |" in name and "judge.pt" in name
-    output, _ = run.communicate(timeout=300)
+    output, _ = run.communicate(timeout=ENOUGH)
     assert run.returncode == 0, output
     assert "built-in stand-in" in output
     assert "0 published" in output
@@ -253,15 +257,15 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_comman
 
 
 def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
-    file = experiment(options=f"{TINY} --steps 40000 --reports 200", maxTrialNumber=20)
+    file = experiment(options=f"{TINY} --steps 100000 --reports 5000", maxTrialNumber=20)
     run = run_command(file)
     folder = folder_of(file)
     until(lambda: list(folder.glob("trials/*/checkpoint.pt")))
     run.send_signal(signal.SIGINT)
-    output, _ = run.communicate(timeout=120)
+    output, _ = run.communicate(timeout=ENOUGH)
     assert run.returncode == 130, output
     assert "Traceback" not in output
-    until(lambda: not processes_of(folder), 60)
+    until(lambda: not processes_of(folder))
 
 
 @pytest.mark.parametrize("everything", [False, True], ids=["manager", "machine"])
@@ -271,7 +275,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(experiment, run_command, 
     space = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
     tuner = {"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
                            "tpe_args": {"n_startup_jobs": 2}}}
-    file = experiment(space, options=f"{TINY} --steps 300 --reports 30", maxTrialNumber=3, assessor=None,
+    file = experiment(space, options=f"{TINY} --steps 120 --reports 12", maxTrialNumber=3, assessor=None,
                       trialConcurrency=1, tuner=tuner)
     run = run_command(file)
     folder = folder_of(file)
@@ -280,16 +284,16 @@ def test_a_search_that_was_killed_goes_on_where_it_was(experiment, run_command, 
     if everything:
         for process in [psutil.Process(run.pid), *processes_of(folder)]:
             process.kill()
-        run.communicate(timeout=120)
+        run.communicate(timeout=ENOUGH)
     else:
         manager_of(folder).kill()
-        output, _ = run.communicate(timeout=120)
+        output, _ = run.communicate(timeout=ENOUGH)
         assert run.returncode == 1 and f"python -m experiments resume {folder.name}" in output, output
-    until(lambda: not processes_of(folder), 60)
+    until(lambda: not processes_of(folder))
     first, cut = search.trials()
 
     resume = run_command(folder, command="resume")
-    output, _ = resume.communicate(timeout=300)
+    output, _ = resume.communicate(timeout=ENOUGH)
     assert resume.returncode == 0, output
     (rest,) = (engine.find(str(p.parents[1])) for p in folder.parent.glob("[!_]*/db/nni.sqlite")
                if p.parents[1] != folder)
@@ -299,7 +303,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(experiment, run_command, 
     record = read_json(trials[1].folder / "run.json")
     assert record["continues"] == str(cut.folder) and record["resumed_at"] >= 40
     assert len({trial.parameters["cycle_weight"] for trial in trials}) == 3
-    assert len(read_lines(trials[1].folder / "stats.jsonl")) == 30
+    assert len(read_lines(trials[1].folder / "stats.jsonl")) == 12
 
 
 def test_a_disk_that_fills_under_a_search_ends_it_in_lines_and_loses_nothing(
@@ -310,7 +314,7 @@ def test_a_disk_that_fills_under_a_search_ends_it_in_lines_and_loses_nothing(
     space = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
     tuner = {"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
                            "tpe_args": {"n_startup_jobs": 1}}}
-    file = experiment(space, options=f"{TINY} --steps 40000 --reports 40", maxTrialNumber=2, tuner=tuner,
+    file = experiment(space, options=f"{TINY} --steps 40000 --reports 1000", maxTrialNumber=2, tuner=tuner,
                       trialConcurrency=1, experimentWorkingDirectory=str(runs), assessor=None)
     run = run_command(file)
     checkpoint = until(lambda: next(runs.glob("[!_]*/trials/*/checkpoint.pt"), None))
@@ -318,15 +322,15 @@ def test_a_disk_that_fills_under_a_search_ends_it_in_lines_and_loses_nothing(
         with suppress(OSError):
             while full.write(bytes(10_000)):
                 pass
-    output, _ = run.communicate(timeout=400)
+    output, _ = run.communicate(timeout=ENOUGH)
     assert run.returncode and "Traceback" not in output and "No space left" in output, output
-    assert torch.load(checkpoint, weights_only=True)["step"] >= 1000
-    until(lambda: not processes_of(checkpoint.parents[2]), 60)
+    assert torch.load(checkpoint, weights_only=True)["step"] >= 40
+    until(lambda: not processes_of(checkpoint.parents[2]))
 
 
 def test_a_refused_experiment_starts_nothing(experiment, run_command):
     run = run_command(experiment(trialConcurrency=1000))
-    output, _ = run.communicate(timeout=120)
+    output, _ = run.communicate(timeout=ENOUGH)
     assert run.returncode == 2
     assert len(output.splitlines()) == 1 and "cores" in output
 
@@ -342,11 +346,11 @@ def test_a_promotion_trains_the_best_and_the_published_setting_on_to_the_end(
     )  # fmt: skip
     search = run_command(file)
     folder = folder_of(file)
-    output, _ = search.communicate(timeout=300)
+    output, _ = search.communicate(timeout=ENOUGH)
     assert search.returncode == 0, output
     yardstick = ("--yardstick", str(judge_file), "--yardstick-data", str(sample_data))
     promote = run_command(folder, "--top", "1", "--seeds", "2", *yardstick, command="promote")
-    output, _ = promote.communicate(timeout=300)
+    output, _ = promote.communicate(timeout=ENOUGH)
     assert promote.returncode == 0, output
     assert "Traceback" not in output and "quality" in output and "published" in output
     assert output.count("95 % over 2 seeds") == 1
@@ -393,7 +397,7 @@ def test_in_a_browser_nni_shows_trials_and_parts_and_its_tensorboard_scalars_and
     pictures = requests.get(f"{address}/data/plugin/images/tags", timeout=10).json()
     assert all("samples" in pictures[run] for run in runs)
     board, _ = browser(f"{address}/#images")
-    board.locator("img[src*='individualImage']").first.wait_for(timeout=60_000)
+    board.locator("img[src*='individualImage']").first.wait_for()
     board.screenshot(path=search.folder / "tensorboard.png")
 
 
@@ -425,7 +429,7 @@ def test_a_search_of_each_other_system_runs_on_its_built_in_sample_to_its_end(
     (tmp_path / "runs").mkdir()
     (tmp_path / "experiment.yml").write_text(yaml.safe_dump(config))
     run = run_command(tmp_path / "experiment.yml")
-    output, _ = run.communicate(timeout=500)
+    output, _ = run.communicate(timeout=ENOUGH)
     assert run.returncode == 0, output
     assert "0 published" in output and f"repeat it: python -m trials.{system}" in output
     (folder,) = (tmp_path / "runs").glob("[!_]*/")

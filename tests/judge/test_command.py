@@ -1,7 +1,7 @@
 """Claims about commands in general: fields become options, mistakes one line and exit code 2."""
 
-import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -212,19 +212,27 @@ def test_a_wrong_subcommand_is_one_line_and_code_2(greet, capsys, arguments):
     assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("greet: ")
 
 
+HOLDER = """
+import signal, sys
+from pathlib import Path
+from judge import command
+held = command.claimed(Path(sys.argv[1]), "at work")
+print("held", flush=True)
+signal.pause()
+"""
+
+
 def test_a_claim_is_one_process_s_until_it_ends(tmp_path):
     """Also where it ends without another word."""
     file = tmp_path / "new" / ".lock"
-    told, tell = os.pipe()
-    if not (child := os.fork()):
-        held = command.claimed(file, "at work")  # noqa: F841
-        os.write(tell, b".")
-        signal.pause()
-    os.read(told, 1)
-    with pytest.raises(UserError, match="another process is at work: wait for it to end"):
-        command.claimed(file, "at work")
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, file], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another process is at work: wait for it to end"):
+            command.claimed(file, "at work")
+    finally:
+        holder.kill()
+        holder.communicate()
     with command.claimed(file, "at work"):
         with pytest.raises(UserError):
             command.claimed(file, "at work")

@@ -76,10 +76,12 @@ def distance(mine: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
     return ((x - y).norm() / y.norm()).item()
 
 
+SHORT = ["--size", "sketch", "--ngf", 4, "--blocks", 1, "--ndf", 4, "--photos", 4, "--threads", 1,
+         "--seconds", 0.5, "--rounds", 2]
+
+
 def bench(*options: object) -> subprocess.CompletedProcess:
-    tiny = ["--size", "sketch", "--ngf", 4, "--blocks", 1, "--ndf", 4, "--photos", 4, "--threads", 1,
-            "--seconds", 0.5, "--rounds", 2]
-    return subprocess.run([sys.executable, "-m", "trials.bench", *map(str, [*tiny, *options])],
+    return subprocess.run([sys.executable, "-m", "trials.bench", *map(str, [*SHORT, *options])],
                           cwd=ROOT, capture_output=True, text=True)
 
 
@@ -102,20 +104,20 @@ def test_the_figures_are_finite_and_agree_with_each_other(sample_data, judge_fil
     assert 0 < found["first_step_after"] <= sum(found["split"].values())
 
 
-def test_without_a_judge_the_split_is_left_out_in_one_line(sample_data):
-    done = bench("--data", sample_data, "--judge", "/nowhere.pt")
+def test_without_a_judge_the_split_is_left_out_in_one_line(sample_data, command):
+    done = command("trials.bench", *SHORT, "--data", sample_data, "--judge", "/nowhere.pt")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 6 and "steps/s" in lines[1] and "no judge at /nowhere.pt" in lines[-1]
 
 
-def test_the_peer_is_timed_beside_ours():
-    found = json.loads(bench("--peer", "--json").stdout)
+def test_the_peer_is_timed_beside_ours(command):
+    found = json.loads(command("trials.bench", *SHORT, "--peer", "--json").stdout)
     assert list(found["peers"]) == ["plain loop"] and found["rounds"] == 2 and found["steps_per_second"] > 0
     peer = found["peers"]["plain loop"]
     low, high = peer["ratio_quartiles"]
     assert 0 < low <= peer["ratio"] <= high and peer["steps_per_second"] > 0
-    assert "times as fast (median of 2 pairs" in bench("--peer").stdout
+    assert "times as fast (median of 2 pairs" in command("trials.bench", *SHORT, "--peer").stdout
 
 
 # ---------------------------------------------------------------------------------------------

@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[2]
 TINY = ["--size", "sketch", "--ngf", "4", "--blocks", "1", "--ndf", "4", "--photos", "4", "--threads", "1"]
 
 
-def command(*options: object) -> list[str]:
+def started(*options: object) -> list[str]:
     return [sys.executable, "-m", "trials.cyclegan", *TINY, *map(str, options)]
 
 
 def run(*options: object, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command(*options), cwd=ROOT, capture_output=True, text=True, env=os.environ | environment)
+        started(*options), cwd=ROOT, capture_output=True, text=True, env=os.environ | environment)
 
 
 def record(folder: Path) -> dict:
@@ -74,7 +74,7 @@ def test_a_trial_that_was_stopped_anywhere_continues_bit_for_bit(tmp_path, input
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     options = [*inputs, "--steps", 60, "--pool-size", 5]
     assert run(*options, "--out", straight).returncode == 0
-    arguments = command(*options, "--out", stopped)
+    arguments = started(*options, "--out", stopped)
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     while not (stopped / "checkpoint.pt").exists() and process.poll() is None:
         time.sleep(0.02)
@@ -124,9 +124,10 @@ def test_broken_and_small_images_are_named_counted_and_survived(tmp_path, inputs
         (["--out", "README.md"], "cannot write to README.md"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, inputs, options, said):
+def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, inputs, command, monkeypatch, options, said):
+    monkeypatch.chdir(ROOT)
     where = [] if "--out" in options else ["--out", tmp_path / "run"]
-    done = run(*inputs, "--steps", 10, *where, *options)
+    done = command("trials.cyclegan", *TINY, *inputs, "--steps", 10, *where, *options)
     assert done.returncode == 2
     assert said in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "run" / "checkpoint.pt").exists()

@@ -49,7 +49,7 @@ def trained(rank: int, count: int, port: int, file: Path) -> None:
 
 def test_two_processes_make_of_a_batch_what_one_makes_of_it(tmp_path):
     for count, name in ((2, "two"), (1, "one")):
-        torch.multiprocessing.spawn(trained, (count, free_port(), tmp_path / name), nprocs=count)
+        torch.multiprocessing.spawn(trained, (count, free_port(), tmp_path / name), nprocs=count, daemon=True)
     one, first, second = (torch.load(tmp_path / name) for name in ("one0", "two0", "two1"))
     for alone, leading, following in zip(one, first, second):
         assert torch.equal(leading, following)
@@ -75,7 +75,7 @@ def torchrun(*options: object) -> list[str]:
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess:
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 def record(folder: Path) -> dict:
@@ -114,7 +114,7 @@ def test_a_signal_ends_all(options, tmp_path):
     ours = psutil.Process(process.pid).children(recursive=True)
     assert len(ours) == 2
     process.send_signal(signal.SIGTERM)
-    _, left = psutil.wait_procs([*ours, process], timeout=60)
+    _, left = psutil.wait_procs([*ours, process], timeout=300)
     assert not left
     assert record(tmp_path)["status"] == "stopped" and record(tmp_path)["reason"].startswith("SIGTERM")
     assert (tmp_path / "checkpoint.pt").exists()

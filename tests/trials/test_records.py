@@ -1,10 +1,18 @@
 """Claims about the files that a trial leaves behind."""
 
-import os
+import subprocess
+import sys
 
 import pytest
 
 from trials.records import atomically
+
+OTHER = """
+import sys
+from pathlib import Path
+from trials.records import atomically
+atomically(Path(sys.argv[1]), lambda part: part.write_text("the other"))
+"""
 
 
 def test_two_processes_that_write_one_file_at_once_do_not_mix(tmp_path):
@@ -15,14 +23,7 @@ def test_two_processes_that_write_one_file_at_once_do_not_mix(tmp_path):
         with open(part, "w") as page:
             page.write("begun ")
             page.flush()
-            if not (child := os.fork()):
-                code = 1
-                try:
-                    atomically(file, lambda other: other.write_text("the other"))
-                    code = 0
-                finally:
-                    os._exit(code)
-            assert os.waitpid(child, 0)[1] == 0
+            subprocess.run([sys.executable, "-c", OTHER, file], check=True, timeout=120)
             assert file.read_text() == "the other"
             page.write("and done")
 

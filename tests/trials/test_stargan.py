@@ -213,10 +213,10 @@ def trained(folder: Path, settings: Settings) -> dict:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_it_learns_the_light_of_the_built_in_sample(tmp_path, tinted, seed):
     """One generator, three domains: more images are put where they belong, what is made of each is nearer to
-    real images of it, and light stays light, which in fp32 it does not in so short a training."""
+    real images of it, and light stays light."""
     settings = Settings(
-        data=str(tinted), seed=seed, size="sketch", precision="bf16", edge=32, ngf=8, blocks=1, ndf=8,
-        layers=4, steps=200, n_critic=1, batch_size=8, reports=1, generator_lr=3e-3, discriminator_lr=1e-3,
+        data=str(tinted), seed=seed, size="sketch", edge=32, ngf=8, blocks=1, ndf=8, layers=4, steps=300,
+        n_critic=1, batch_size=8, reports=1, generator_lr=5e-4, discriminator_lr=5e-4,
         reconstruction_weight=100.0, domain_weight=5.0,
     ).complete(CPU)  # fmt: skip
     data, classifier = inputs(settings, CPU)
@@ -226,11 +226,13 @@ def test_it_learns_the_light_of_the_built_in_sample(tmp_path, tinted, seed):
     before = scorer(StarGAN(settings, 3, CPU).make(sources, targets))
     record = trained(tmp_path, settings)
     after = record["score"]
-    assert after["default"] >= before.default + 0.004  # 0.009 and 0.013 were seen
+    # Of seven runs, five seeds, both precisions: 0.0004 to 0.005; 0.58 to 0.75; 0.19 to 0.33; 0.8 to 1.8.
+    assert after["default"] >= before.default + 1e-4
     assert after["domain"] >= before.parts["domain"] + 0.2
-    assert after["kid"] <= before.parts["kid"] - 1
+    assert after["content"] >= before.parts["content"] + 0.1
+    assert after["kid"] <= before.parts["kid"] - 2
     assert record["judge"]["accuracy"] == classifier.accuracy >= 0.9
-    assert (tmp_path / "samples/step_000200.png").exists()
+    assert (tmp_path / "samples/step_000300.png").exists()
 
 
 def test_the_built_in_sample_is_two_domains_and_is_named_a_stand_in(tmp_path, sample_data):

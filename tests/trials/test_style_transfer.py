@@ -1,7 +1,5 @@
 """Style transfer computes what its paper says, gets like the painting, and continues exactly."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
@@ -418,11 +416,11 @@ def test_a_picture_of_ones_own_that_cannot_be_read_is_named(pair, judge_file, br
         check(Settings(**files, judge=str(judge_file), features="judge").complete(CPU))
 
 
-def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, judge_file):
+def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, judge_file, command, monkeypatch):
+    monkeypatch.chdir(ROOT)
     options = ["--content", "nowhere.jpg", "--style", "README.md", "--features", "judge",
                "--judge", judge_file, "--out", tmp_path / "run"]
-    command = [sys.executable, "-m", "trials.style_transfer", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = command("trials.style_transfer", *options)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "nowhere.jpg cannot be read" in done.stderr
     assert not (tmp_path / "run/checkpoint.pt").exists()

@@ -1,9 +1,9 @@
 """Finished generators at work: any image, whole or in tiles, and as ONNX."""
 
 import json
-import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from trials.cyclegan import CycleGAN, Settings
 from trials.networks import ResnetGenerator
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -119,12 +118,12 @@ def photos(tmp_path) -> Path:
     return folder
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "trials.translate", *map(str, arguments)],
-                          cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture
+def run(command):
+    return partial(command, "trials.translate")
 
 
-def test_a_folder_of_all_sorts_is_painted_and_what_is_no_image_said_in_a_line(folder, photos, tmp_path):
+def test_a_folder_of_all_sorts_is_painted_and_what_is_no_image_said_in_a_line(run, folder, photos, tmp_path):
     out = tmp_path / "painted"
     done = run("--run", folder[0], "--photos", photos, "--out", out)
     assert done.returncode == 1
@@ -138,7 +137,7 @@ def test_a_folder_of_all_sorts_is_painted_and_what_is_no_image_said_in_a_line(fo
     }  # fmt: skip
 
 
-def test_what_is_already_there_is_kept(folder, photos, tmp_path):
+def test_what_is_already_there_is_kept(run, folder, photos, tmp_path):
     (tmp_path / "painted").mkdir()
     (tmp_path / "painted/dot.png").write_text("mine")
     done = run("--run", folder[0], "--photos", photos, "--out", tmp_path / "painted")
@@ -146,7 +145,7 @@ def test_what_is_already_there_is_kept(folder, photos, tmp_path):
     assert "kept, it is already there" in done.stdout + done.stderr
 
 
-def test_side_by_side_is_the_source_and_its_translation(folder, photos, tmp_path):
+def test_side_by_side_is_the_source_and_its_translation(run, folder, photos, tmp_path):
     run("--run", folder[0], "--photos", photos / "deeper", "--out", tmp_path / "o", "--side-by-side",
         "--longest", 45, "--reverse")
     assert Image.open(tmp_path / "o/rotated.png").size == (60, 45)
@@ -163,7 +162,7 @@ def test_side_by_side_is_the_source_and_its_translation(folder, photos, tmp_path
     (("--photos", "nowhere", "--out", "o"), "no folder nowhere"),
     (("--photos", ".", "--out", "o", "--device", "cuda"), "--device cuda"),
 ])
-def test_a_wrong_command_is_one_line(folder, arguments, words):
+def test_a_wrong_command_is_one_line(run, folder, arguments, words):
     if "cuda" in arguments and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     done = run("--run", folder[0], *arguments)
