@@ -25,7 +25,7 @@ quickstart: sample-judge
 	@echo "Next: your own pictures. README.md, 'The three uses', says how."
 
 test: environment
-	$(RUN) -m pytest -m "" -n 2 --dist loadfile --max-worker-restart 0  # most of them wait for NNI
+	$(RUN) -m pytest -m "" -n 3 --dist worksteal --max-worker-restart 0  # the slow ones wait for NNI
 
 lint: environment
 	$(RUN) -m ruff check .

@@ -50,12 +50,14 @@ def started():
         engine.stop(id_)
 
 
-def until(condition, seconds: float = ENOUGH):
-    """The first true value of `condition()`; fails after `seconds`."""
+def until(condition, seconds: float = ENOUGH, run: subprocess.Popen | None = None):
+    """The first true value of `condition()`; fails after `seconds`, or once the command `run` has ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():
             return value
+        if run and run.poll() is not None:
+            pytest.fail(f"ended with {run.returncode}: {run.communicate()[0]}")
         time.sleep(0.5)
     pytest.fail(f"not within {seconds:.0f} s: {condition}")
 
@@ -218,10 +220,10 @@ def run_command():
                 process.kill()
 
 
-def folder_of(file: Path) -> Path:
-    """The folder of the experiment that runs from `file`, once it has a trial."""
+def folder_of(file: Path, run: subprocess.Popen) -> Path:
+    """The folder of the experiment that `run` started from `file`, once it has a trial."""
     runs = file.parent / "runs"
-    return until(lambda: next((p for p in runs.glob("[!_]*/trials/*")), None)).parents[1]
+    return until(lambda: next((p for p in runs.glob("[!_]*/trials/*")), None), run=run).parents[1]
 
 
 def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_command):
@@ -232,7 +234,7 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_comman
         assessor={"classArgs": {"start_step": 1}},
     )  # fmt: skip
     run = run_command(file)
-    folder = folder_of(file)
+    folder = folder_of(file, run)
     (manager,) = listening(manager_of(folder))
     assert manager.ip == "127.0.0.1"
     url = f"http://127.0.0.1:{manager.port}/api/v1/nni/tensorboard"  # what the UI's button calls
@@ -259,8 +261,8 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_comman
 def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
     file = experiment(options=f"{TINY} --steps 100000 --reports 5000", maxTrialNumber=20)
     run = run_command(file)
-    folder = folder_of(file)
-    until(lambda: list(folder.glob("trials/*/checkpoint.pt")))
+    folder = folder_of(file, run)
+    until(lambda: list(folder.glob("trials/*/checkpoint.pt")), run=run)
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=ENOUGH)
     assert run.returncode == 130, output
@@ -278,9 +280,10 @@ def test_a_search_that_was_killed_goes_on_where_it_was(experiment, run_command, 
     file = experiment(space, options=f"{TINY} --steps 120 --reports 12", maxTrialNumber=3, assessor=None,
                       trialConcurrency=1, tuner=tuner)
     run = run_command(file)
-    folder = folder_of(file)
+    folder = folder_of(file, run)
     search = engine.find(str(folder))
-    until(lambda: [t.final is None and len(t.reports) > 3 for t in search.trials()] == [False, True])
+    until(lambda: [t.final is None and len(t.reports) > 3 for t in search.trials()] == [False, True],
+          run=run)
     if everything:
         for process in [psutil.Process(run.pid), *processes_of(folder)]:
             process.kill()
@@ -314,17 +317,17 @@ def test_a_disk_that_fills_under_a_search_ends_it_in_lines_and_loses_nothing(
     space = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
     tuner = {"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
                            "tpe_args": {"n_startup_jobs": 1}}}
-    file = experiment(space, options=f"{TINY} --steps 40000 --reports 1000", maxTrialNumber=2, tuner=tuner,
+    file = experiment(space, options=f"{TINY} --steps 4000 --reports 40", maxTrialNumber=2, tuner=tuner,
                       trialConcurrency=1, experimentWorkingDirectory=str(runs), assessor=None)
     run = run_command(file)
-    checkpoint = until(lambda: next(runs.glob("[!_]*/trials/*/checkpoint.pt"), None))
+    checkpoint = until(lambda: next(runs.glob("[!_]*/trials/*/checkpoint.pt"), None), run=run)
     with open(runs.parent / "full", "wb", buffering=0) as full:
         with suppress(OSError):
             while full.write(bytes(10_000)):
                 pass
     output, _ = run.communicate(timeout=ENOUGH)
     assert run.returncode and "Traceback" not in output and "No space left" in output, output
-    assert torch.load(checkpoint, weights_only=True)["step"] >= 40
+    assert torch.load(checkpoint, weights_only=True)["step"] >= 100
     until(lambda: not processes_of(checkpoint.parents[2]))
 
 
@@ -345,7 +348,7 @@ def test_a_promotion_trains_the_best_and_the_published_setting_on_to_the_end(
                              "tpe_args": {"n_startup_jobs": 2}}},
     )  # fmt: skip
     search = run_command(file)
-    folder = folder_of(file)
+    folder = folder_of(file, search)
     output, _ = search.communicate(timeout=ENOUGH)
     assert search.returncode == 0, output
     yardstick = ("--yardstick", str(judge_file), "--yardstick-data", str(sample_data))
