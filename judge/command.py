@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cache
 from math import inf
 from pathlib import Path
 from typing import IO
@@ -89,6 +90,14 @@ class Parser(jsonargparse.ArgumentParser):
         for action in self._actions:
             if getattr(action, "_typehint", None) is bool:  # `--keep` alone says yes
                 action.nargs, action.const = "?", True
+
+
+@cache
+def reader_of(Settings: type) -> Parser:
+    """What reads values by name; to make it takes longer than to use it, which a check does often."""
+    parser = Parser()
+    parser.add_fields(Settings)
+    return parser
 
 
 def taken(cls: type, options: Namespace):

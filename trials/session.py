@@ -32,7 +32,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from json import dumps
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +50,7 @@ from judge.command import (
     one_line,
     out_of_memory,
     plain,
+    reader_of,
     taken,
     writing_to,
 )
@@ -231,14 +231,6 @@ def parser_of(Settings: type, prog: str) -> Parser:
     return parser
 
 
-@cache
-def parser_of_fields(Settings: type) -> Parser:
-    """What reads values by name; to make it takes longer than to use it, which a check does often."""
-    parser = Parser()
-    parser.add_fields(Settings)
-    return parser
-
-
 def with_parameters(settings: Any, parameters: dict) -> Any:
     """`settings` with the tuner's `parameters` in the fields of their names.
 
@@ -246,7 +238,7 @@ def with_parameters(settings: Any, parameters: dict) -> Any:
         UserError: a name that is no setting, a value of the wrong type, sign or range.
     """
     try:
-        checked = parser_of_fields(type(settings)).parse_object(parameters)
+        checked = reader_of(type(settings)).parse_object(parameters)
     except Exception as error:  # jsonargparse raises what its types raise
         raise UserError(f"parameters {dumps(parameters)}: {one_line(error)}") from None
     for name, value in parameters.items():

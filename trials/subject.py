@@ -22,7 +22,7 @@ from torch import nn
 
 from judge import classes, images
 from judge.classes import ClassScorer, Labelled
-from judge.command import Parser, UserError, one_line, taken
+from judge.command import UserError, one_line, reader_of, taken
 from judge.model import CLASSES, Judge, file_hash
 from judge.score import Scorer, features_of
 from judge.state import read_state
@@ -122,10 +122,8 @@ def settings_of(Settings: type, record: dict, folder: Path) -> Any:
     Raises:
         UserError: they are not of this version.
     """
-    parser = Parser()
-    parser.add_fields(Settings)
     try:
-        return taken(Settings, parser.parse_object(record["settings"]))
+        return taken(Settings, reader_of(Settings).parse_object(record["settings"]))
     except Exception as error:  # jsonargparse raises what its types raise
         raise UserError(f"{folder} was trained by another version: {one_line(error)}") from None
 
