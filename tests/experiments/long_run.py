@@ -2,8 +2,9 @@
 
     python -m tests.experiments.long_run --trials 300 --out /tmp/long     # some 40 minutes on two cores
 
-Writes DIR/load.csv, a line every `--every` seconds, and prints first and last figures side by side: what
-does not hold still is a leak. NNI looks at its trials every 5 s, which decides the pace.
+Writes DIR/load.csv, a line every `--every` seconds, and prints figures from first to last side by side and
+what a trial adds to each: what does not hold still is a leak. NNI looks at its trials every 5 s, which
+decides the pace.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+from scipy.stats import siegelslopes
 
 from experiments import engine
 
@@ -87,6 +89,17 @@ def sample(run: psutil.Process, runs: Path) -> dict[str, float]:
         return {}
 
 
+def growth(found: pd.DataFrame) -> pd.Series:
+    """What a trial that ends adds to each figure of `carried_out`, once the first two are over.
+
+    Repeated medians (Siegel 1982): NNI holds some files and children more now and then, for a moment, which
+    moves the ends of a short run and not this.
+    """
+    found = found[found["over"] > 2]
+    taken = found.filter(regex="_(rss|files|threads)$|^children$|^zombies$")
+    return taken.apply(lambda column: siegelslopes(column, found["over"]).slope)
+
+
 def manager_of(id_: str) -> psutil.Process:
     """NNI's manager of an experiment."""
     commands = ((p, p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
@@ -116,6 +129,7 @@ def main() -> None:
     found = carried_out(options.out.resolve(), options.trials, options.at_once, options.every)
     quarters = found.iloc[[round(at * (len(found) - 1)) for at in (0, 0.25, 0.5, 0.75, 1)]]
     print(quarters.T.to_string(header=False))
+    print(f"a trial adds:\n{growth(found).round(3).to_string()}")
     (folder,) = (file.parents[1] for file in options.out.glob("runs/[!_]*/db/nni.sqlite"))
     began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "experiments", "report", str(folder)], cwd=ROOT, check=True,
