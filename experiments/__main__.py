@@ -37,7 +37,7 @@ from judge import images, model
 from judge.command import Namespace, Parser, Share, UserError, claimed, one_line, subcommands, taken
 
 POLL = 2.0  # seconds between looks at NNI's database
-STALLED = 60.0  # seconds in which a trial normally starts
+STALLED = 300.0  # seconds without a first trial after which the search is given up
 
 
 def file_options(parser: Parser) -> None:

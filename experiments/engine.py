@@ -1,7 +1,8 @@
 """NNI 2.10.1 from outside: starting and stopping it, and reading what it stores.
 
 Only this file knows NNI's commands, folders and tables (`experiments.tuner` is its tuner's child, and
-`experiments.check` reads an experiment file as NNI does).
+`experiments.check` reads an experiment file as NNI does). What NNI itself must do otherwise is in
+`experiments.nnictl`, its command, and in `preload.js`, its manager.
 """
 
 import json
@@ -26,7 +27,7 @@ from judge.command import UserError, one_line
 from trials.forms import CONFIG, NUMBER, PROPOSAL, fits
 
 ROOT = Path(__file__).parent.parent  # of the repo: where the experiments' commands run
-LOOPBACK = Path(__file__).with_name("loopback.js")
+PRELOAD = Path(__file__).with_name("preload.js")
 HOME = Path.home() / "nni-experiments"  # NNI's own: its list of experiments is here
 
 # A trial's states in NNI before its end, and when the experiment was stopped under it.
@@ -36,9 +37,7 @@ CUT_OFF = ("USER_CANCELED", "SYS_CANCELED")
 FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # the latter: a grid is used up
 OVER = (*FINISHED, "ERROR", "STOPPED")
 
-# What NNI says where another try may do: on a loaded machine it gives its own server too little time,
-# and another process may take a port that was free.
-PASSING = ("Timeout", "is not idle")
+TAKEN = "is not idle"  # says NNI where another process has taken the port that was free
 
 RESUMES = "resumes"  # the tuner's argument that names the folder of the search it goes on with
 
@@ -266,8 +265,8 @@ def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tu
     Raises:
         UserError: NNI refuses it, with NNI's reason; or as `prepare`.
     """
-    options = f"{os.environ.get('NODE_OPTIONS', '')} --require {LOOPBACK}".strip()
-    for attempt in range(3):
+    options = f"{os.environ.get('NODE_OPTIONS', '')} --require {PRELOAD}".strip()
+    for _ in range(3):
         port = free_port()
         prepare(port)
         done = subprocess.run(
@@ -279,9 +278,8 @@ def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tu
         found = re.search(r"Experiment ID: (\w+)", output)
         if done.returncode == 0 and found:
             return _stored(found[1]), port
-        if not any(words in output for words in PASSING):
+        if TAKEN not in output:
             break
-        time.sleep(5 * attempt)
     raise UserError(f"NNI did not start: {(output.strip().splitlines() or ['no output'])[-1]}")
 
 
@@ -350,8 +348,8 @@ def abandoned(experiment: Experiment, trials: list[Trial]) -> str | None:
 
 
 def nnictl() -> list[str]:
-    """The command of the environment that runs this, activated or not."""
-    return [str(Path(sys.executable).with_name("nnictl"))]
+    """NNI's command, for whoever is in the repo."""
+    return [sys.executable, "-m", "experiments.nnictl"]
 
 
 def path() -> str:

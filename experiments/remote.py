@@ -1,7 +1,7 @@
 """Workers: other machines that NNI's remote service trains on, reached by SSH and by nothing else.
 
 NNI's runner on a worker calls its manager at the manager's port + 1, and the manager listens on this
-machine's loopback (`loopback.js`). So every worker gets a line: an ssh connection that lends it that
+machine's loopback (`preload.js`). So every worker gets a line: an ssh connection that lends it that
 port (-R), on its own loopback. Nothing listens where strangers could reach it, on either side.
 
 A line is a leash too. What waits at its far end starts NNI's runner again where it has not come up, for

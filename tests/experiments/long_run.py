@@ -71,33 +71,33 @@ def sample(run: psutil.Process, runs: Path) -> dict[str, float]:
 
     By role: memory (`rss`, `pss`) in MB, open `files`, `threads`, seconds of `cpu` so far.
     """
-    found = next(runs.glob("[!_]*/db/nni.sqlite"), None)
     try:
-        search = engine.find(str(found.parents[1]))
+        search = engine.find(str(runs / "_latest"))
         children = manager_of(search.id).children(recursive=True)
         roles = {RUN: run, MANAGER: manager_of(search.id), TUNER: next(filter(is_tuner, children))}
         began = time.perf_counter()
         trials = search.trials()
         read = time.perf_counter() - began
+        database = search.folder / "db" / "nni.sqlite"
         return {
             "over": sum(trial.over for trial in trials), "children": len(children),
             "zombies": sum(child.status() == psutil.STATUS_ZOMBIE for child in children),
-            "database": round(found.stat().st_size / 1e6, 2), "read": round(read, 3),
+            "database": round(database.stat().st_size / 1e6, 2), "read": round(read, 3),
             **{f"{role}_{name}": value for role, process in roles.items() for name, value in taken(process)},
         }  # fmt: skip
-    except (AttributeError, StopIteration, psutil.Error, engine.UserError):
+    except (StopIteration, psutil.Error, engine.UserError):
         return {}
 
 
 def growth(found: pd.DataFrame) -> pd.Series:
     """What a trial that ends adds to each figure of `carried_out`, once the first two are over.
 
-    Repeated medians (Siegel 1982): NNI holds some files and children more now and then, for a moment, which
-    moves the ends of a short run and not this.
+    Repeated medians (Siegel 1982) of the least at each number of trials: NNI holds some files and children
+    more now and then, for a moment.
     """
-    found = found[found["over"] > 2]
-    taken = found.filter(regex="_(rss|files|threads)$|^children$|^zombies$")
-    return taken.apply(lambda column: siegelslopes(column, found["over"]).slope)
+    least = found[found["over"] > 2].groupby("over").min()
+    taken = least.filter(regex="_(rss|files|threads)$|^children$|^zombies$")
+    return taken.apply(lambda column: siegelslopes(column, least.index).slope)
 
 
 def manager_of(id_: str) -> psutil.Process:
@@ -130,7 +130,7 @@ def main() -> None:
     quarters = found.iloc[[round(at * (len(found) - 1)) for at in (0, 0.25, 0.5, 0.75, 1)]]
     print(quarters.T.to_string(header=False))
     print(f"a trial adds:\n{growth(found).round(3).to_string()}")
-    (folder,) = (file.parents[1] for file in options.out.glob("runs/[!_]*/db/nni.sqlite"))
+    folder = (options.out / "runs" / "_latest").resolve()
     began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "experiments", "report", str(folder)], cwd=ROOT, check=True,
                    stdout=subprocess.DEVNULL)

@@ -4,14 +4,13 @@ import socket
 import subprocess
 import sys
 
-import psutil
 import pytest
-import requests
 
-from experiments import engine
-from tests.experiments.test_search import TINY, home, processes_of, started, tensorboard_of, until  # noqa: F401
+from tests.experiments import test_search as searches
+from tests.experiments.test_search import TINY, listening, processes_of, until
 
 pytestmark = pytest.mark.slow
+home, started, tensorboard = searches.home, searches.started, searches.tensorboard  # fixtures
 HERE, THERE = "169.254.77.1", "169.254.77.2"  # link-local, of a pair that leads nowhere else
 NAMESPACE, LINK = "salon-test", "salon-test0"
 
@@ -61,19 +60,14 @@ def neighbour():
         ip("netns", "del", NAMESPACE)
 
 
-def test_no_port_of_a_search_is_reached_from_another_machine(experiment, started, neighbour):  # noqa: F811
+def test_no_port_of_a_search_is_reached_from_another_machine(
+    experiment, started, neighbour, tensorboard,
+):
     running, port = started(experiment(options=f"{TINY} --steps 100000 --reports 5000", maxTrialNumber=1))
     trial = until(lambda: next(running.folder.glob("trials/*"), None))
     until(lambda: (trial / "checkpoint.pt").exists())
-    url = f"http://127.0.0.1:{port}/api/v1/nni/tensorboard"  # what the UI's button calls
-    assert requests.post(url, json={"trials": trial.name}, timeout=30).ok
-    until(lambda: tensorboard_of(running.folder))
-    ours = {
-        c.laddr
-        for process in processes_of(running.folder)
-        for c in process.net_connections()
-        if c.status == psutil.CONN_LISTEN
-    }
+    tensorboard(running.folder, port, trial.name)
+    ours = {address for process in processes_of(running.folder) for address in listening(process)}
     ports = {address.port for address in ours}
     assert port in ports and len(ports) >= 2  # the manager's and TensorBoard's
     with socket.create_server(("0.0.0.0", 0)) as control:
@@ -82,28 +76,3 @@ def test_no_port_of_a_search_is_reached_from_another_machine(experiment, started
     for address in ours:  # and they do listen
         with socket.create_connection((address.ip, address.port), timeout=5):
             pass
-
-
-FORMS = {
-    "a port": "s.listen(0)",
-    "a port and a callback": "s.listen(0, () => {})", "a port as text": "s.listen('0')",
-    "every interface": "s.listen(0, '0.0.0.0')", "by name": "s.listen({port: 0, host: '::'})",
-    "a port and a queue": "s.listen(0, 16)", "options": "s.listen({port: 0})", "nothing": "s.listen()",
-    "only a callback": "s.listen(() => {})", "an empty host": "s.listen(0, undefined, 16, () => {})",
-    "null": "s.listen(null)", "null and a callback": "s.listen(null, () => {})",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_whatever_way_a_server_is_told_to_listen_it_listens_on_loopback(form):
-    import nni_node
-
-    node = f"{nni_node.__path__[0]}/node"
-    code = (
-        f"const s = require('http').createServer(); {FORMS[form]}; "
-        "s.on('listening', () => { console.log(s.address().address); process.exit(); })"
-    )
-    done = subprocess.run(
-        [node, "--require", engine.LOOPBACK, "-e", code], capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.strip() == "127.0.0.1", done.stderr

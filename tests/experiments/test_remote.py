@@ -18,7 +18,7 @@ import yaml
 
 from experiments import engine
 from experiments import remote as workers
-from tests.experiments.test_search import ENOUGH, ROOT, TINY, manager_of, run_command, until
+from tests.experiments.test_search import ENOUGH, ROOT, TINY, manager_of, newest, run_command, until
 from trials.records import read_json, read_lines
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -67,16 +67,15 @@ class Machine:
         """What `script` prints there."""
         return subprocess.run(self._inside("bash", "-c", script), text=True, capture_output=True).stdout
 
-    def processes(self) -> list[psutil.Process]:
-        """All that run there but for sshd."""
+    def processes(self, word: str = "") -> list[psutil.Process]:
+        """All that run there with this word in their command, but for sshd."""
         network, found = os.readlink(f"/proc/{self._space.pid}/ns/net"), []
         for process in psutil.process_iter():
-            try:
+            with suppress(OSError, psutil.Error):  # it has ended
                 if (os.readlink(f"/proc/{process.pid}/ns/net") == network and process.pid != self._space.pid
-                        and process.name() != "sshd" and process.status() != psutil.STATUS_ZOMBIE):
+                        and process.name() != "sshd" and word in " ".join(process.cmdline())
+                        and process.status() != psutil.STATUS_ZOMBIE):
                     found.append(process)
-            except (OSError, psutil.Error):
-                continue
         return found
 
     def cut(self, gone: bool) -> None:
@@ -86,9 +85,10 @@ class Machine:
                 self._listener.shutdown(socket.SHUT_RDWR)  # close would wait for accept
         for door in self._doors:
             if door.poll() is None:
-                sessions = psutil.Process(door.pid).children(recursive=True)
-                for session in [session for session in sessions if session.name() == "sshd"]:
-                    session.kill()
+                for session in psutil.Process(door.pid).children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        if session.name() == "sshd":
+                            session.kill()
                 door.kill()
             door.wait()
 
@@ -96,7 +96,8 @@ class Machine:
         self.cut(gone=True)
         self._listener.close()
         for process in self.processes():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._space.kill()
         self._space.communicate()
 
@@ -177,7 +178,7 @@ def test_a_search_on_two_machines_comes_to_its_end_with_all_that_its_trials_left
     run = run_command(file)
     output, _ = run.communicate(timeout=ENOUGH)
     assert run.returncode == 0, output
-    (folder,) = (file.parent / "runs").glob("[!_]*/")
+    folder = newest(file.parent / "runs")
     trials = engine.find(str(folder)).trials()
     assert [trial.state for trial in trials] == ["SUCCEEDED"] * 4
     for trial in trials:
@@ -211,7 +212,7 @@ def test_a_cut_connection_ends_the_search_in_a_line_and_the_trials_with_their_ch
     assert "the connection to root@127.0.0.1 was cut" in said
     assert ("not fetched: root@127.0.0.1" in output) == gone
     until(lambda: not one.processes())  # nobody was there to tell them
-    (folder,) = (file.parent / "runs").glob("[!_]*/")
+    folder = newest(file.parent / "runs")
     (trial,) = engine.find(str(folder)).trials()
     assert (trial.folder / "checkpoint.pt").exists() != gone  # fetched where ssh came through again
     record = json.loads(one.says("cat /tmp/nni-experiments/*/trials/*/*/run.json") if gone
@@ -229,7 +230,7 @@ def test_a_runner_that_dies_ends_the_search_in_a_line(machine, remote, run_comma
     output, _ = run.communicate(timeout=ENOUGH)
     assert run.returncode == 1, output
     assert "NNI's runner has ended in 127.0.0.1:/tmp/nni-experiments/" in output
-    (folder,) = (file.parent / "runs").glob("[!_]*/")
+    folder = newest(file.parent / "runs")
     (trial,) = engine.find(str(folder)).trials()
     assert (trial.folder / "checkpoint.pt").exists()
     assert read_json(trial.folder / "run.json")["status"] == "stopped"
@@ -244,7 +245,7 @@ def test_ctrl_c_ends_the_trials_and_fetches_their_checkpoints(machine, remote, r
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=ENOUGH)
     assert run.returncode == 130 and "Traceback" not in output, output
-    (folder,) = (file.parent / "runs").glob("[!_]*/")
+    folder = newest(file.parent / "runs")
     (trial,) = engine.find(str(folder)).trials()
     assert (trial.folder / "checkpoint.pt").exists()
     assert read_json(trial.folder / "run.json")["status"] == "stopped"
@@ -256,18 +257,18 @@ def test_a_runner_that_found_no_way_back_is_started_again(machine, remote, run_c
     one, entry = machine()
     slow = tmp_path / "slow"
     slow.mkdir()
-    for name, pause in (("python", 0), ("python3", 3)):  # a runner's, long enough to be met before it calls
+    for name, pause in (("python", 0), ("python3", 1)):  # a runner's, long enough to be met before it calls
         (slow / name).write_text(f'#!/bin/sh\nsleep {pause}; exec {PYTHON}/{name} "$@"\n')
         (slow / name).chmod(0o755)
     file = remote([entry | {"pythonPath": str(slow)}], "--steps 20 --reports 2", maxTrialNumber=2)
     run = run_command(file)
-    runner = "pgrep -f nni.tools.trial_tool.trial_runner"
-    until(lambda: run.poll() is not None or one.says(runner))
-    (folder,) = (file.parent / "runs").glob("[!_]*/")
+    runner = "nni.tools.trial_tool.trial_runner"
+    until(lambda: one.processes(runner), run=run)
+    folder = newest(file.parent / "runs")
     manager = manager_of(folder)
     manager.suspend()
     try:
-        until(lambda: not one.says(runner))
+        until(lambda: not one.processes(runner))
     finally:
         manager.resume()
     output, _ = run.communicate(timeout=ENOUGH)
@@ -277,7 +278,7 @@ def test_a_runner_that_found_no_way_back_is_started_again(machine, remote, run_c
 
 def test_a_runner_that_never_comes_up_ends_its_line_with_what_it_said(machine, monkeypatch):
     """Also where the user's login shell is another than bash."""
-    monkeypatch.setattr(workers, "LEASH", workers.LEASH.replace("60 120 240", "1 1 1"))
+    monkeypatch.setattr(workers, "LEASH", workers.LEASH.replace("60 120 240", "3 3 3"))
     one, entry = machine()
     one.says(f"""mkdir -p {workers.FOLDER}/a/envs/b && cd {workers.FOLDER}/a
              echo 'cd {workers.FOLDER}/a/envs/b; echo >> tried; echo an Error > trialrunner_stderr
@@ -314,8 +315,8 @@ def test_a_full_disk_on_a_machine_fails_the_trial_in_a_line_and_the_search_goes_
     file = remote([entry], "--steps 200 --reports 20", maxTrialNumber=2)
     run = run_command(file)
     until_trained(run, one)
-    one.says("cat /dev/zero > /tmp/full")
-    (folder,) = (file.parent / "runs").glob("[!_]*/")
+    one.says("cat /dev/zero > /tmp/full; truncate -s -32K /tmp/full")  # a log goes on, no checkpoint does
+    folder = newest(file.parent / "runs")
     search = engine.find(str(folder))
     until(lambda: search.trials()[0].over)
     one.says("rm /tmp/full")

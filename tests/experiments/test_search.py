@@ -1,5 +1,6 @@
 """Whole searches through the real nnictl, with tiny networks."""
 
+import fcntl
 import json
 import os
 import signal
@@ -62,30 +63,51 @@ def until(condition, seconds: float = ENOUGH, run: subprocess.Popen | None = Non
     pytest.fail(f"not within {seconds:.0f} s: {condition}")
 
 
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """Everything that works in or for an experiment's folder."""
+def processes_of(folder: Path, word: str = "") -> list[psutil.Process]:
+    """Everything that works in or for an experiment's folder, with this word in its command."""
     found = []
     for process in psutil.process_iter():
-        try:
-            place = " ".join(process.cmdline()) + process.environ().get("NNI_OUTPUT_DIR", "")
-        except psutil.Error:
-            continue
-        if (str(folder) in place or folder.name in place) and process.status() != psutil.STATUS_ZOMBIE:
-            found.append(process)
+        with suppress(psutil.Error):  # it has ended
+            command = " ".join(process.cmdline())
+            place = command + process.environ().get("NNI_OUTPUT_DIR", "")
+            if folder.name in place and word in command and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found
 
 
 def manager_of(folder: Path) -> psutil.Process:
-    return next(p for p in processes_of(folder) if "main.js" in " ".join(p.cmdline()))
+    (manager,) = processes_of(folder, "main.js")
+    return manager
 
 
 def listening(process: psutil.Process) -> list:
-    """The (address, port) pairs that a process listens on."""
-    return [c.laddr for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+    """The (address, port) pairs that a process listens on; of one that has ended none."""
+    with suppress(psutil.Error):
+        return [c.laddr for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+    return []
 
 
-def tensorboard_of(folder: Path) -> psutil.Process:
-    return next((p for p in processes_of(folder) if "tensorboard" in p.cmdline()[1] and listening(p)), None)
+@pytest.fixture
+def tensorboard(tmp_path_factory):
+    """Has NNI show trials in TensorBoard as its button does; returns where that listens.
+
+    A test at a time: NNI takes the first port from 6006 on at which nobody listens yet.
+    """
+
+    def show(folder: Path, port: int, *trials: str) -> list:
+        with open(tmp_path_factory.getbasetemp().parent / "tensorboard.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            url = f"http://127.0.0.1:{port}/api/v1/nni/tensorboard"
+            assert requests.post(url, json={"trials": ",".join(trials)}, timeout=ENOUGH).ok
+            return until(lambda: [place for process in processes_of(folder, "bin/tensorboard")
+                                  for place in listening(process)])
+
+    return show
+
+
+def newest(runs: Path) -> Path:
+    """The folder of the experiment that NNI began last; of a try that failed it leaves one, too."""
+    return (runs / "_latest").resolve()
 
 
 def test_every_trial_gets_its_own_parameters_though_others_crash(experiment, started):
@@ -132,6 +154,19 @@ def test_a_port_that_another_took_in_between_only_costs_a_try(experiment, starte
         monkeypatch.setattr(engine, "free_port", lambda: ports.pop() if ports else free())
         _, port = started(experiment(options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=1))
     assert port != taken and not ports
+
+
+def test_where_nni_starts_slowly_it_is_waited_for(experiment, started, tmp_path, monkeypatch):
+    """It gives its manager 3 s and its tuner 10."""
+    (tmp_path / "slow.js").write_text("Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 6000);")
+    monkeypatch.setenv("NODE_OPTIONS", f"--require {tmp_path / 'slow.js'}")
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "sitecustomize.py").write_text(
+        "import sys, time\nif '--exp_params' in sys.orig_argv: time.sleep(14)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "slow"))
+    running, port = started(experiment(options=f"{TINY} --steps 4 --reports 2", maxTrialNumber=1))
+    assert until(lambda: (state := engine.status(port)) in engine.OVER and state) == "DONE"
+    assert running.trials()[0].final
 
 
 def test_a_killed_manager_leaves_a_whole_checkpoint_and_no_process(experiment, started):
@@ -185,7 +220,7 @@ def test_two_experiments_at_once_with_a_gpu_keep_out_of_each_other_s_way(tmp_pat
         (short, first), (long, second) = begun
         assert first != second
         until(lambda: engine.status(first) == "DONE")
-        assert engine.status(second) == "RUNNING"
+        assert engine.status(second) in ("RUNNING", "NO_MORE_TRIAL")
         engine.stop(short.id)
         until(lambda: engine.status(second) == "DONE")
     finally:
@@ -226,7 +261,7 @@ def folder_of(file: Path, run: subprocess.Popen) -> Path:
     return until(lambda: next((p for p in runs.glob("[!_]*/trials/*")), None), run=run).parents[1]
 
 
-def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_command):
+def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_command, tensorboard):
     file = experiment(
         options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=3,
         tuner={"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
@@ -237,10 +272,8 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_comman
     folder = folder_of(file, run)
     (manager,) = listening(manager_of(folder))
     assert manager.ip == "127.0.0.1"
-    url = f"http://127.0.0.1:{manager.port}/api/v1/nni/tensorboard"  # what the UI's button calls
     trial = next(folder.glob("trials/*")).name
-    assert requests.post(url, json={"trials": trial}, timeout=30).ok
-    assert {address.ip for address in listening(until(lambda: tensorboard_of(folder)))} == {"127.0.0.1"}
+    assert {address.ip for address in tensorboard(folder, manager.port, trial)} == {"127.0.0.1"}
     name = engine.find(str(folder)).config["experimentName"]
     assert "built-in stand-in" in name and "| sketch |" in name and "judge.pt" in name
     output, _ = run.communicate(timeout=ENOUGH)
@@ -259,7 +292,7 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_comman
 
 
 def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
-    file = experiment(options=f"{TINY} --steps 100000 --reports 5000", maxTrialNumber=20)
+    file = experiment(options=f"{TINY} --steps 100000 --reports 5000", maxTrialNumber=3)
     run = run_command(file)
     folder = folder_of(file, run)
     until(lambda: list(folder.glob("trials/*/checkpoint.pt")), run=run)
@@ -286,7 +319,8 @@ def test_a_search_that_was_killed_goes_on_where_it_was(experiment, run_command, 
           run=run)
     if everything:
         for process in [psutil.Process(run.pid), *processes_of(folder)]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         run.communicate(timeout=ENOUGH)
     else:
         manager_of(folder).kill()
@@ -298,8 +332,8 @@ def test_a_search_that_was_killed_goes_on_where_it_was(experiment, run_command, 
     resume = run_command(folder, command="resume")
     output, _ = resume.communicate(timeout=ENOUGH)
     assert resume.returncode == 0, output
-    (rest,) = (engine.find(str(p.parents[1])) for p in folder.parent.glob("[!_]*/db/nni.sqlite")
-               if p.parents[1] != folder)
+    rest = engine.find(str(newest(folder.parent)))
+    assert rest.folder != folder
     trials = rest.trials()
     assert len(trials) == 3 and all(trial.final for trial in trials)
     assert trials[0] == first and trials[1].parameters == cut.parameters
@@ -357,7 +391,8 @@ def test_a_promotion_trains_the_best_and_the_published_setting_on_to_the_end(
     assert promote.returncode == 0, output
     assert "Traceback" not in output and "quality" in output and "published" in output
     assert output.count("95 % over 2 seeds") == 1
-    (promotion,) = (p.parents[1] for p in folder.parent.glob("[!_]*/db/nni.sqlite") if p.parents[1] != folder)
+    promotion = newest(folder.parent)
+    assert promotion != folder
     records = [read_json(file) for file in promotion.glob("trials/*/run.json")]
     assert len(records) == 4 and all(r["schedule"] == {"steps": 20, "until": 20} for r in records)
     continued = [r for r in records if "continues" in r]
@@ -366,7 +401,7 @@ def test_a_promotion_trains_the_best_and_the_published_setting_on_to_the_end(
 
 
 def test_in_a_browser_nni_shows_trials_and_parts_and_its_tensorboard_scalars_and_paintings(
-    experiment, started, browser,
+    experiment, started, browser, tensorboard,
 ):
     """NNI's own pages, from a real search: what each trial scored, in every part, and its pictures."""
     space = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
@@ -389,26 +424,19 @@ def test_in_a_browser_nni_shows_trials_and_parts_and_its_tensorboard_scalars_and
     selector.click()
     for part in parts - {"default"}:
         tab.get_by_role("option", name=part, exact=True).first.wait_for()
-    url = f"http://127.0.0.1:{port}/api/v1/nni/tensorboard"  # what the UI's button calls
-    asked = requests.post(url, json={"trials": ",".join(trial.id for trial in trials)}, timeout=30).json()
-    address = f"http://127.0.0.1:{asked['port']}"
-    until(lambda: responds(address))
-    runs = until(lambda: requests.get(f"{address}/data/runs", timeout=10).json())
-    assert len(runs) == 2
-    tags = until(lambda: requests.get(f"{address}/data/plugin/scalars/tags", timeout=10).json())
-    assert all({f"score/{part}" for part in parts} <= set(tags[run]) for run in runs)
-    pictures = requests.get(f"{address}/data/plugin/images/tags", timeout=10).json()
-    assert all("samples" in pictures[run] for run in runs)
+    (place,) = tensorboard(search.folder, port, *(trial.id for trial in trials))
+    address = f"http://127.0.0.1:{place.port}"
+
+    def runs_with(kind: str, tags: set[str]) -> int:
+        """TensorBoard reads one run after the other, while it answers."""
+        found = requests.get(f"{address}/data/plugin/{kind}/tags", timeout=ENOUGH).json()
+        return sum(tags <= set(run) for run in found.values())
+
+    until(lambda: runs_with("scalars", {f"score/{part}" for part in parts}) == 2)
+    until(lambda: runs_with("images", {"samples"}) == 2)
     board, _ = browser(f"{address}/#images")
     board.locator("img[src*='individualImage']").first.wait_for()
     board.screenshot(path=search.folder / "tensorboard.png")
-
-
-def responds(address: str) -> bool:
-    try:
-        return requests.get(address, timeout=5).ok
-    except requests.RequestException:
-        return False
 
 
 @pytest.mark.parametrize("system, options", [
@@ -435,7 +463,7 @@ def test_a_search_of_each_other_system_runs_on_its_built_in_sample_to_its_end(
     output, _ = run.communicate(timeout=ENOUGH)
     assert run.returncode == 0, output
     assert "0 published" in output and f"repeat it: python -m trials.{system}" in output
-    (folder,) = (tmp_path / "runs").glob("[!_]*/")
+    folder = newest(tmp_path / "runs")
     experiment = engine.find(str(folder))
     trials = experiment.trials()
     assert [trial.state for trial in trials] == ["SUCCEEDED"] * 6

@@ -79,7 +79,7 @@ def test_a_trial_that_was_stopped_anywhere_continues_bit_for_bit(tmp_path, input
     while not (stopped / "checkpoint.pt").exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM, output
     assert record(stopped)["status"] == "stopped"
     assert 10 <= torch.load(stopped / "checkpoint.pt", weights_only=True)["step"] < 60

@@ -39,7 +39,7 @@ def trial(monkeypatch):
     context.set_forkserver_preload(["torch.utils.tensorboard", "trials.gan"])
 
     def start(folder: Path) -> BaseProcess:
-        monkeypatch.setattr(sys, "argv", ["gan", "--data", "pattern", "--steps", "2000", "--reports", "200",
+        monkeypatch.setattr(sys, "argv", ["gan", "--data", "pattern", "--steps", "4000", "--reports", "400",
                                           "--out", str(folder)])
         started.append(context.Process(target=run, args=(gan.train, gan.Settings), daemon=True))
         started[-1].start()

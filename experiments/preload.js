@@ -1,7 +1,10 @@
-// Preloaded into NNI's manager (NODE_OPTIONS=--require): whatever it listens on, and whatever
-// TensorBoard it starts, is on loopback. NNI 2.10.1 has no option for it: it listens on every
-// interface, without a password. And its temporary files are its own: NNI keeps what GPUs there are
-// in one folder a user, which the experiment that ends first takes from under the others.
+// Preloaded into NNI's manager (NODE_OPTIONS=--require), for which NNI 2.10.1 has no options:
+// - Whatever it listens on, and whatever TensorBoard it starts, is on loopback. NNI listens on every
+//   interface, without a password.
+// - Its temporary files are its own. NNI keeps what GPUs there are in one folder a user, which the
+//   experiment that ends first takes from under the others.
+// - Its tuner is given up when it has ended. NNI does so after ten seconds, in which a busy machine
+//   may not start it.
 const childProcess = require('child_process');
 const fs = require('fs');
 const net = require('net');
@@ -22,10 +25,22 @@ net.Server.prototype.listen = function (...args) {
     return listen.apply(this, args);
 };
 
+let tuner;
+
 childProcess.spawn = function (command, args, ...options) {
     const local = (x) => (typeof x === 'string' ? x.replace('--bind_all', '--host=127.0.0.1') : x);
-    return spawn(local(command), Array.isArray(args) ? args.map(local) : args, ...options);
+    const child = spawn(local(command), Array.isArray(args) ? args.map(local) : args, ...options);
+    if (Array.isArray(args) && args.includes('--exp_params')) tuner = child;
+    return child;
 };
+
+const lives = (child) => child && child.exitCode === null && child.signalCode === null;
+const { setTimeout } = global;
+global.setTimeout = function (then, ...rest) {
+    const late = () => (lives(tuner) ? setTimeout(late, 1000) : then());
+    return setTimeout(String(then).includes('Tuner did not connect') ? late : then, ...rest);
+};
+Object.defineProperties(global.setTimeout, Object.getOwnPropertyDescriptors(setTimeout));
 
 const given = (name) => process.argv[process.argv.indexOf(name) + 1];
 if (process.argv.includes('--experiment-id')) {
