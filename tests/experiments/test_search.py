@@ -292,7 +292,7 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_comman
 
 
 def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
-    file = experiment(options=f"{TINY} --steps 100000 --reports 5000", maxTrialNumber=3)
+    file = experiment(options=f"{TINY} --steps 100000 --reports 5000", maxTrialNumber=9)
     run = run_command(file)
     folder = folder_of(file, run)
     until(lambda: list(folder.glob("trials/*/checkpoint.pt")), run=run)
