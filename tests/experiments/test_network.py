@@ -6,11 +6,10 @@ import sys
 
 import pytest
 
-from tests.experiments import test_search as searches
-from tests.experiments.test_search import TINY, listening, processes_of, until
+from tests.experiments.test_search import TINY, home, listening, processes_of, started, tensorboard, until
 
 pytestmark = pytest.mark.slow
-home, started, tensorboard = searches.home, searches.started, searches.tensorboard  # fixtures
+__all__ = ["home", "started", "tensorboard"]  # fixtures
 HERE, THERE = "169.254.77.1", "169.254.77.2"  # link-local, of a pair that leads nowhere else
 NAMESPACE, LINK = "salon-test", "salon-test0"
 

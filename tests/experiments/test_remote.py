@@ -18,7 +18,8 @@ import yaml
 
 from experiments import engine
 from experiments import remote as workers
-from tests.experiments.test_search import ENOUGH, ROOT, TINY, manager_of, newest, run_command, until
+from tests.experiments.long_run import manager_of
+from tests.experiments.test_search import ENOUGH, ROOT, TINY, home, newest, run_command, until
 from trials.records import read_json, read_lines
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -27,7 +28,7 @@ SPACE = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
 TUNER = {"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
                        "tpe_args": {"n_startup_jobs": 1}}}  # fmt: skip
 pytestmark = pytest.mark.slow
-__all__ = ["run_command"]  # a fixture
+__all__ = ["home", "run_command"]  # fixtures
 
 
 class Machine:
@@ -100,13 +101,6 @@ class Machine:
                 process.kill()
         self._space.kill()
         self._space.communicate()
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """NNI's list of experiments is the user's; ours goes elsewhere."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(engine, "HOME", tmp_path / "nni-experiments")
 
 
 @pytest.fixture
@@ -265,7 +259,7 @@ def test_a_runner_that_found_no_way_back_is_started_again(machine, remote, run_c
     runner = "nni.tools.trial_tool.trial_runner"
     until(lambda: one.processes(runner), run=run)
     folder = newest(file.parent / "runs")
-    manager = manager_of(folder)
+    manager = manager_of(folder.name)
     manager.suspend()
     try:
         until(lambda: not one.processes(runner))

@@ -20,6 +20,7 @@ import yaml
 
 from experiments import engine
 from tests.experiments import long_run
+from tests.experiments.long_run import manager_of
 from trials.cyclegan import Settings
 from trials.records import read_json, read_lines
 
@@ -73,11 +74,6 @@ def processes_of(folder: Path, word: str = "") -> list[psutil.Process]:
             if folder.name in place and word in command and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
-
-
-def manager_of(folder: Path) -> psutil.Process:
-    (manager,) = processes_of(folder, "main.js")
-    return manager
 
 
 def listening(process: psutil.Process) -> list:
@@ -173,7 +169,7 @@ def test_a_killed_manager_leaves_a_whole_checkpoint_and_no_process(experiment, s
     file = experiment(options=f"{TINY} --steps 100000 --reports 5000", maxTrialNumber=2)
     running, _ = started(file)
     until(lambda: len(list((running.folder / "trials").glob("*/checkpoint.pt"))) == 2)
-    manager_of(running.folder).send_signal(signal.SIGKILL)
+    manager_of(running.id).send_signal(signal.SIGKILL)
     until(lambda: not processes_of(running.folder))
     for file in (running.folder / "trials").glob("*/checkpoint.pt"):
         assert torch.load(file, weights_only=True)["step"] > 0
@@ -270,7 +266,7 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_comman
     )  # fmt: skip
     run = run_command(file)
     folder = folder_of(file, run)
-    (manager,) = listening(manager_of(folder))
+    (manager,) = listening(manager_of(folder.name))
     assert manager.ip == "127.0.0.1"
     trial = next(folder.glob("trials/*")).name
     assert {address.ip for address in tensorboard(folder, manager.port, trial)} == {"127.0.0.1"}
@@ -323,7 +319,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(experiment, run_command, 
                 process.kill()
         run.communicate(timeout=ENOUGH)
     else:
-        manager_of(folder).kill()
+        manager_of(folder.name).kill()
         output, _ = run.communicate(timeout=ENOUGH)
         assert run.returncode == 1 and f"python -m experiments resume {folder.name}" in output, output
     until(lambda: not processes_of(folder))
