@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from jsonargparse.typing import PositiveInt
-from torch import nn
 from torch.nn.functional import one_hot
 
 from judge import classes
@@ -30,7 +29,6 @@ from trials.networks import DcganDiscriminator, DcganGenerator, with_planes
 from trials.records import Footprint
 from trials.session import Checkpointed, Scheduled, Session, run
 from trials.sheets import COLUMNS, ROWS, sheet, sheet_pixels
-from trials.subject import Subject, jury, of_noise
 
 
 @dataclass(frozen=True)
@@ -211,31 +209,6 @@ def one_of_each(data: Labelled, least: int) -> torch.Tensor:
     of_class = [data.test_pixels[data.test_labels == label] for label in range(len(data.classes))]
     rounds = -(-least // len(of_class))
     return torch.stack([found[at % len(found)] for at in range(rounds) for found in of_class])
-
-
-def subject(settings: Settings, record: dict, device: torch.device) -> Subject:
-    """What `trials.inspect` looks at; classes are asked for in turn, and belong to what G is given."""
-    data, scorer, facts = inputs(settings, device)
-    net = ConditionalGAN(settings, data.shape, len(data.classes), device)
-
-    def noise(count: int) -> torch.Tensor:
-        asked = torch.arange(count, device=device) % net.count
-        return torch.cat([net.noise(count, "fixed"), one_hot(asked, net.count).float()], 1)
-
-    return of_noise(net, data, jury(scorer, facts), nn.Sequential(AnyClass(net.count), net.D), noise)
-
-
-class AnyClass(nn.Module):
-    """Planes beside images that tell D nothing of the class: each is as likely as the other."""
-
-    def __init__(self, count: int):
-        super().__init__()
-        self.count = count
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        height, width = images.shape[2:]
-        planes = images.new_full((len(images), self.count, height, width), 1 / self.count)
-        return torch.cat([images, planes], 1)
 
 
 if __name__ == "__main__":

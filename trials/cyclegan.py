@@ -22,17 +22,15 @@ from torch import nn
 from torch.nn.functional import l1_loss
 from torchvision.utils import make_grid
 
-from judge import classes, images, model
+from judge import images, model
 from judge.command import Decay, Rate, Share, UserError, Weight
 from judge.score import DEFAULT_FORMULA, FEWEST, FORMULAS, Scorer, check_enough
 from judge.seeds import generator
-from trials import ranks
 from trials.batches import HeldOut, held_out, unpaired
 from trials.losses import lsgan
 from trials.networks import PatchDiscriminator, ResnetGenerator
 from trials.records import Footprint
 from trials.session import Checkpointed, Session, run
-from trials.subject import Subject, domains, judge_as_jury
 
 
 class Preset(NamedTuple):
@@ -129,7 +127,6 @@ class Settings:
             raise UserError("--steps and --epochs both give the length of the schedule: give one")
         if self.photos is not None and self.photos < FEWEST:
             raise UserError(f"--photos {self.photos}: a score takes at least {FEWEST}")
-        ranks.check(self.batch_size)
         size = images.default_size(device) if self.size == "auto" else self.size
         preset = PRESETS[size]._asdict()
         if self.steps or self.epochs:
@@ -225,15 +222,14 @@ class CycleGAN(Checkpointed):
 
     def update(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
         """One step on paintings `a` and photographs `b`, float [N, 3, H, W] in [-1, 1]; returns
-        each loss by name, unweighted. Several processes (`trials.ranks`) share the N images."""
-        a, b = ranks.own(a), ranks.own(b)
+        each loss by name, unweighted."""
         factor = decay_factor(self.step, self.schedule, self.settings.decay)
         set_rate(self.optimizer_G, self.settings.generator_lr * factor)
         set_rate(self.optimizer_D, self.settings.discriminator_lr * factor)
         a, b = (images.contiguous(memory_format=self.layout) for images in (a, b))
         losses, fake_a, fake_b = self._update_generators(a, b)
         draw = generator(self.settings.seed, "pool", self.step)
-        shown_a, shown_b = (ranks.own(pool.swap(ranks.whole(fake), draw))
+        shown_a, shown_b = (pool.swap(fake, draw)
                             for pool, fake in ((self.pool_A, fake_a), (self.pool_B, fake_b)))
         losses |= self._update_discriminators(a, b, shown_a, shown_b)
         self.step += 1
@@ -262,9 +258,7 @@ class CycleGAN(Checkpointed):
             total += s.identity_weight * (losses["identity_A"] + losses["identity_B"])
         self.optimizer_G.zero_grad()
         total.backward()
-        ranks.average_gradients(self.G_AB, self.G_BA)
         self.optimizer_G.step()
-        losses = {name: ranks.mean(loss) for name, loss in losses.items()}
         return losses, fake_a.detach().float(), fake_b.detach().float()
 
     def _translate(self, G: nn.Module, source: torch.Tensor, target: torch.Tensor) -> tuple:
@@ -281,11 +275,10 @@ class CycleGAN(Checkpointed):
             with self.autocast:
                 on_real, on_fake = D(torch.cat([real, fake])).chunk(2)
             loss = (lsgan(on_real, True) + lsgan(on_fake, False)) / 2
-            whole = losses[f"discriminator_{name}"] = ranks.mean(loss)
+            losses[f"discriminator_{name}"] = loss
             threshold = self.settings.discriminator_threshold
-            if not threshold or whole.item() >= threshold:
+            if not threshold or loss.item() >= threshold:
                 loss.backward()
-        ranks.average_gradients(self.D_A, self.D_B)
         self.optimizer_D.step()
         return losses
 
@@ -361,14 +354,6 @@ def train(settings: Settings, session: Session) -> None:
             )  # fmt: skip
 
 
-def follow(settings: Settings, device: torch.device) -> None:
-    """The other processes of torchrun, if there are any: the steps of `train`, and nothing else."""
-    domains = unpaired(images.find(settings.data), settings.pixels, device)
-    net = CycleGAN(settings, settings.schedule(max(len(domain.pixels) for domain in domains)), device)
-    for _ in ranks.followed(net, device):
-        net.update(*(domain.batch(settings.seed, net.step, settings.batch_size) for domain in domains))
-
-
 def check(settings: Settings) -> Footprint:
     """What a trial of these settings leaves on the disk, once all is there that it needs.
 
@@ -406,17 +391,5 @@ def sheet(test: HeldOut, painted: torch.Tensor) -> torch.Tensor:
     return make_grid(rows, nrow=min(SHEET, len(painted)), normalize=True, value_range=(-1, 1))
 
 
-def subject(settings: Settings, record: dict, device: torch.device) -> Subject:
-    """What `trials.inspect` looks at: paintings of the held-out photographs, and D_A."""
-    found, judge, _ = inputs(settings, device)
-    net = CycleGAN(settings, 1, device)  # it takes no step
-
-    def outputs(count: int) -> torch.Tensor:
-        return net.paint(held_out(found, settings.pixels, count, device).photos)
-
-    return Subject(net, classes.load(settings.data, settings.pixels), judge_as_jury(judge, settings.judge),
-                   net.D_A, outputs, labelled=lambda: domains(found, settings.pixels))
-
-
 if __name__ == "__main__":
-    run(train, Settings, follow)
+    run(train, Settings)

@@ -41,7 +41,6 @@ from trials.networks import (
 from trials.records import Footprint
 from trials.session import Checkpointed, Scheduled, Session, run
 from trials.sheets import sheet, sheet_pixels
-from trials.subject import Subject, jury, of_noise
 
 
 class Preset(NamedTuple):
@@ -275,13 +274,6 @@ def inputs(settings: Settings, device: torch.device) -> tuple[Labelled, ClassSco
         return data, *classes.scorer(data, device)
     judge, card = model.load(settings.judge, device, settings.edge)
     return data, Scorer(judge, None, to_float(data.test_pixels).to(device)), card.facts(settings.judge)
-
-
-def subject(settings: Settings, record: dict, device: torch.device) -> Subject:
-    """What `trials.inspect` looks at."""
-    data, scorer, facts = inputs(settings, device)
-    net = DCGAN(settings, data.shape, device)
-    return of_noise(net, data, jury(scorer, facts), net.D, lambda count: net.noise(count, "fixed"))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,6 @@ from trials.networks import perceptron
 from trials.records import Footprint
 from trials.session import Checkpointed, Scheduled, Session, run
 from trials.sheets import sheet, sheet_pixels
-from trials.subject import Subject, jury, of_noise
 
 PATTERN = "pattern"  # the data that is no image: 1 0 1 0
 NEAR = 0.4  # of each of the four numbers, from -1 to 1: how far it may lie from the pattern
@@ -256,19 +255,6 @@ class PatternScorer:
         gap = (made - made.new_tensor([1, -1, 1, -1])).abs()
         share = (gap <= NEAR).flatten(1).all(1).double().mean().item()
         return Score(share, {"distance": gap.mean().item()})
-
-
-def subject(settings: Settings, record: dict, device: torch.device) -> Subject:
-    """What `trials.inspect` looks at.
-
-    Raises:
-        UserError: the data is the pattern.
-    """
-    if settings.data == PATTERN:
-        raise UserError("the pattern is no image: of this trial there are curves and progress")
-    data, scorer, facts = inputs(settings, device)
-    net = GAN(settings, data.shape, device)
-    return of_noise(net, data, jury(scorer, facts["judge"]), net.D, lambda count: net.noise(count, "fixed"))
 
 
 if __name__ == "__main__":

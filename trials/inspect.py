@@ -27,7 +27,7 @@ from judge import classes
 from judge.command import Namespace, Parser, UserError, subcommands, writing_to
 from judge.score import FEWEST
 from judge.seeds import generator
-from trials import measures, pictures, subject, walk
+from trials import adapters, measures, pictures, subject, walk
 from trials.records import atomically, read_lines
 from trials.session import Machine
 
@@ -63,7 +63,7 @@ def json_option(parser: Parser) -> None:
 
 def loaded(options: Namespace, trained: bool = True) -> subject.Subject:
     """What the trial in options.run has trained."""
-    return subject.load(options.run, Machine(device=options.device).torch_device(), trained)
+    return adapters.load(options.run, Machine(device=options.device).torch_device(), trained)
 
 
 def write(options: Namespace, name: str, picture: Any) -> None:
@@ -295,7 +295,7 @@ def arithmetic_options(parser: Parser) -> None:
 def arithmetic(options: Namespace) -> None:
     """What G makes of z of a - b + c, each a mean over outputs, and of what lies around it."""
     looked_at = noisy(options)
-    chosen = {name: options[name] for name in "abc"}
+    chosen = {name: getattr(options, name) for name in "abc"}
     z = looked_at.noise(max(map(max, chosen.values())) + 1)
     means = {name: z[numbers].mean(0) for name, numbers in chosen.items()}
     rows = [pictures.row(looked_at.generate(torch.cat([z[numbers], means[name][None]])),

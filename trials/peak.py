@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 EDGE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the device's rate
 PRODUCTS = 3  # that are timed
@@ -50,33 +48,3 @@ def timed(work: Callable, count: int, device: torch.device) -> float:
         work()
     wait()
     return (time.perf_counter() - began) / count
-
-
-class Progress(tqdm):
-    """A bar of training steps: how many a second, and what share of the device's rate they compute at.
-
-    Shown on a terminal only, and nothing is measured or counted where it is not shown.
-    """
-
-    def __init__(self, first: int, last: int, device: torch.device, precision: str):
-        super().__init__(initial=first, total=last, unit="step", disable=None)
-        self._rate = None if self.disable else rate(device, precision)
-        self._flop, self._counting = None, ExitStack()
-
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """Around one step and what follows it; the first has its arithmetic counted."""
-        counter = None
-        with self._counting:
-            if self._rate and self._flop is None:
-                counter = self._counting.enter_context(FlopCounterMode(display=False))
-            yield
-        if counter:
-            self._flop = counter.get_total_flops()
-        if self._rate and (steps := self.format_dict["rate"]):
-            self.set_postfix_str(f"{steps * self._flop / self._rate:.0%} of peak", refresh=False)
-        self.update()
-
-    def computed(self) -> None:
-        """The step is computed: what follows, a report perhaps, is not counted with it."""
-        self._counting.close()

@@ -57,10 +57,9 @@ from judge.command import (
 from judge.images import to_bytes
 from judge.score import WORST, Score
 from judge.state import read_state
-from trials import engine, ranks
+from trials import engine
 from trials.failures import in_words, passing, wait
 from trials.forms import fits
-from trials.peak import Progress
 from trials.records import (
     Footprint,
     atomically,
@@ -166,15 +165,8 @@ class Checkpointed:
 # Starting
 
 
-def run(
-    train: Callable[[Any, "Session"], None], Settings: type,
-    follow: Callable[[Any, torch.device], None] | None = None,
-) -> None:
-    """Run a trial from the command line or under the engine, and exit.
-
-    Args:
-        follow: what further processes do (`trials.ranks`), for a system that can share its batches.
-    """
+def run(train: Callable[[Any, "Session"], None], Settings: type) -> None:
+    """Run a trial from the command line or under the engine, and exit."""
     module = Path(sys.modules[train.__module__].__file__).stem
     prog = f"python -m trials.{module}"
 
@@ -183,10 +175,6 @@ def run(
         options = parser_of(Settings, prog).parse_args(arguments)
         machine = taken(Machine, options)
         device = machine.torch_device()
-        with ranks.joined(device):
-            return follow_first(follow, device) if ranks.RANK else lead(options, machine, device)
-
-    def lead(options, machine: Machine, device: torch.device) -> int:
         host = engine.here()
         if threads := machine.threads or host.threads:
             torch.set_num_threads(threads)
@@ -194,8 +182,6 @@ def run(
         try:
             given = with_parameters(taken(Settings, options), parameters)
             settings = given.complete(device)
-            if ranks.COUNT > 1 and not follow:
-                raise UserError(f"{prog} runs in one process: start it without torchrun")
             session = Session(module, settings, machine, host, parameters)
         except UserError as error:  # no session yet to say so
             if host.folder and not (host.folder / "run.json").exists():
@@ -203,24 +189,9 @@ def run(
                     write_json(host.folder / "run.json", {
                         "parameters": parameters, "status": "failed", "reason": one_line(error)})
             raise
-        ranks.tell(settings)
-        try:
-            return session.carry_out(train)
-        finally:
-            with suppress(RuntimeError):  # one that is gone need not be told
-                ranks.tell(None)
+        return session.carry_out(train)
 
     main(prog, command)
-
-
-def follow_first(follow: Callable, device: torch.device) -> int:
-    """Be one of the processes that are not the first, to its end; returns the exit code."""
-    try:
-        follow(ranks.tell(None), device)
-    except RuntimeError as error:
-        print(f"process {ranks.RANK} of {ranks.COUNT} ends: {one_line(error)}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def parser_of(Settings: type, prog: str) -> Parser:
@@ -260,8 +231,7 @@ class Session:
         self.settings, self.host, self._keep, self._earlier = settings, host, machine.keep, machine.earlier
         self.device = machine.torch_device()
         self.folder = host.folder or machine.out or RUNS / f"{system}-{identity(settings)}"
-        # Processes that share a batch would wait for the one that failed.
-        self._retries = machine.retries if ranks.COUNT == 1 else 0
+        self._retries = machine.retries
         self._before = self._claim()
         self._stop, self._given = None, {}
         self._begin()
@@ -269,7 +239,6 @@ class Session:
             "system": system, "parameters": parameters or self._before.get("parameters", {}),
             "settings": asdict(settings),
             "status": "running", "reason": None, "score": None, "device": device_name(self.device),
-            "processes": ranks.COUNT,
             "threads": torch.get_num_threads(), "versions": versions(), "commit": git_commit(),
         }  # fmt: skip
         self._write_record()
@@ -464,18 +433,15 @@ class Session:
         if model.step > last:
             raise UserError(f"{self.folder} is trained to step {model.step}, this budget ends at {last}: "
                             "choose another --out, or a larger budget")
-        if model.step:
-            ranks.tell(self.folder / "checkpoint.pt")
         if "retries" not in self._record:
             self.note(first_step_after=round(time.time() - psutil.Process().create_time(), 1))
-        self._bar = Progress(model.step, last, self.device, getattr(self.settings, "precision", "fp32"))
+        self._bar = tqdm(initial=model.step, total=last, unit="step", disable=None)
         while model.step < last:
             if self._stop:
                 self.save(model)
                 raise Stopped(f"{signal.Signals(self._stop).name} at step {model.step}")
-            ranks.tell(True)
-            with self._bar.step():
-                yield model.step
+            yield model.step
+            self._bar.update()
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
         """Take a step's losses (scalars on the device) into the means of the next report.
@@ -484,8 +450,6 @@ class Session:
             Diverged: one is not finite or has exploded; looked at every `CHECK_EVERY` steps, so
                 that the device is not waited for at each.
         """
-        if self._bar:
-            self._bar.computed()
         self._sums = {name: self._sums.get(name, 0) + loss.detach() for name, loss in losses.items()}
         self._count += 1
         if self._count % CHECK_EVERY == 0:

@@ -37,7 +37,6 @@ from trials.networks import StarganDiscriminator, StarganGenerator, with_planes
 from trials.records import Footprint
 from trials.session import Checkpointed, Scheduled, Session, run
 from trials.sheets import COLUMNS, sheet, sheet_pixels
-from trials.subject import Subject, jury
 
 
 class Preset(NamedTuple):
@@ -310,19 +309,6 @@ def flipped(batch: torch.Tensor, seed: int, step: int) -> torch.Tensor:
     """Each image of `batch`, [N, C, H, W], mirrored with probability 0.5 (section 5.3)."""
     mirrored = torch.rand(len(batch), 1, 1, 1, generator=generator(seed, "flips", step)) < 0.5
     return torch.where(mirrored.to(batch.device), batch.flip(-1), batch)
-
-
-def subject(settings: Settings, record: dict, device: torch.device) -> Subject:
-    """What `trials.inspect` looks at: held-out images translated."""
-    data, _ = inputs(settings, device)
-    net = StarGAN(settings, len(data.classes), device)
-
-    def outputs(count: int) -> torch.Tensor:
-        chosen, targets = held_out(data.test_labels, -(-count // len(data.classes)))
-        sources = to_float(data.test_pixels[chosen[:count]]).to(device)
-        return net.make(sources, targets[:count].to(device))
-
-    return Subject(net, data, jury(*classes.scorer(data, device)), net.D, outputs)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,5 @@
-"""A trained network with all that one wants to know of it by, from any trial's folder.
+"""The networks of a finished trial, with its data and what extracts features of images."""
 
-A system takes part in `python -m trials.inspect` by a function in its own file:
-
-    def subject(settings, record, device):
-        data, scorer, facts = inputs(settings, device)
-        net = MyGAN(settings, data.shape, device)
-        return of_noise(net, data, jury(scorer, facts), net.D, noise)
-
-`record` is the trial's run.json. The networks are as new: `load` gives them what was learnt.
-"""
-
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,7 +12,7 @@ from torch import nn
 from judge import classes, images
 from judge.classes import ClassScorer, Labelled
 from judge.command import UserError, one_line, reader_of, taken
-from judge.model import CLASSES, Judge, file_hash
+from judge.model import CLASSES, Judge
 from judge.score import Scorer, features_of
 from judge.state import read_state
 from trials.records import read_record
@@ -87,33 +76,6 @@ def system_of(folder: Path) -> tuple[dict, Any]:
             and Path(__file__).with_name(f"{system}.py").is_file()):
         raise UserError(f"{folder} is not the folder of a trial: it has no run.json that names a system")
     return record, import_module(f"trials.{system}")
-
-
-def load(folder: Path, device: torch.device, trained: bool = True) -> Subject:
-    """What the trial in `folder` has trained, frozen.
-
-    Args:
-        trained: otherwise the same networks as they were before the first step.
-
-    Raises:
-        UserError: there is no trial, no checkpoint, its system does not take part, or its data is gone.
-    """
-    record, module = system_of(folder)
-    if not callable(getattr(module, "subject", None)):
-        raise UserError(f"{folder} is a trial of {record['system']}, which has no networks to look into: "
-                        "curves and progress work")
-    if not (folder / "checkpoint.pt").exists():
-        raise UserError(f"{folder} has no checkpoint yet: it is written at the first report")
-    subject = module.subject(settings_of(module.Settings, record, folder), record, device)
-    judge = record.get("judge") or {}
-    if trained and judge.get("sha256") and file_hash(judge["file"]) != judge["sha256"]:
-        print(f"note: {judge['file']} is another judge than scored this trial", file=sys.stderr)
-    if trained:
-        restore(subject.net, folder, device)
-    for part in vars(subject.net).values():
-        if isinstance(part, nn.Module):
-            part.eval().requires_grad_(False)
-    return subject
 
 
 def settings_of(Settings: type, record: dict, folder: Path) -> Any:
