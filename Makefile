@@ -42,7 +42,7 @@ audit: environment
 
 picture: quickstart
 	chromium --headless --no-sandbox --hide-scrollbars --virtual-time-budget=5000 --window-size=1400,1000 \
-	    --screenshot=experiments/pages/quickstart.png $(CURDIR)/runs/_latest/*.html
+	    --screenshot=experiments/pictures/quickstart.png $(CURDIR)/runs/_latest/*.html
 
 environment:
 	$(call alone,$(VENV)/installed)

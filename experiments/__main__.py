@@ -26,15 +26,20 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from experiments import disk, engine, remote, report
-from experiments import promotion as promotions
-from experiments import resumption as resumptions
-from experiments import simulation as simulations
-from experiments import study as studies
+from experiments import confirmation as promotions
+from experiments import disk
+from experiments import resume as resumptions
 from experiments.check import Plan
 from experiments.check import check as checked
+from experiments.nni_adapter import database, remote
+from experiments.nni_adapter.manager import ENDED, FINISHED, create, dead_runner, last_error, status, stop
+from experiments.report import results
+from experiments.study import simulation as simulations
+from experiments.study import study as studies
 from judge import images, model
-from judge.command import Namespace, Parser, Share, UserError, claimed, one_line, subcommands, taken
+from judge.common.cli import Fraction, Namespace, Parser, from_namespace, subcommands
+from judge.common.errors import UserError, one_line
+from judge.common.files import file_lock
 
 POLL = 2.0  # seconds between looks at NNI's database
 STALLED = 300.0  # seconds without a first trial after which the search is given up
@@ -46,7 +51,7 @@ def file_options(parser: Parser) -> None:
 
 
 def keep_option(parser: Parser) -> None:
-    parser.add_argument("--keep", type=PositiveInt, default=disk.KEPT,
+    parser.add_argument("--keep", type=PositiveInt, default=disk.CHECKPOINTS_KEPT,
                         help="checkpoints of so many best trials stay, and the published setting's")
 
 
@@ -65,9 +70,9 @@ def summary(plan: Plan, keep: int | None = None) -> str:
         UserError: the disk has not so much room.
     """
     config = plan.config
-    inputs = "; ".join(f"{name}: {value}" for name, value in plan.settings.inputs().items())
+    inputs = "; ".join(f"{name}: {value}" for name, value in plan.settings.describe_inputs().items())
     trials = config.max_trial_number or keep or 1  # nobody knows of an unlimited search
-    room = disk.needed(plan.footprint, trials, config.trial_concurrency, keep or trials)
+    room = disk.disk_needed(plan.footprint, trials, config.trial_concurrency, keep or trials)
     return (
         f"{plan.file}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
         f"{config.trial_concurrency} at once, over {', '.join(plan.space)}\n{inputs}\n"
@@ -97,8 +102,8 @@ def resume(options: Namespace) -> int:
 
     Finished trials are kept and taught to the tuner; unfinished ones go on from their checkpoints.
     """
-    search = engine.find(options.experiment)
-    with claimed(search.folder / ".resume.lock", f"going on with experiment {search.id}"):
+    search = database.find_experiment(options.experiment)
+    with file_lock(search.folder / ".resume.lock", f"going on with experiment {search.id}"):
         return searched(resumptions.write(search), options.keep)
 
 
@@ -113,7 +118,7 @@ def searched(file: Path, keep: int) -> int:
     return code
 
 
-def carried_out(file: Path, keep: int | None = None) -> tuple[engine.Experiment, int]:
+def carried_out(file: Path, keep: int | None = None) -> tuple[database.Experiment, int]:
     """An experiment, checked and run to its end with a live table, and the exit code.
 
     Args:
@@ -123,20 +128,20 @@ def carried_out(file: Path, keep: int | None = None) -> tuple[engine.Experiment,
     print(summary(plan, keep))
     for number in (signal.SIGTERM, signal.SIGINT):  # nothing is left running, also where a shell
         signal.signal(number, signal.default_int_handler)  # that started us had SIGINT ignored
-    lines = remote.Lines(remote.workers(plan.config.json()))
+    lines = remote.Tunnels(remote.workers(plan.config.json()))
     try:
         with tempfile.TemporaryDirectory() as folder:
             described, config = Path(folder) / file.name, plan.config.json()
             config["experimentName"] = title(plan)
             described.write_text(yaml.safe_dump(config, sort_keys=False))
-            experiment, port = engine.create(described, lines.open)
+            experiment, port = create(described, lines.open)
         return experiment, seen_through(experiment, port, plan, keep, lines)
     finally:
         lines.close()
 
 
 def seen_through(
-    experiment: engine.Experiment, port: int, plan: Plan, keep: int | None, lines: remote.Lines,
+    experiment: database.Experiment, port: int, plan: Plan, keep: int | None, lines: remote.Tunnels,
 ) -> int:
     """Watch a started experiment to its end, and end it; returns the exit code."""
     print(f"experiment {experiment.id} in {experiment.folder}")
@@ -145,15 +150,15 @@ def seen_through(
     try:
         lines.tie(experiment.id)
         state = watch(experiment, port, plan, keep, lines)
-        code = 0 if state in engine.FINISHED and any(trial.final for trial in experiment.trials()) else 1
+        code = 0 if state in FINISHED and any(trial.final for trial in experiment.trials()) else 1
         if code:
-            print(f"the search broke off ({state}): {engine.complaint(experiment)}", file=sys.stderr)
+            print(f"the search broke off ({state}): {last_error(experiment)}", file=sys.stderr)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
         print("stopping; trials keep their checkpoints", file=sys.stderr)
     finally:
         lines.close()  # first: NNI kills trials on other machines, checkpoint or not
-        engine.stop(experiment.id)
+        stop(experiment.id)
     for problem in lines.fetch(experiment):
         print(f"not fetched: {problem} ({remote.FOLDER}/{experiment.id} there)", file=sys.stderr)
     return code
@@ -162,32 +167,32 @@ def seen_through(
 def title(plan: Plan) -> str:
     """What the web UI calls the experiment: its name, data, size and judge."""
     name = plan.config.experiment_name or plan.file.stem
-    return " | ".join([name, *plan.settings.inputs().values()])
+    return " | ".join([name, *plan.settings.describe_inputs().values()])
 
 
 def watch(
-    experiment: engine.Experiment, port: int, plan: Plan, keep: int | None, lines: remote.Lines,
+    experiment: database.Experiment, port: int, plan: Plan, keep: int | None, lines: remote.Tunnels,
 ) -> str:
     """Show the trials until the search is over, giving up checkpoints beyond the best `keep`; returns
     NNI's last word on it."""
-    console, seen, data = Console(), {}, plan.settings.inputs()["data"]
+    console, seen, data = Console(), {}, plan.settings.describe_inputs()["data"]
     began = time.monotonic()
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
-            state, trials = engine.status(port), experiment.trials()
+            state, trials = status(port), experiment.trials()
             if lost := lines.lost():
                 return lost
-            if place := engine.abandoned(experiment, trials):
+            if place := dead_runner(experiment, trials):
                 return f"NNI's runner has ended in {place}"
             lines.fetch(experiment, trials)
             if keep:
                 disk.prune(trials, plan.module, keep)
             if console.is_terminal:
-                above = f"{data}: {progress(trials, experiment.most, plan.config.trial_concurrency)}"
+                above = f"{data}: {progress(trials, experiment.max_trials, plan.config.trial_concurrency)}"
                 live.update(Group(above, table(shown(trials), plan)), refresh=True)
             else:
                 seen = tell(trials, seen)
-            if state in engine.OVER and all(trial.over for trial in trials):
+            if state in ENDED and all(trial.over for trial in trials):
                 return state
             if state in ("ERROR", "STOPPED"):
                 return state
@@ -196,14 +201,14 @@ def watch(
             time.sleep(POLL)
 
 
-def shown(trials: list[engine.Trial], best: int = 10) -> list[engine.Trial]:
+def shown(trials: list[database.Trial], best: int = 10) -> list[database.Trial]:
     """What fits a terminal: the running trials and the best of the others."""
     others = [trial for trial in trials if trial.over and trial.latest]
     others.sort(key=lambda trial: trial.latest["default"], reverse=True)
     return [trial for trial in trials if not trial.over] + others[:best]
 
 
-def table(trials: list[engine.Trial], plan: Plan) -> Table:
+def table(trials: list[database.Trial], plan: Plan) -> Table:
     """The trials as they stand, the best in bold."""
     parameters = list(trials[0].parameters) if trials else []
     lines = Table(box=None, header_style="bold")
@@ -215,13 +220,13 @@ def table(trials: list[engine.Trial], plan: Plan) -> Table:
         values = [f"{trial.parameters[name]:.3g}" if isinstance(trial.parameters[name], float)
                   else str(trial.parameters[name]) for name in parameters]
         lines.add_row(
-            report.name(trial, report.is_published(trial, plan.module)), trial.state.lower(),
+            results.name(trial, results.is_published(trial, plan.module)), trial.state.lower(),
             str(len(trial.reports)), score, *values, style="bold" if trial is top else None,
         )  # fmt: skip
     return lines
 
 
-def progress(trials: list[engine.Trial], most: int | None, at_once: int) -> str:
+def progress(trials: list[database.Trial], most: int | None, at_once: int) -> str:
     """How many of `most` trials are over, the best so far and the expected end."""
     scores = [trial.latest["default"] for trial in trials if trial.latest]
     best = f"best so far {max(scores):.4f}" if scores else "no score yet"
@@ -229,7 +234,7 @@ def progress(trials: list[engine.Trial], most: int | None, at_once: int) -> str:
     return f"{over} of {most or 'unlimited'} trials, {best}{expected_end(trials, most, at_once)}"
 
 
-def expected_end(trials: list[engine.Trial], most: int | None, at_once: int) -> str:
+def expected_end(trials: list[database.Trial], most: int | None, at_once: int) -> str:
     """When the last trial should end, from how long the ended ones took."""
     took = [t.ended - t.started for t in trials if t.ended and t.started]
     if not took or most is None:
@@ -238,7 +243,7 @@ def expected_end(trials: list[engine.Trial], most: int | None, at_once: int) -> 
     return f", expected end {datetime.fromtimestamp(time.time() + seconds):%H:%M}"
 
 
-def tell(trials: list[engine.Trial], seen: dict) -> dict:
+def tell(trials: list[database.Trial], seen: dict) -> dict:
     """Without a terminal: a line for each change. Returns what has been told."""
     now = {trial.id: (trial.state, len(trial.reports)) for trial in trials}
     for trial in trials:
@@ -265,9 +270,9 @@ def report_options(parser: Parser) -> None:
 def show(options: Namespace) -> None:
     """The trials of an experiment, best first: as a page with pictures, and as a table here."""
     check_yardstick(options)
-    experiment = engine.find(options.experiment)
+    experiment = database.find_experiment(options.experiment)
     if options.csv or options.json:
-        table = report.frame(report.rows(experiment))
+        table = results.frame(results.rows(experiment))
         found = table.to_csv(index=False) if options.csv else table.to_json(orient="records", indent=2)
         print(found.rstrip("\n"))
         return
@@ -277,20 +282,20 @@ def show(options: Namespace) -> None:
         webbrowser.open(file.resolve().as_uri())
 
 
-def table_of(experiment: engine.Experiment, judge: str | None = None, data: str | None = None) -> str:
+def table_of(experiment: database.Experiment, judge: str | None = None, data: str | None = None) -> str:
     """The experiment's table for reading: of a search's trials, or of a promotion's settings, those
     also by the yardstick where there is one."""
-    if not promotions.is_promotion(experiment):
-        return report.text(experiment)
+    if not promotions.is_confirmation(experiment):
+        return results.text(experiment)
     found = promotions.ends(experiment)
     if judge and data and len(found):
-        found = promotions.measured(found, judge, data)
+        found = promotions.measure_independently(found, judge, data)
     return promotions.text(experiment, found)
 
 
-def write_page(experiment: engine.Experiment, out: Path | None = None) -> Path:
+def write_page(experiment: database.Experiment, out: Path | None = None) -> Path:
     """Write the experiment's page, and say where."""
-    from experiments import page  # not above: its libraries take a second
+    from experiments.report import page  # not above: its libraries take a second
 
     file = page.write(experiment, out)
     print(f"\nwith pictures: {file}")
@@ -312,9 +317,9 @@ def compare(options: Namespace) -> None:
 
     Searches of equal names count as one search with several seeds.
     """
-    from experiments import comparison  # not above: its libraries take a second
+    from experiments.report import comparison  # not above: its libraries take a second
 
-    searches = [engine.find(name) for name in options.experiments]
+    searches = [database.find_experiment(name) for name in options.experiments]
     courses = comparison.groups(searches)
     print(comparison.text(searches, courses))
     file = comparison.write(searches, courses, options.out)
@@ -347,8 +352,8 @@ def promote(options: Namespace) -> int:
     What is already trained of them is not trained again, so the same command goes on after a break.
     """
     check_yardstick(options)
-    search = engine.find(options.experiment)
-    with claimed(search.folder / ".promote.lock", f"promoting experiment {search.id}"):
+    search = database.find_experiment(options.experiment)
+    with file_lock(search.folder / ".promote.lock", f"promoting experiment {search.id}"):
         promotion, code = carried_out(promotions.write(search, options.top, options.seeds))
     print(f"\n{table_of(promotion, options.yardstick, options.yardstick_data)}")
     write_page(promotion)
@@ -364,8 +369,8 @@ def check_yardstick(options: Namespace) -> None:
     if bool(options.yardstick) != bool(options.yardstick_data):
         raise UserError("--yardstick and --yardstick-data go together: a judge and the data it knows")
     if options.yardstick:
-        model.load(options.yardstick)
-        images.find(options.yardstick_data)
+        model.load_judge(options.yardstick)
+        images.find_dataset(options.yardstick_data)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -381,13 +386,13 @@ def study(options: Namespace) -> None:
 
     Goes on where it was stopped: figures of finished trials are in the table, trials in their folders.
     """
-    print(studies.text(studies.run(taken(studies.Study, options))))
+    print(studies.text(studies.run(from_namespace(studies.Study, options))))
 
 
 def ranks_options(parser: Parser) -> None:
     parser.add_argument("table", type=Path, nargs="?", default=studies.Study.table,
                         help="a study's table")
-    parser.add_argument("--style", type=Share, default=studies.STYLE,
+    parser.add_argument("--style", type=Fraction, default=studies.STYLE,
                         help="weight of style against content in final quality")
     parser.add_argument("--csv", action="store_true", help="every coefficient, for pandas")
 
@@ -414,7 +419,7 @@ def simulate_options(parser: Parser) -> None:
 def simulate(options: Namespace) -> None:
     """Replay searches on a study's curves, with and without stopping trials early, in equal time."""
     try:
-        found = simulations.run(taken(simulations.Simulation, options))
+        found = simulations.run(from_namespace(simulations.Simulation, options))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{options.table} is not a study's table: {one_line(error)}") from None
     print(found.to_csv(index=False).rstrip("\n") if options.csv else simulations.text(found))

@@ -14,12 +14,15 @@ from typing import Any
 
 import torch
 
-from experiments import remote
-from experiments.engine import RESUMES, ROOT
-from judge.command import UserError, cores, one_line, taken
-from trials.engine import Nni
-from trials.records import Footprint, atomically
-from trials.session import Machine, parser_of, with_parameters
+from experiments.nni_adapter import remote
+from experiments.nni_adapter.database import RESUMES, ROOT
+from judge.common.cli import from_namespace
+from judge.common.device import available_cores
+from judge.common.errors import UserError, one_line
+from judge.common.files import atomic_write
+from trials.session.engine import NniEngine
+from trials.session.records import DiskUse
+from trials.session.session import RunOptions, trial_parser, with_parameters
 
 # NNI's search space types; a misspelt one it takes for a float in 0..1 without a word.
 RANGES = {"uniform": 2, "loguniform": 2, "quniform": 3, "qloguniform": 3}
@@ -38,9 +41,9 @@ class Plan:
     """The trial's, for example `trials.cyclegan`."""
     settings: Any
     """The trial's settings as its command gives them, before the tuner's parameters."""
-    machine: Machine
+    machine: RunOptions
     space: dict[str, dict]
-    footprint: Footprint | None = None
+    footprint: DiskUse | None = None
     """What a trial leaves on the disk."""
 
 
@@ -94,10 +97,10 @@ def make_lists() -> None:
         for name in ("registered_algorithms.yml", "training_services.json"):
             file, content = get_config_directory() / name, get_builtin_config_file(name).read_bytes()
             if not file.exists():
-                atomically(file, lambda part, content=content: part.write_bytes(content))
+                atomic_write(file, lambda part, content=content: part.write_bytes(content))
 
 
-def trial_of(command: str) -> tuple[ModuleType, Any, Machine]:
+def trial_of(command: str) -> tuple[ModuleType, Any, RunOptions]:
     """The module, settings and machine options of a trial command.
 
     Raises:
@@ -105,12 +108,12 @@ def trial_of(command: str) -> tuple[ModuleType, Any, Machine]:
     """
     module = module_of(command)
     try:
-        options = parser_of(module.Settings, module.__name__).parse_args(shlex.split(command)[3:])
+        options = trial_parser(module.Settings, module.__name__).parse_args(shlex.split(command)[3:])
     except Exception as error:  # jsonargparse raises what its types raise
         raise UserError(f"trialCommand: {one_line(error)}") from None
-    machine = taken(Machine, options)
+    machine = from_namespace(RunOptions, options)
     try:
-        settings = taken(module.Settings, options).complete(machine.torch_device())
+        settings = from_namespace(module.Settings, options).complete(machine.torch_device())
     except UserError as error:
         raise UserError(f"trialCommand: {error}") from None
     return module, settings, machine
@@ -273,7 +276,7 @@ def check_assessor(plan: Plan) -> None:
     if assessor is None:
         return
     start = whole((assessor.class_args or {}).get("start_step", 0), "assessor: start_step")
-    reports = plan.settings.reports_made()
+    reports = plan.settings.report_count()
     if start < 1:
         raise UserError("assessor: start_step 0 stops trials before their first report; it counts reports")
     if start >= reports:
@@ -306,7 +309,7 @@ def check_workers(plan: Plan) -> None:
         if wanted > found["gpus"]:
             raise UserError(f"trialGpuNumber: {wanted}, but torch sees {found['gpus']} GPUs on {worker.name}")
         trials = found["gpus"] // wanted if wanted else 1
-        check_threads(trials, plan.machine.threads or Nni.threads, found["cores"], worker.name)
+        check_threads(trials, plan.machine.threads or NniEngine.threads, found["cores"], worker.name)
         at_once += trials
     if plan.config.trial_concurrency != at_once:
         # More would only wait; with fewer, NNI's runner on an idle machine ends itself after ten minutes
@@ -340,7 +343,7 @@ def check_machine(plan: Plan) -> None:
     shared = getattr(plan.config.training_service, "max_trial_number_per_gpu", None) or 1
     if wanted and at_once * wanted > there * shared:
         raise UserError(f"trialConcurrency {at_once} x {wanted} GPUs, but there are {there}")
-    check_threads(at_once, plan.machine.threads or Nni.threads, cores())
+    check_threads(at_once, plan.machine.threads or NniEngine.threads, available_cores())
 
 
 def check_threads(at_once: int, threads: int, cores: int, where: str = "here") -> None:

@@ -4,16 +4,16 @@ import shutil
 from pathlib import Path
 from types import ModuleType
 
-from experiments import report
-from experiments.engine import Trial
-from judge.command import UserError
-from trials.records import Footprint
+from experiments.nni_adapter.database import Trial
+from experiments.report import results
+from judge.common.errors import UserError
+from trials.session.records import DiskUse
 
-KEPT = 10  # trials whose checkpoints stay, unless told otherwise
-DONE = ("SUCCEEDED", "EARLY_STOPPED")  # NNI's states of trials that nothing went wrong in
+CHECKPOINTS_KEPT = 10  # trials whose checkpoints stay, unless told otherwise
+ENDED_WELL = ("SUCCEEDED", "EARLY_STOPPED")  # NNI's states of trials that nothing went wrong in
 
 
-def needed(footprint: Footprint, trials: int, at_once: int, kept: int) -> int:
+def disk_needed(footprint: DiskUse, trials: int, at_once: int, kept: int) -> int:
     """Bytes that a search takes at its fullest: sheets of all trials, checkpoints of those kept and of the
     published setting, and of those that train now, twice while one is being written."""
     checkpoints = min(trials, kept + 1) + 2 * at_once
@@ -43,7 +43,7 @@ def prune(trials: list[Trial], module: ModuleType, kept: int) -> None:
     """Remove the checkpoints of trials that ended well or were stopped early, but for the published
     setting's and those of the best `kept`. Everything else that they wrote stays, and the command that
     repeats one makes its checkpoint again."""
-    over = [trial for trial in trials if trial.state in DONE and not report.is_published(trial, module)]
+    over = [trial for trial in trials if trial.state in ENDED_WELL and not results.is_published(trial, module)]
     over.sort(key=lambda trial: trial.latest["default"] if trial.latest else -1, reverse=True)
     for trial in over[kept:]:
         (trial.folder / "checkpoint.pt").unlink(missing_ok=True)

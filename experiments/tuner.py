@@ -15,7 +15,7 @@ from nni.common.hpo_utils import format_parameters
 from nni.runtime import msg_dispatcher
 from nni.tuner import Tuner
 
-from experiments import engine
+from experiments.nni_adapter import database
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Tpe(TpeTuner):
     ):
         super().__init__(optimize_mode, **options)
         self._reference = reference
-        self._earlier = engine.find(resumes).trials() if resumes else []
+        self._earlier = database.find_experiment(resumes).trials() if resumes else []
         self._given: list[dict] | None = None  # what is proposed before TPE has its say
         self._taught = set()  # parameter ids whose result is in the history
         _tell_of_early_stops()

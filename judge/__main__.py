@@ -19,18 +19,12 @@ import torch
 from torchvision.datasets.utils import download_and_extract_archive
 from torchvision.utils import make_grid, save_image
 
-from judge import controls as pretences
 from judge import images, model, training
-from judge.command import (
-    Namespace,
-    Parser,
-    Threads,
-    UserError,
-    claimed,
-    subcommands,
-    taken,
-    writing_to,
-)
+from judge.common.cli import Namespace, Parser, ThreadOptions, from_namespace, subcommands
+from judge.common.errors import UserError
+from judge.common.files import as_user_error, file_lock
+from judge.controls import controls_table
+from judge.evaluation import Verdicts, evaluate
 from judge.score import DEFAULT_FORMULA, FORMULAS, Scorer
 
 # The CycleGAN authors' own archives.
@@ -74,8 +68,8 @@ def train_options(parser: Parser) -> None:
                         "GPU and paper with one")
     parser.add_argument("--out", type=Path, default=Path(model.DEFAULT_FILE), metavar="FILE",
                         help="where to save the judge")
-    parser.add_fields(training.Recipe)
-    parser.add_fields(Threads)
+    parser.add_fields(training.TrainingOptions)
+    parser.add_fields(ThreadOptions)
 
 
 def train(options: Namespace) -> None:
@@ -86,13 +80,13 @@ def train(options: Namespace) -> None:
     model.check_writable(options.out)
     if options.threads:
         torch.set_num_threads(options.threads)
-    found = images.from_folders(paintings, photos) if paintings else images.find(options.data)
+    found = images.from_folders(paintings, photos) if paintings else images.find_dataset(options.data)
     size = images.default_size(device()) if size == "auto" else size
-    print(f"data: {found.notice}; size: {model.size_in_words(images.SIZES[size])}; on {device()}")
-    recipe = taken(training.Recipe, options)
-    lock = claimed(options.out.with_name(f".{options.out.name}.lock"), f"training {options.out}")
+    print(f"data: {found.description}; size: {model.describe_size(images.SIZES[size])}; on {device()}")
+    recipe = from_namespace(training.TrainingOptions, options)
+    lock = file_lock(options.out.with_name(f".{options.out.name}.lock"), f"training {options.out}")
     judge, card = training.train(found, images.SIZES[size], recipe, device())
-    model.save(judge, card, options.out)
+    model.save_judge(judge, card, options.out)
     lock.close()
     start, seconds, epochs = (card.training[key] for key in ("weights", "seconds", "epochs"))
     print(f"trained from weights: {start}, {epochs} epochs, {seconds:.0f} s")
@@ -113,20 +107,20 @@ def evaluate_options(parser: Parser) -> None:
                         "the judge")
 
 
-def evaluate(options: Namespace) -> None:
+def evaluate_judge(options: Namespace) -> None:
     """Measure a judge on the test images and show its worst mistakes."""
-    network, card = model.load(options.judge, device())
-    found = images.find(options.data)
-    measured, verdicts = training.evaluate(network, found, device())
+    network, card = model.load_judge(options.judge, device())
+    found = images.find_dataset(options.data)
+    measured, verdicts = evaluate(network, found, device())
     if options.json:
         print(json.dumps({"data": found.name, "stand_in": found.stand_in, **measured}))
         return
-    print(f"judge {options.judge}, trained on {card.training['data']}, here on {found.notice}")
+    print(f"judge {options.judge}, trained on {card.training['data']}, here on {found.description}")
     print(in_words(measured))
     sheet = options.sheet or options.judge.with_suffix(".mistakes.png")
     mistakes = worst(verdicts)
     print(mistakes.to_string(index=False))
-    pixels = images.load([Path(path) for path in mistakes["file"]], network.size).pixels
+    pixels = images.load_images([Path(path) for path in mistakes["file"]], network.size).pixels
     try:
         save_image(make_grid(pixels / 255, nrow=4), sheet)
     except (OSError, ValueError) as error:
@@ -151,11 +145,11 @@ def score_options(parser: Parser) -> None:
 
 def score(options: Namespace) -> None:
     """The score of a folder of images, one number per part."""
-    network, _ = model.load(options.judge, device())
-    found = images.find(options.data)
+    network, _ = model.load_judge(options.judge, device())
+    found = images.find_dataset(options.data)
 
     def floats(paths: list[Path]) -> torch.Tensor:
-        loaded = images.load(paths, network.size)
+        loaded = images.load_images(paths, network.size)
         if loaded.skipped and options.sources:  # the rest would be paired with the wrong sources
             raise UserError(f"cannot be read, and each image needs its source: {loaded.skipped[0]}")
         for name in loaded.skipped:
@@ -164,15 +158,15 @@ def score(options: Namespace) -> None:
 
     scorer = Scorer(
         network,
-        None if options.sources is None else floats(images.listed([options.sources])),
+        None if options.sources is None else floats(images.list_images([options.sources])),
         floats(found.test[images.PAINTINGS]),
         options.score,
     )
-    parts = scorer(floats(images.listed([options.images]))).named()
+    parts = scorer(floats(images.list_images([options.images]))).as_dict()
     if options.json:
         print(json.dumps({"data": found.name, "stand_in": found.stand_in, **parts}))
     else:
-        print(f"{options.images} by {options.judge}, paintings of {found.notice}")
+        print(f"{options.images} by {options.judge}, paintings of {found.description}")
         print(pd.Series(parts).to_string(float_format="{:.4f}".format))
 
 
@@ -193,7 +187,7 @@ def data(options: Namespace) -> None:
         raise UserError(f"{name!r} is not the name of a data set: for example monet2photo")
     if target.exists():
         raise UserError(f"{target} is already there: move it away to download it again")
-    with writing_to(images.DATA):
+    with as_user_error(images.DATA):
         images.DATA.mkdir(exist_ok=True)
         scratch = tempfile.TemporaryDirectory(dir=images.DATA, prefix=f".{name}-")
     with scratch as part:
@@ -203,7 +197,7 @@ def data(options: Namespace) -> None:
         except Exception as error:  # networks and archives fail in many ways, all with one meaning
             raise UserError(f"{url} could not be downloaded and unpacked: {error}") from None
         unpacked = Path(part) / name
-        images.find(str(unpacked))  # all four folders are there, or one line says which is not
+        images.find_dataset(str(unpacked))  # all four folders are there, or one line says which is not
         shutil.move(unpacked, target)
     print(f"downloaded {target}")
 
@@ -220,18 +214,18 @@ def halves_options(parser: Parser) -> None:
 
 def halves(options: Namespace) -> None:
     """Part a data set in two: what is searched with, and what measures the end of a search."""
-    found = images.find(options.data)
+    found = images.find_dataset(options.data)
     if options.out.exists():
         raise UserError(f"{options.out} is already there: choose another --out")
     files = {f"{split}{domain}": paths for split in ("train", "test")
              for domain, paths in getattr(found, split).items()}
-    with writing_to(options.out):
+    with as_user_error(options.out):
         for name, first in (("search", 0), ("yardstick", 1)):
             for folder, paths in files.items():
                 link(paths[first::2], options.out / name / folder)
             if found.stand_in:
                 (options.out / name / images.STAND_IN).touch()
-    print(f"every other image of {found.notice}: {options.out}/search and {options.out}/yardstick")
+    print(f"every other image of {found.description}: {options.out}/search and {options.out}/yardstick")
 
 
 def link(paths: list[Path], folder: Path) -> None:
@@ -253,15 +247,15 @@ def controls_options(parser: Parser) -> None:
 
 def controls(options: Namespace) -> None:
     """What the score makes of damaged images that pretend to be translations."""
-    network, card = model.load(options.judge, device())
-    found = images.find(options.data)
-    photos, paintings = (images.load(found.test[domain], network.size).pixels
+    network, card = model.load_judge(options.judge, device())
+    found = images.find_dataset(options.data)
+    photos, paintings = (images.load_images(found.test[domain], network.size).pixels
                          for domain in (images.PHOTOS, images.PAINTINGS))
-    table = pretences.table(network, photos, paintings)
+    table = controls_table(network, photos, paintings)
     if options.csv:
         print(table.to_csv(), end="")
     else:
-        print(f"judge {options.judge}, trained on {card.training['data']}, here on {found.notice}")
+        print(f"judge {options.judge}, trained on {card.training['data']}, here on {found.description}")
         print(table.to_string(float_format="{:.3f}".format))
 
 
@@ -286,7 +280,7 @@ def in_words(measured: dict) -> str:
     return f"on the test images: {figures}\n{table.to_string()}{note}"
 
 
-def worst(verdicts: training.Verdicts, count: int = 16) -> pd.DataFrame:
+def worst(verdicts: Verdicts, count: int = 16) -> pd.DataFrame:
     """The images whose verdict is furthest from the truth, worst first."""
     table = pd.DataFrame({
         "file": verdicts.paths,
@@ -300,7 +294,7 @@ def worst(verdicts: training.Verdicts, count: int = 16) -> pd.DataFrame:
 if __name__ == "__main__":
     subcommands("python -m judge", __doc__, {
         "train": (train_options, train),
-        "evaluate": (evaluate_options, evaluate),
+        "evaluate": (evaluate_options, evaluate_judge),
         "score": (score_options, score),
         "controls": (controls_options, controls),
         "data": (data_options, data),

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from judge import cache
-from judge.command import UserError, writing_to
+from judge.common import cache
+from judge.common.errors import UserError
+from judge.common.files import as_user_error
 
 # The edge of the square images that each size of the workbench trains on, in pixels.
 SIZES = {"sketch": 64, "draft": 128, "paper": 256}
@@ -25,11 +26,11 @@ SIZES = {"sketch": 64, "draft": 128, "paper": 256}
 DATA = Path("data")  # where data sets by name are kept, on the user's machine
 STAND_IN = ".stand-in"  # a file of this name marks the built-in sample, wherever it lies
 
-DECODING = 1  # raise it when `decode` makes other pixels of a file: it names what is cached
+DECODER_VERSION = 1  # raise it when `decode` makes other pixels of a file: it names what is cached
 
 # Pillow knows more, and goes by content whatever a file is called: of an .eps it runs a program.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
-LARGE = 2**25  # pixels beyond which images are decoded one at a time, 4 bytes each: Pillow's end is 2**27.4
+LARGE_IMAGE_PIXELS = 2**25  # pixels beyond which images are decoded one at a time, 4 bytes each: Pillow's end is 2**27.4
 
 LUMA = (0.299, 0.587, 0.114)  # of RGB, Rec. ITU-R BT.601
 
@@ -60,12 +61,12 @@ class DataSet:
     """Whether this is the built-in sample, whose results mean nothing beyond "it runs"."""
 
     @property
-    def notice(self) -> str:
+    def description(self) -> str:
         """What to say of the data wherever results are shown."""
         return f"{self.name} (built-in stand-in, not real paintings)" if self.stand_in else self.name
 
 
-def find(data: str) -> DataSet:
+def find_dataset(data: str) -> DataSet:
     """The data set that `data` names.
 
     Args:
@@ -76,25 +77,25 @@ def find(data: str) -> DataSet:
     Raises:
         UserError: there is no such folder, or one of the four holds no image.
     """
-    data = resolved(data)
+    data = resolve_name(data)
     folder = Path(data) if Path(data).is_dir() else DATA / data
     if data == "sample" and not folder.is_dir():
         from judge import sample  # not above: scikit-learn takes a second to import
 
         print(f"making the built-in sample in {folder}", file=sys.stderr)
-        with writing_to(folder.parent):
+        with as_user_error(folder.parent):
             sample.make(folder)
     if not folder.is_dir():
         hint = f"python -m judge data {data}, or " if Path(data).name == data else ""
         raise UserError(f"no data folder {folder}: {hint}give --data a folder, or sample")
     splits = (
-        {domain: listed([folder / f"{split}{domain}"]) for domain in (PAINTINGS, PHOTOS)}
+        {domain: list_images([folder / f"{split}{domain}"]) for domain in (PAINTINGS, PHOTOS)}
         for split in ("train", "test")
     )
     return DataSet(folder.resolve().name, *splits, stand_in=(folder / STAND_IN).exists())
 
 
-def resolved(data: str) -> str:
+def resolve_name(data: str) -> str:
     """`auto` as what it stands for on this machine; anything else as it is."""
     if data != "auto":
         return data
@@ -107,7 +108,7 @@ def from_folders(paintings: Sequence[Path], photos: Sequence[Path]) -> DataSet:
     Raises:
         UserError: a folder is missing or holds no image, or a domain has fewer than ten files.
     """
-    files = {PAINTINGS: listed(paintings), PHOTOS: listed(photos)}
+    files = {PAINTINGS: list_images(paintings), PHOTOS: list_images(photos)}
     for paths in files.values():
         if len(paths) < 10:
             raise UserError(f"{paths[0].parent}: {len(paths)} images are too few, give at least 10")
@@ -116,7 +117,7 @@ def from_folders(paintings: Sequence[Path], photos: Sequence[Path]) -> DataSet:
     return DataSet(name, train, {domain: paths[::10] for domain, paths in files.items()})
 
 
-def listed(folders: Sequence[Path]) -> list[Path]:
+def list_images(folders: Sequence[Path]) -> list[Path]:
     """Image files below `folders`, sorted, those hidden or in hidden folders left out.
 
     Raises:
@@ -160,7 +161,7 @@ class Images:
         return {"images": len(self.paths), "skipped": self.skipped, "enlarged": self.enlarged}
 
 
-def load(paths: Sequence[Path], size: int) -> Images:
+def load_images(paths: Sequence[Path], size: int) -> Images:
     """Decode `paths` to squares of `size` pixels: shorter edge resized, centre cut out.
 
     CycleGAN squashes to a square instead, which is the same on its square data and distorts
@@ -170,10 +171,10 @@ def load(paths: Sequence[Path], size: int) -> Images:
         UserError: not one file could be decoded.
     """
     name = f"images-{_fingerprint(paths, size)}.pt"
-    found = cache.kept(name)
+    found = cache.get(name)
     if not found:
         found = vars(_decode_all(paths, size))
-        cache.keep(name, found)
+        cache.put(name, found)
     return Images(**found)
 
 
@@ -194,7 +195,7 @@ def luma(images: torch.Tensor) -> torch.Tensor:
 
 def _fingerprint(paths: Sequence[Path], size: int) -> str:
     """Changes when a file is added, removed, renamed or rewritten, or another size is asked for."""
-    return hashlib.sha256(repr((DECODING, size, [_stamp(path) for path in paths])).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((DECODER_VERSION, size, [_stamp(path) for path in paths])).encode()).hexdigest()[:32]
 
 
 def _stamp(path: Path) -> tuple:
@@ -222,7 +223,7 @@ def _decode_all(paths: Sequence[Path], size: int) -> Images:
 def _is_large(path: Path) -> bool:
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return image.width * image.height > LARGE
+            return image.width * image.height > LARGE_IMAGE_PIXELS
     except Exception:  # decoding will say what is wrong
         return False
 
@@ -242,24 +243,24 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, bool]:
     Raises:
         Exception: as Pillow does, of OSError, SyntaxError, ValueError, RuntimeError and others.
     """
-    with opened(path) as image:
-        image = rgb(image)
+    with open_image(path) as image:
+        image = to_rgb(image)
         fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
         return np.asarray(fitted), min(image.size) < size
 
 
-def whole(path: Path) -> torch.Tensor:
+def read_full_size(path: Path) -> torch.Tensor:
     """One file at its own size, uint8 [3, H, W] RGB, as `decode`; the first picture of several.
 
     Raises:
         Exception: as `decode`.
     """
-    with opened(path) as image:
-        return torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1)
+    with open_image(path) as image:
+        return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path) -> Iterator[Image.Image]:
     """An image file of one of `FORMATS`, turned as its EXIF data say.
 
     Raises:
@@ -270,7 +271,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
-def rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """`image` in 8-bit RGB as a viewer would show it; Pillow's own `convert` clips and uncovers."""
     if image.mode.startswith("I"):  # 16 bits a pixel: `convert` would clip at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))

@@ -12,23 +12,23 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, linear
 from torchvision import models
 
-from judge.command import UserError
+from judge.common.errors import UserError
+from judge.common.tensors import read_tensors
 from judge.images import SIZES, luma
-from judge.state import read_state
 
 CLASSES = ("photo", "painting", "neither")
 NEITHER = 2
 FORMAT = "salon-judge-3"
 DEFAULT_FILE = "models/judge.pt"
 
-LEAST = -30.0  # log-probability below which nothing is told apart
+MIN_LOG_PROBABILITY = -30.0  # log-probability below which nothing is told apart
 
 # Statistics of ImageNet's RGB channels in [0, 1]: what torchvision's pretrained weights expect.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """What a judge's file says about the judge beside its weights; every field is plain data."""
 
     arch: str
@@ -42,9 +42,9 @@ class Card:
     metrics: dict
     """On the test images: AUC, accuracy, Brier score, calibration errors (see `judge.training`)."""
 
-    def facts(self, file: str) -> dict:
+    def summary(self, file: str) -> dict:
         """For records of trials: which judge it was, in what file."""
-        return {"file": file, "sha256": file_hash(file),
+        return {"file": file, "sha256": sha256_of(file),
                 "data": self.training.get("data"), "auc": self.metrics.get("auc")}
 
 
@@ -77,7 +77,7 @@ class Judge(nn.Module):
             raise UserError(f"the judge was trained at {self.size} px, these images have {height}x"
                             f"{width}: train one at that size (python -m judge train --size ...)")
         views = (images,) if self.training else (images, images.flip(-1))
-        return sum(self.backbone(((halved_chroma(view) + 1) / 2 - self.mean) / self.std)
+        return sum(self.backbone(((subsample_chroma(view) + 1) / 2 - self.mean) / self.std)
                    for view in views) / len(views)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -105,10 +105,10 @@ class Judge(nn.Module):
 
 def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
     """Uncalibrated log-probabilities, [N, classes] in [`LEAST`, 0]: finite however sure a network is."""
-    return torch.log_softmax(logits, dim=1).clamp(min=LEAST)
+    return torch.log_softmax(logits, dim=1).clamp(min=MIN_LOG_PROBABILITY)
 
 
-def halved_chroma(images: torch.Tensor) -> torch.Tensor:
+def subsample_chroma(images: torch.Tensor) -> torch.Tensor:
     """Colour at half the resolution, light as it is, [N, 3, H, W]: what JPEG keeps of an image.
 
     Photographs come with halved chroma and scans of paintings without. A judge that saw the
@@ -120,15 +120,7 @@ def halved_chroma(images: torch.Tensor) -> torch.Tensor:
     return light + interpolate(chroma, size=images.shape[-2:], mode="bilinear")
 
 
-def computes_bf16(device: torch.device) -> bool:
-    """Whether bf16 is the device's own arithmetic rather than emulated."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    can = torch.cpu.get_capabilities()
-    return can.get("avx512_bf16", False) or can.get("amx_bf16", False)
-
-
-def size_in_words(size: int) -> str:
+def describe_size(size: int) -> str:
     """64 as `sketch (64 px)`, a size no preset has as `96 px`."""
     name = next((name for name, pixels in SIZES.items() if pixels == size), None)
     return f"{name} ({size} px)" if name else f"{size} px"
@@ -150,7 +142,7 @@ def check_writable(file: Path) -> None:
         raise UserError(f"a judge cannot be written to {file}: it is a folder")
 
 
-def save(judge: Judge, card: Card, file: Path) -> None:
+def save_judge(judge: Judge, card: ModelCard, file: Path) -> None:
     """Write the judge to `file`, whole or not at all.
 
     Raises:
@@ -167,9 +159,9 @@ def save(judge: Judge, card: Card, file: Path) -> None:
         raise UserError(f"the judge could not be written to {file}: {error}") from error
 
 
-def load(
+def load_judge(
     file: Path | str, device: torch.device | str = "cpu", size: int | None = None
-) -> tuple[Judge, Card]:
+) -> tuple[Judge, ModelCard]:
     """The judge in `file`, in eval mode with frozen weights, and its card.
 
     Args:
@@ -179,10 +171,10 @@ def load(
         UserError: there is no such file, it is not a judge, or one of another size.
     """
     try:
-        content = read_state(file)
+        content = read_tensors(file)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError
-        card = Card(**content["card"])
+        card = ModelCard(**content["card"])
         if type(card.size) is not int or not set(CLASSES[:NEITHER]) <= set(card.classes) <= set(CLASSES):
             raise ValueError
         if not isinstance(card.training, dict) or not isinstance(card.metrics, dict):
@@ -201,11 +193,11 @@ def load(
         raise UserError(
             f"{file} is not a judge's file (no {FORMAT}): python -m judge train makes one") from None
     if size and card.size != size:
-        raise UserError(f"{file} was trained at {size_in_words(card.size)}, and this is "
-                        f"{size_in_words(size)}: give another --judge (python -m judge train makes one)")
+        raise UserError(f"{file} was trained at {describe_size(card.size)}, and this is "
+                        f"{describe_size(size)}: give another --judge (python -m judge train makes one)")
     return judge.eval().requires_grad_(False).to(device, memory_format=torch.channels_last), card
 
 
-def file_hash(file: Path | str) -> str:
+def sha256_of(file: Path | str) -> str:
     """SHA-256 of a file, for records: which judge it was."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()

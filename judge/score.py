@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn.functional import avg_pool2d, normalize
 
-from judge.command import UserError
+from judge.common.errors import UserError
 from judge.images import DataSet, luma
 from judge.model import Judge
 
-WORST = 0.0  # the score of a trial that diverged: no score is lower
+WORST_SCORE = 0.0  # the score of a trial that diverged: no score is lower
 
-FEWEST = 4  # images that can be scored: the distance draws halves of them
-CONTENT, DISTANCE = 3, 2  # powers of content and of 1 + kid in the combined formula
-FINE = 0.2  # cycles a pixel, down or across, from which a pattern is a network's rather than a scene's
+MIN_IMAGES = 4  # images that can be scored: the distance draws halves of them
+CONTENT_POWER, DISTANCE_POWER = 3, 2  # powers of content and of 1 + kid in the combined formula
+FINE_FREQUENCY = 0.2  # cycles a pixel, down or across, from which a pattern is a network's rather than a scene's
 KID_SUBSETS = 20  # draws whose mean and spread are the KID's value and error
 
 
@@ -30,8 +30,8 @@ def combined(parts: Mapping[str, float]) -> float:
     what it takes for damaged photographs to score less than the published setting trained to the end
     (judge/README.md).
     """
-    kept = parts["style"] * parts.get("content", 1.0) ** CONTENT * parts.get("diversity", 1.0)
-    return kept * parts.get("clean", 1.0) / (1 + max(0.0, parts.get("kid", 0.0))) ** DISTANCE
+    kept = parts["style"] * parts.get("content", 1.0) ** CONTENT_POWER * parts.get("diversity", 1.0)
+    return kept * parts.get("clean", 1.0) / (1 + max(0.0, parts.get("kid", 0.0))) ** DISTANCE_POWER
 
 
 def plain(parts: Mapping[str, float]) -> float:
@@ -50,23 +50,23 @@ class Score:
 
     default: float
     parts: dict[str, float]
-    facts: dict[str, float] = field(default_factory=dict)
+    extras: dict[str, float] = field(default_factory=dict)
     """What a trial records beside the parts, and no tuner sees."""
 
-    def named(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float]:
         """`default` first, then the parts: the form in which it is reported."""
         return {"default": self.default, **self.parts}
 
 
-def check_enough(data: DataSet) -> None:
+def check_test_images(data: DataSet) -> None:
     """Find out before training whether there are test images enough. Opens none.
 
     Raises:
         UserError: fewer than `FEWEST` in a domain.
     """
     for files in data.test.values():
-        if len(files) < FEWEST:
-            raise UserError(f"{files[0].parent}: {len(files)} test images, a score takes at least {FEWEST}")
+        if len(files) < MIN_IMAGES:
+            raise UserError(f"{files[0].parent}: {len(files)} test images, a score takes at least {MIN_IMAGES}")
 
 
 class Scorer:
@@ -84,10 +84,10 @@ class Scorer:
         formula: str = DEFAULT_FORMULA,
     ):
         self.judge, self.sources, self.formula = judge, sources, FORMULAS[formula]
-        self.real = None if paintings is None else features_of(judge, paintings)
-        self.varied = None if sources is None else vendi(features_of(judge, sources))
+        self.real = None if paintings is None else extract_features(judge, paintings)
+        self.varied = None if sources is None else vendi_score(extract_features(judge, sources))
         real = [images for images in (sources, paintings) if images is not None]
-        self.patterns = Patterns(real) if real else None
+        self.patterns = FinePatterns(real) if real else None
 
     def __call__(self, images: torch.Tensor) -> Score:
         """The score of `images`, float [N, 3, size, size] in [-1, 1], in the sources' order.
@@ -106,25 +106,25 @@ class Scorer:
         Raises:
             UserError: there are not as many images as sources.
         """
-        features = features_of(self.judge, images)
+        features = extract_features(self.judge, images)
         parts = {"style": self.judge.painting(features).mean().item()}
         if self.sources is not None:
-            parts["content"] = structure(images, self.sources).mean().item()
-            parts["diversity"] = min(1.0, vendi(features) / self.varied)
+            parts["content"] = structure_similarity(images, self.sources).mean().item()
+            parts["diversity"] = min(1.0, vendi_score(features) / self.varied)
         if self.patterns:
             parts["clean"] = self.patterns.clean(images)
         if self.real is not None:
-            parts["kid"], parts["kid_error"] = kernel_distance(features, self.real)
+            parts["kid"], parts["kid_error"] = kernel_inception_distance(features, self.real)
         return Score(self.formula(parts), parts)
 
 
 @torch.no_grad()
-def features_of(judge: Judge, images: torch.Tensor, batch: int = 64) -> torch.Tensor:
+def extract_features(judge: Judge, images: torch.Tensor, batch: int = 64) -> torch.Tensor:
     """The judge's features of many images, [N, features], computed in batches."""
     return torch.cat([judge.features(part) for part in images.split(batch)])
 
 
-def structure(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+def structure_similarity(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
     """How much of each source's structure its image keeps, [N] in [0, 1].
 
     The contrast and structure term of SSIM (Wang et al. 2004, equations 9 and 10 multiplied, as
@@ -148,7 +148,7 @@ def structure(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
     return local.clamp(0, 1) * whole.clamp(0, 1)
 
 
-class Patterns:
+class FinePatterns:
     """The fine patterns that real images have, to find those that only a network paints.
 
     Upsampling layers leave grids, and generators hide their source in patterns that nobody sees: both
@@ -162,12 +162,12 @@ class Patterns:
         self.power = torch.stack([fine_spectrum(images) for images in real]).amax(0)
         halves = [(fine_spectrum(images[::2]), fine_spectrum(images[1::2]))
                   for images in real if len(images) > 1]
-        self.chance = max([1.0, *(max(peak(a, b), peak(b, a)) for a, b in halves)])
+        self.chance = max([1.0, *(max(peak_ratio(a, b), peak_ratio(b, a)) for a, b in halves)])
 
     def clean(self, images: torch.Tensor) -> float:
         """How much weaker, in amplitude, the strongest foreign pattern would have to be to pass for
         chance between one half of the real images and the other, in [0, 1]; 1 where there is none."""
-        return math.sqrt(self.chance / max(self.chance, peak(fine_spectrum(images), self.power)))
+        return math.sqrt(self.chance / max(self.chance, peak_ratio(fine_spectrum(images), self.power)))
 
 
 def fine_spectrum(images: torch.Tensor, batch: int = 64) -> torch.Tensor:
@@ -178,10 +178,10 @@ def fine_spectrum(images: torch.Tensor, batch: int = 64) -> torch.Tensor:
     total = sum(
         torch.fft.rfft2((grey - grey.mean((2, 3), keepdim=True)) * window.to(grey)).abs().square().sum((0, 1))
         for grey in map(precise_luma, images.split(batch)))
-    return total[(frequency >= FINE).to(images.device)] / len(images)
+    return total[(frequency >= FINE_FREQUENCY).to(images.device)] / len(images)
 
 
-def peak(power: torch.Tensor, reference: torch.Tensor) -> float:
+def peak_ratio(power: torch.Tensor, reference: torch.Tensor) -> float:
     """The largest ratio of two spectra."""
     return (power / reference.clamp(min=1e-9)).max().item()
 
@@ -210,7 +210,7 @@ def precise_luma(images: torch.Tensor) -> torch.Tensor:
     return luma(images.double())
 
 
-def vendi(features: torch.Tensor) -> float:
+def vendi_score(features: torch.Tensor) -> float:
     """Vendi score of [N, features]: how many different images there are in effect, from 1, all the
     same, to N. Friedman and Dieng 2023 (2210.02410), definition 3.1, with cosine similarity."""
     rows = normalize(features.double(), dim=1)
@@ -218,7 +218,7 @@ def vendi(features: torch.Tensor) -> float:
     return torch.special.entr(shares).sum().exp().item()
 
 
-def kernel_distance(features: torch.Tensor, real: torch.Tensor) -> tuple[float, float]:
+def kernel_inception_distance(features: torch.Tensor, real: torch.Tensor) -> tuple[float, float]:
     """Kernel Inception Distance between two sets of features, and its error; unbiased, so around
     0 (also below) for equal distributions. Binkowski et al. 2018 (1801.01401), section 4.
 
@@ -231,9 +231,9 @@ def kernel_distance(features: torch.Tensor, real: torch.Tensor) -> tuple[float, 
     """
     from torchmetrics.image.kid import KernelInceptionDistance  # not above: takes a second
 
-    if min(len(features), len(real)) < FEWEST:
+    if min(len(features), len(real)) < MIN_IMAGES:
         raise UserError(f"{len(features)} images and {len(real)} paintings are too few to measure a "
-                        f"distance between: give at least {FEWEST} of each")
+                        f"distance between: give at least {MIN_IMAGES} of each")
     # torchmetrics warns of the memory that features take: these are a few hundred rows.
     warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance`")
     metric = KernelInceptionDistance(

@@ -72,7 +72,7 @@ def judge_file(tmp_path_factory) -> Path:
         "confusion": [[SAMPLE["test"], 0], [SAMPLE["test"], 0]], "counts": domains("test"),
     }
     file = tmp_path_factory.mktemp("models") / "judge.pt"
-    model.save(judge, model.Card("resnet18", 64, model.CLASSES, training, metrics), file)
+    model.save_judge(judge, model.ModelCard("resnet18", 64, model.CLASSES, training, metrics), file)
     return file
 
 

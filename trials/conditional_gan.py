@@ -17,18 +17,20 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch.nn.functional import one_hot
 
-from judge import classes
-from judge.classes import ClassScorer, Labelled
-from judge.command import Decay, Rate, Share, UserError
+from judge import class_score
+from judge.class_score import ClassScorer
+from judge.common.cli import Beta, Fraction, LearningRate
+from judge.common.errors import UserError
+from judge.common.rng import rng
 from judge.images import to_float
-from judge.seeds import generator
-from trials.batches import passes
+from judge.labelled import LabelledImages, describe_data, load_labelled
 from trials.dcgan import completed
-from trials.losses import bce
-from trials.networks import DcganDiscriminator, DcganGenerator, with_planes
-from trials.records import Footprint
-from trials.session import Checkpointed, Scheduled, Session, run
-from trials.sheets import COLUMNS, ROWS, sheet, sheet_pixels
+from trials.parts.batches import epoch_indices
+from trials.parts.losses import bce
+from trials.parts.networks import DcganDiscriminator, DcganGenerator, with_planes
+from trials.parts.sheets import COLUMNS, ROWS, sheet, sheet_pixels
+from trials.session.records import DiskUse
+from trials.session.session import Checkpointed, Scheduled, Session, run
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,16 @@ class Settings(Scheduled):
     data: str = "auto"
     """digits (8 px, built in), mnist (32 px, downloaded on first use), or a folder with a subfolder of
     images for each class; auto is mnist where it is in data/ and digits otherwise."""
-    budget: Share = 1.0
+    budget: Fraction = 1.0
     """Share of the full schedule to train for. A trial goes on when started again with more."""
     seed: int = 0
     """Of initial weights, batches and noise."""
 
-    generator_lr: Rate = 2e-4
+    generator_lr: LearningRate = 2e-4
     """Adam's learning rate for G (1511.06434, section 4)."""
-    discriminator_lr: Rate = 2e-4
+    discriminator_lr: LearningRate = 2e-4
     """Adam's learning rate for D (1511.06434, section 4)."""
-    beta1: Decay = 0.5
+    beta1: Beta = 0.5
     """Adam's first decay (1511.06434, section 4)."""
     batch_size: PositiveInt = 128
     """Real images a step, and as many of G's of the same classes (1511.06434, section 4)."""
@@ -75,9 +77,9 @@ class Settings(Scheduled):
         """
         return completed(self)
 
-    def inputs(self) -> dict[str, str]:
+    def describe_inputs(self) -> dict[str, str]:
         """What a trial trains on and is scored by, in words."""
-        return {"data": classes.notice(self.data), "size": f"{self.edge} px",
+        return {"data": describe_data(self.data), "size": f"{self.edge} px",
                 "judge": "a classifier trained on the data"}
 
 
@@ -100,7 +102,7 @@ class ConditionalGAN(Checkpointed):
         self.settings, self.count, self.device, s = settings, count, device, settings
         colours, *edges = shape
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same on every device
-            torch.set_rng_state(generator(s.seed, "networks").get_state())
+            torch.set_rng_state(rng(s.seed, "networks").get_state())
             self.G = DcganGenerator(s.latent_size + count, s.ngf, shape).to(device)
             self.D = DcganDiscriminator(s.ndf, (colours + count, *edges)).to(device)
         betas = (s.beta1, 0.999)
@@ -135,7 +137,7 @@ class ConditionalGAN(Checkpointed):
 
     def noise(self, count: int, *place: int | str) -> torch.Tensor:
         """z of `count` images, [count, latent_size] in [-1, 1], the same at the same place."""
-        draw = generator(self.settings.seed, "noise", *place)
+        draw = rng(self.settings.seed, "noise", *place)
         return (torch.rand(count, self.settings.latent_size, generator=draw) * 2 - 1).to(self.device)
 
     @torch.no_grad()
@@ -156,12 +158,12 @@ class ConditionalGAN(Checkpointed):
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, reporting what a classifier or a judge says of G's outputs."""
     device = session.device
-    data, scorer, judge = inputs(settings, device)
-    session.given(data=data.facts(), judge=judge)
+    data, scorer, judge = load_inputs(settings, device)
+    session.record_inputs(data=data.summary(), judge=judge)
     net = ConditionalGAN(settings, data.shape, len(data.classes), device)
     session.restore(net)
-    last, every = settings.last(), settings.every()
-    notice = classes.notice(data.name)
+    last, every = settings.last_step(), settings.report_interval()
+    notice = describe_data(data.name)
     print(f"Conditional GAN, {settings.edge} px, {notice}, {last} of {settings.steps} steps")
     pixels, labels = data.pixels.to(device), data.labels.to(device)
     asked = torch.arange(settings.samples, device=device) % len(data.classes)
@@ -169,17 +171,17 @@ def train(settings: Settings, session: Session) -> None:
     columns = len(data.classes) * max(1, COLUMNS // len(data.classes))
 
     for step in session.steps(net, last):
-        chosen = passes(settings.seed, "real", step, settings.batch_size, len(pixels))
-        session.add(net.update(to_float(pixels[chosen]), labels[chosen]))
-        if session.due(net.step, every, last):
+        chosen = epoch_indices(settings.seed, "real", step, settings.batch_size, len(pixels))
+        session.add_losses(net.update(to_float(pixels[chosen]), labels[chosen]))
+        if session.is_report_due(net.step, every, last):
             with session.scoring():
                 made = net.make(asked)
                 score = scorer(made, asked)
-            session.keep(net.step, made)
+            session.save_paintings(net.step, made)
             session.report(net, score, sheet(shown, made, columns))
 
 
-def check(settings: Settings) -> Footprint:
+def check(settings: Settings) -> DiskUse:
     """What a trial of these settings leaves on the disk, once all is there that it needs; trains the
     classifier.
 
@@ -187,24 +189,24 @@ def check(settings: Settings) -> Footprint:
         UserError: as `inputs`.
     """
     cpu = torch.device("cpu")
-    data, *_ = inputs(settings, cpu)
+    data, *_ = load_inputs(settings, cpu)
     net = ConditionalGAN(settings, data.shape, len(data.classes), cpu)
-    return net.footprint(settings.reports_made(), sheet_pixels(data.shape))
+    return net.footprint(settings.report_count(), sheet_pixels(data.shape))
 
 
-def inputs(settings: Settings, device: torch.device) -> tuple[Labelled, ClassScorer, dict]:
+def load_inputs(settings: Settings, device: torch.device) -> tuple[LabelledImages, ClassScorer, dict]:
     """The data, what scores, and what to record of that.
 
     Raises:
         UserError: the data cannot be had, or is of one class.
     """
-    data = classes.load(settings.data, settings.edge)
+    data = load_labelled(settings.data, settings.edge)
     if len(data.classes) < 2:
         raise UserError(f"{settings.data} has one class: give a folder with a subfolder for each")
-    return data, *classes.scorer(data, device)
+    return data, *class_score.class_scorer(data, device)
 
 
-def one_of_each(data: Labelled, least: int) -> torch.Tensor:
+def one_of_each(data: LabelledImages, least: int) -> torch.Tensor:
     """Real images, class after class and again from the first, at least so many: uint8 [N, C, H, W]."""
     of_class = [data.test_pixels[data.test_labels == label] for label in range(len(data.classes))]
     rounds = -(-least // len(of_class))

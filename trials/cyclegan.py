@@ -23,14 +23,18 @@ from torch.nn.functional import l1_loss
 from torchvision.utils import make_grid
 
 from judge import images, model
-from judge.command import Decay, Rate, Share, UserError, Weight
-from judge.score import DEFAULT_FORMULA, FEWEST, FORMULAS, Scorer, check_enough
-from judge.seeds import generator
-from trials.batches import HeldOut, held_out, unpaired
-from trials.losses import lsgan
-from trials.networks import PatchDiscriminator, ResnetGenerator
-from trials.records import Footprint
-from trials.session import Checkpointed, Session, run
+from judge.common.cli import Beta, Fraction, LearningRate, Weight
+from judge.common.device import supports_bf16
+from judge.common.errors import UserError
+from judge.common.rng import rng
+from judge.score import DEFAULT_FORMULA, FORMULAS, MIN_IMAGES, Scorer, check_test_images
+from trials.parts.batches import HeldOut, load_held_out, load_unpaired
+from trials.parts.losses import lsgan
+from trials.parts.networks import PatchDiscriminator, ResnetGenerator
+from trials.parts.pool import HistoryPool
+from trials.parts.schedule import decay_factor, set_lr
+from trials.session.records import DiskUse
+from trials.session.session import Checkpointed, Session, run
 
 
 class Preset(NamedTuple):
@@ -71,7 +75,7 @@ class Settings:
     size: Literal[("auto", *images.SIZES)] = "auto"
     """Pixels, networks and schedule: sketch 64 px, draft 128 px, paper 256 px as published; auto is
     sketch without a GPU and paper with one."""
-    budget: Share = 1.0
+    budget: Fraction = 1.0
     """Share of the full schedule to train for. A trial goes on when started again with more."""
     seed: int = 0
     """Of initial weights, batches, crops and pools."""
@@ -82,13 +86,13 @@ class Settings:
     """Of the cycle consistency loss, both ways (section 4)."""
     adversarial_weight: Weight = 1.0
     """Of the generators' adversarial loss (equation 3)."""
-    generator_lr: Rate = 2e-4
+    generator_lr: LearningRate = 2e-4
     """Adam's learning rate for both generators (section 4)."""
-    discriminator_lr: Rate = 2e-4
+    discriminator_lr: LearningRate = 2e-4
     """Adam's learning rate for both discriminators (section 4)."""
-    beta1: Decay = 0.5
+    beta1: Beta = 0.5
     """Adam's first decay (the authors' code)."""
-    beta2: Decay = 0.999
+    beta2: Beta = 0.999
     """Adam's second decay (the authors' code)."""
     batch_size: PositiveInt = 1
     """Images of each domain a step (section 4)."""
@@ -96,7 +100,7 @@ class Settings:
     """Earlier fakes kept for each discriminator (section 4). 0 shows it the newest only."""
     discriminator_threshold: Weight = 0.0
     """A discriminator whose loss is under this is not updated in that step. 0 never skips."""
-    decay: Share = 0.5
+    decay: Fraction = 0.5
     """Last share of the schedule over which the rates fall linearly to 0 (100 of 200 epochs)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of the networks' arithmetic in training; auto is bf16 where the device computes in it, and
@@ -125,16 +129,16 @@ class Settings:
         """
         if self.steps and self.epochs:
             raise UserError("--steps and --epochs both give the length of the schedule: give one")
-        if self.photos is not None and self.photos < FEWEST:
-            raise UserError(f"--photos {self.photos}: a score takes at least {FEWEST}")
+        if self.photos is not None and self.photos < MIN_IMAGES:
+            raise UserError(f"--photos {self.photos}: a score takes at least {MIN_IMAGES}")
         size = images.default_size(device) if self.size == "auto" else self.size
         preset = PRESETS[size]._asdict()
         if self.steps or self.epochs:
             preset |= {"steps": None, "epochs": None}
         unset = {name: value for name, value in preset.items() if getattr(self, name) is None}
         if self.precision == "auto":
-            unset["precision"] = "bf16" if model.computes_bf16(device) else "fp32"
-        return replace(self, size=size, data=images.resolved(self.data), **unset)
+            unset["precision"] = "bf16" if supports_bf16(device) else "fp32"
+        return replace(self, size=size, data=images.resolve_name(self.data), **unset)
 
     @property
     def pixels(self) -> int:
@@ -145,48 +149,22 @@ class Settings:
         """Steps of the full schedule, for `larger` images in the larger domain."""
         return self.steps or self.epochs * -(-larger // self.batch_size)
 
-    def last(self, larger: int) -> int:
+    def last_step(self, larger: int) -> int:
         """The step that the budget ends at."""
         return max(1, round(self.schedule(larger) * self.budget))
 
-    def every(self, larger: int) -> int:
+    def report_interval(self, larger: int) -> int:
         """Steps between reports."""
         return max(1, self.schedule(larger) // self.reports)
 
-    def inputs(self) -> dict[str, str]:
+    def describe_inputs(self) -> dict[str, str]:
         """What a trial trains on and is scored by, in words."""
-        return {"data": images.find(self.data).notice, "size": self.size, "judge": self.judge}
+        return {"data": images.find_dataset(self.data).description, "size": self.size, "judge": self.judge}
 
-    def reports_made(self) -> int:
+    def report_count(self) -> int:
         """How many reports a trial of this budget makes. Opens no image."""
-        larger = max(map(len, images.find(self.data).train.values()))
-        return -(-self.last(larger) // self.every(larger))
-
-
-# ---------------------------------------------------------------------------------------------
-# Model
-
-
-class HistoryPool:
-    """Earlier fakes, shown to a discriminator in place of half of the new ones.
-
-    Shrivastava et al. 2017 (1612.07828), section 2.3, with the swaps of CycleGAN's code.
-    """
-
-    def __init__(self, size: int):
-        self.size, self.fakes = size, []
-
-    def swap(self, fakes: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-        """[N, 3, H, W] of new fakes, each kept, or with probability 0.5 swapped for an older."""
-        shown = []
-        for fake in fakes:
-            if len(self.fakes) < self.size:
-                self.fakes.append(fake.clone())  # not a view, which would keep its whole batch
-            elif self.size and torch.rand((), generator=draw) < 0.5:
-                at = int(torch.randint(self.size, (), generator=draw))
-                self.fakes[at], fake = fake.clone(), self.fakes[at]
-            shown.append(fake)
-        return torch.stack(shown)
+        larger = max(map(len, images.find_dataset(self.data).train.values()))
+        return -(-self.last_step(larger) // self.report_interval(larger))
 
 
 class CycleGAN(Checkpointed):
@@ -205,7 +183,7 @@ class CycleGAN(Checkpointed):
         self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same on every device
-            torch.set_rng_state(generator(settings.seed, "networks").get_state())
+            torch.set_rng_state(rng(settings.seed, "networks").get_state())
             self.G_AB = ResnetGenerator(settings.ngf, settings.blocks).to(device)
             self.G_BA = ResnetGenerator(settings.ngf, settings.blocks).to(device)
             self.D_A = PatchDiscriminator(settings.ndf).to(device)
@@ -224,11 +202,11 @@ class CycleGAN(Checkpointed):
         """One step on paintings `a` and photographs `b`, float [N, 3, H, W] in [-1, 1]; returns
         each loss by name, unweighted."""
         factor = decay_factor(self.step, self.schedule, self.settings.decay)
-        set_rate(self.optimizer_G, self.settings.generator_lr * factor)
-        set_rate(self.optimizer_D, self.settings.discriminator_lr * factor)
+        set_lr(self.optimizer_G, self.settings.generator_lr * factor)
+        set_lr(self.optimizer_D, self.settings.discriminator_lr * factor)
         a, b = (images.contiguous(memory_format=self.layout) for images in (a, b))
         losses, fake_a, fake_b = self._update_generators(a, b)
-        draw = generator(self.settings.seed, "pool", self.step)
+        draw = rng(self.settings.seed, "pool", self.step)
         shown_a, shown_b = (pool.swap(fake, draw)
                             for pool, fake in ((self.pool_A, fake_a), (self.pool_B, fake_b)))
         losses |= self._update_discriminators(a, b, shown_a, shown_b)
@@ -292,27 +270,16 @@ class CycleGAN(Checkpointed):
         """All that the next step depends on, as tensors and plain data."""
         return super().state_dict() | {"pool_A": self.pool_A.fakes, "pool_B": self.pool_B.fakes}
 
-    def footprint(self, reports: int, pixels: int) -> Footprint:
+    def footprint(self, reports: int, pixels: int) -> DiskUse:
         """As every model's, and the pools."""
         checkpoint, sheets = super().footprint(reports, pixels)
         pools = 2 * self.settings.pool_size * 3 * self.settings.pixels**2 * 4  # floats
-        return Footprint(checkpoint + pools, sheets)
+        return DiskUse(checkpoint + pools, sheets)
 
     def load_state_dict(self, state: dict) -> None:
         """Put back what `state_dict` gave."""
         super().load_state_dict(state)
         self.pool_A.fakes, self.pool_B.fakes = state["pool_A"], state["pool_B"]
-
-
-def decay_factor(step: int, schedule: int, decay: float) -> float:
-    """1, and over the last `decay` of the schedule linearly down to 0 (section 4)."""
-    return min(1.0, (schedule - step) / (schedule * decay))
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give `optimizer` a learning rate that is a function of the step, not a state of its own."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
 
 
 # ---------------------------------------------------------------------------------------------
@@ -322,62 +289,62 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, reporting what the judge says of held-out photographs."""
     device = session.device
-    data, judge, card = inputs(settings, device)
-    paintings, photos = unpaired(data, settings.pixels, device)
-    test = held_out(data, settings.pixels, settings.photos, device)
+    data, judge, card = load_inputs(settings, device)
+    paintings, photos = load_unpaired(data, settings.pixels, device)
+    test = load_held_out(data, settings.pixels, settings.photos, device)
     scorer = Scorer(judge, test.photos, test.paintings, settings.score)
 
     larger = max(len(paintings.pixels), len(photos.pixels))
-    schedule, last, every = settings.schedule(larger), settings.last(larger), settings.every(larger)
-    session.given(
+    schedule, last, every = settings.schedule(larger), settings.last_step(larger), settings.report_interval(larger)
+    session.record_inputs(
         data={"name": data.name, "stand_in": data.stand_in, "test": test.counts,
               "train": {"paintings": paintings.counts, "photos": photos.counts}},
-        judge=card.facts(settings.judge),
+        judge=card.summary(settings.judge),
     )
     net = CycleGAN(settings, schedule, device)
     session.restore(net)
-    session.note(schedule={"steps": schedule, "until": last})
-    print(f"CycleGAN, {model.size_in_words(settings.pixels)}, {data.notice}, {last} of {schedule} steps")
+    session.update_record(schedule={"steps": schedule, "until": last})
+    print(f"CycleGAN, {model.describe_size(settings.pixels)}, {data.description}, {last} of {schedule} steps")
     warn([paintings.counts, photos.counts, *test.counts.values()], data, card)
 
     for step in session.steps(net, last):
         a, b = (domain.batch(settings.seed, step, settings.batch_size) for domain in (paintings, photos))
-        session.add(net.update(a, b))
-        if session.due(net.step, every, last):
+        session.add_losses(net.update(a, b))
+        if session.is_report_due(net.step, every, last):
             with session.scoring():
                 painted = net.paint(test.photos)
                 score = scorer(painted)
-            session.keep(net.step, painted)
+            session.save_paintings(net.step, painted)
             session.report(
                 net, score, sheet(test, painted),
                 images=net.step * settings.batch_size, lr_factor=decay_factor(step, schedule, settings.decay),
             )  # fmt: skip
 
 
-def check(settings: Settings) -> Footprint:
+def check(settings: Settings) -> DiskUse:
     """What a trial of these settings leaves on the disk, once all is there that it needs.
 
     Raises:
         UserError: as `inputs`.
     """
     cpu = torch.device("cpu")
-    inputs(settings, cpu)
+    load_inputs(settings, cpu)
     net = CycleGAN(settings, settings.steps or 1, cpu)
-    return net.footprint(settings.reports_made(), 2 * SHEET * settings.pixels**2)
+    return net.footprint(settings.report_count(), 2 * SHEET * settings.pixels**2)
 
 
-def inputs(settings: Settings, device: torch.device) -> tuple[images.DataSet, model.Judge, model.Card]:
+def load_inputs(settings: Settings, device: torch.device) -> tuple[images.DataSet, model.Judge, model.ModelCard]:
     """The data set and the judge that the settings name. Opens no image.
 
     Raises:
         UserError: no data, too few test images to score, no judge, or one of another size.
     """
-    data = images.find(settings.data)
-    check_enough(data)
-    return data, *model.load(settings.judge, device, settings.pixels)
+    data = images.find_dataset(settings.data)
+    check_test_images(data)
+    return data, *model.load_judge(settings.judge, device, settings.pixels)
 
 
-def warn(counts: list[dict], data: images.DataSet, card: model.Card) -> None:
+def warn(counts: list[dict], data: images.DataSet, card: model.ModelCard) -> None:
     """Say what makes the score mean less than it seems."""
     for name in chain.from_iterable(count["skipped"] for count in counts):
         print(f"warning: left out, cannot be read: {name}")

@@ -24,23 +24,29 @@ from typing import NamedTuple
 import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
-from judge import classes, model
-from judge.classes import ClassScorer, Labelled
-from judge.command import Decay, Rate, Share, UserError, Weight
+from judge import class_score, model
+from judge.class_score import ClassScorer
+from judge.common.cli import Beta, Fraction, LearningRate, Weight
+from judge.common.errors import UserError
+from judge.common.rng import rng
 from judge.images import to_float
-from judge.score import FEWEST, Scorer
-from judge.seeds import generator
-from trials.batches import passes
-from trials.losses import bce
-from trials.networks import (
-    DcganDiscriminator,
-    DcganGenerator,
-    GrowingDiscriminator,
-    GrowingGenerator,
+from judge.labelled import (
+    DIGITS,
+    FOLDER,
+    MNIST,
+    LabelledImages,
+    data_kind,
+    describe_data,
+    load_labelled,
+    resolve_labelled_name,
 )
-from trials.records import Footprint
-from trials.session import Checkpointed, Scheduled, Session, run
-from trials.sheets import sheet, sheet_pixels
+from judge.score import MIN_IMAGES, Scorer
+from trials.parts.batches import epoch_indices
+from trials.parts.losses import bce
+from trials.parts.networks import DcganDiscriminator, DcganGenerator, GrowingDiscriminator, GrowingGenerator
+from trials.parts.sheets import sheet, sheet_pixels
+from trials.session.records import DiskUse
+from trials.session.session import Checkpointed, Scheduled, Session, run
 
 
 class Preset(NamedTuple):
@@ -56,9 +62,9 @@ class Preset(NamedTuple):
 # Folders have the published networks: figure 1 for G, the authors' code for D.
 PRESETS = {
     #                    edge  ngf  ndf   steps  samples
-    classes.DIGITS: Preset(8,   64,  32,  2_000,   400),
-    classes.MNIST:  Preset(32,  32,  32,  8_000, 1_000),
-    classes.FOLDER: Preset(64, 128,  64, 25_000,   256),
+    DIGITS: Preset(8,   64,  32,  2_000,   400),
+    MNIST:  Preset(32,  32,  32,  8_000, 1_000),
+    FOLDER: Preset(64, 128,  64, 25_000,   256),
 }  # fmt: skip
 
 
@@ -76,16 +82,16 @@ class Settings(Scheduled):
     is in data/ and digits otherwise."""
     judge: str = model.DEFAULT_FILE
     """File of the judge that scores images that are all of one class."""
-    budget: Share = 1.0
+    budget: Fraction = 1.0
     """Share of the full schedule to train for. A trial goes on when started again with more."""
     seed: int = 0
     """Of initial weights, batches and noise."""
 
-    generator_lr: Rate = 2e-4
+    generator_lr: LearningRate = 2e-4
     """Adam's learning rate for G (section 4)."""
-    discriminator_lr: Rate = 2e-4
+    discriminator_lr: LearningRate = 2e-4
     """Adam's learning rate for D (section 4)."""
-    beta1: Decay = 0.5
+    beta1: Beta = 0.5
     """Adam's first decay (section 4)."""
     batch_size: PositiveInt = 128
     """Real images a step, and as many of G's (section 4)."""
@@ -121,10 +127,10 @@ class Settings(Scheduled):
             raise UserError(f"--growing {complete.growing}: images of 8 px have nothing to grow from")
         return complete
 
-    def inputs(self) -> dict[str, str]:
+    def describe_inputs(self) -> dict[str, str]:
         """What a trial trains on and is scored by, in words."""
-        folder = classes.kind(self.data) == classes.FOLDER
-        return {"data": classes.notice(self.data), "size": f"{self.edge} px",
+        folder = data_kind(self.data) == FOLDER
+        return {"data": describe_data(self.data), "size": f"{self.edge} px",
                 "judge": self.judge if folder else "a classifier trained on the data"}
 
 
@@ -134,13 +140,13 @@ def completed(settings: Settings) -> Settings:
     Raises:
         UserError: an edge that the networks or the data cannot have, or too few outputs to score.
     """
-    s, data = settings, classes.resolved(settings.data)
-    kind, preset = classes.kind(data), PRESETS[classes.kind(data)]
-    if s.samples is not None and s.samples < FEWEST:
-        raise UserError(f"--samples {s.samples}: a score takes at least {FEWEST}")
+    s, data = settings, resolve_labelled_name(settings.data)
+    kind, preset = data_kind(data), PRESETS[data_kind(data)]
+    if s.samples is not None and s.samples < MIN_IMAGES:
+        raise UserError(f"--samples {s.samples}: a score takes at least {MIN_IMAGES}")
     if s.edge and (s.edge < 8 or s.edge & (s.edge - 1)):
         raise UserError(f"--edge {s.edge}: a power of two from 8")
-    if s.edge and kind != classes.FOLDER and s.edge != preset.edge:
+    if s.edge and kind != FOLDER and s.edge != preset.edge:
         raise UserError(f"--edge {s.edge}: images of {data} have {preset.edge} px")
     unset = {name: value for name, value in preset._asdict().items() if getattr(s, name) is None}
     return replace(s, data=data, **unset)
@@ -163,7 +169,7 @@ class DCGAN(Checkpointed):
     def __init__(self, settings: Settings, shape: tuple[int, int, int], device: torch.device):
         self.settings, self.device, s = settings, device, settings
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same on every device
-            torch.set_rng_state(generator(s.seed, "networks").get_state())
+            torch.set_rng_state(rng(s.seed, "networks").get_state())
             generator_of, discriminator_of = GROWING if s.growing else PUBLISHED
             self.G = generator_of(s.latent_size, s.ngf, shape).to(device)
             self.D = discriminator_of(s.ndf, shape).to(device)
@@ -205,7 +211,7 @@ class DCGAN(Checkpointed):
 
     def noise(self, count: int, *place: int | str) -> torch.Tensor:
         """z of `count` images, [count, latent_size] in [-1, 1], the same at the same place."""
-        draw = generator(self.settings.seed, "noise", *place)
+        draw = rng(self.settings.seed, "noise", *place)
         return (torch.rand(count, self.settings.latent_size, generator=draw) * 2 - 1).to(self.device)
 
     @torch.no_grad()
@@ -231,26 +237,26 @@ def place(share: float, levels: int) -> float:
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, reporting what a classifier or a judge says of G's outputs."""
     device = session.device
-    data, scorer, judge = inputs(settings, device)
-    session.given(data=data.facts(), judge=judge)
+    data, scorer, judge = load_inputs(settings, device)
+    session.record_inputs(data=data.summary(), judge=judge)
     net = DCGAN(settings, data.shape, device)
     session.restore(net)
-    last, every = settings.last(), settings.every()
-    print(f"DCGAN, {settings.edge} px, {classes.notice(data.name)}, {last} of {settings.steps} steps")
+    last, every = settings.last_step(), settings.report_interval()
+    print(f"DCGAN, {settings.edge} px, {describe_data(data.name)}, {last} of {settings.steps} steps")
     pixels, real = data.pixels.to(device), to_float(data.test_pixels).to(device)
 
     for step in session.steps(net, last):
-        chosen = passes(settings.seed, "real", step, settings.batch_size, len(pixels))
-        session.add(net.update(to_float(pixels[chosen])))
-        if session.due(net.step, every, last):
+        chosen = epoch_indices(settings.seed, "real", step, settings.batch_size, len(pixels))
+        session.add_losses(net.update(to_float(pixels[chosen])))
+        if session.is_report_due(net.step, every, last):
             with session.scoring():
                 made = net.make(settings.samples)
                 score = scorer(made)
-            session.keep(net.step, made)
+            session.save_paintings(net.step, made)
             session.report(net, score, sheet(real, made))
 
 
-def check(settings: Settings) -> Footprint:
+def check(settings: Settings) -> DiskUse:
     """What a trial of these settings leaves on the disk, once all is there that it needs; trains the
     classifier.
 
@@ -258,22 +264,22 @@ def check(settings: Settings) -> Footprint:
         UserError: as `inputs`.
     """
     cpu = torch.device("cpu")
-    data, *_ = inputs(settings, cpu)
+    data, *_ = load_inputs(settings, cpu)
     net = DCGAN(settings, data.shape, cpu)
-    return net.footprint(settings.reports_made(), sheet_pixels(data.shape))
+    return net.footprint(settings.report_count(), sheet_pixels(data.shape))
 
 
-def inputs(settings: Settings, device: torch.device) -> tuple[Labelled, ClassScorer | Scorer, dict]:
+def load_inputs(settings: Settings, device: torch.device) -> tuple[LabelledImages, ClassScorer | Scorer, dict]:
     """The data, what scores, and what to record of that.
 
     Raises:
         UserError: the data cannot be had; of one class, and no judge, or one of another size.
     """
-    data = classes.load(settings.data, settings.edge)
+    data = load_labelled(settings.data, settings.edge)
     if len(data.classes) > 1:
-        return data, *classes.scorer(data, device)
-    judge, card = model.load(settings.judge, device, settings.edge)
-    return data, Scorer(judge, None, to_float(data.test_pixels).to(device)), card.facts(settings.judge)
+        return data, *class_score.class_scorer(data, device)
+    judge, card = model.load_judge(settings.judge, device, settings.edge)
+    return data, Scorer(judge, None, to_float(data.test_pixels).to(device)), card.summary(settings.judge)
 
 
 if __name__ == "__main__":

@@ -24,18 +24,29 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import nn
 
-from judge import classes
-from judge.classes import ClassScorer, Labelled
-from judge.command import Decay, Rate, Share, UserError
+from judge import class_score
+from judge.class_score import ClassScorer
+from judge.common.cli import Beta, Fraction, LearningRate
+from judge.common.errors import UserError
+from judge.common.rng import rng
 from judge.images import to_bytes, to_float
-from judge.score import FEWEST, Score
-from judge.seeds import generator
-from trials.batches import passes
-from trials.losses import bce, lsgan
-from trials.networks import perceptron
-from trials.records import Footprint
-from trials.session import Checkpointed, Scheduled, Session, run
-from trials.sheets import sheet, sheet_pixels
+from judge.labelled import (
+    DIGITS,
+    FOLDER,
+    MNIST,
+    LabelledImages,
+    data_kind,
+    describe_data,
+    load_labelled,
+    resolve_labelled_name,
+)
+from judge.score import MIN_IMAGES, Score
+from trials.parts.batches import epoch_indices
+from trials.parts.losses import bce, lsgan
+from trials.parts.networks import perceptron
+from trials.parts.sheets import sheet, sheet_pixels
+from trials.session.records import DiskUse
+from trials.session.session import Checkpointed, Scheduled, Session, run
 
 PATTERN = "pattern"  # the data that is no image: 1 0 1 0
 NEAR = 0.4  # of each of the four numbers, from -1 to 1: how far it may lie from the pattern
@@ -53,8 +64,8 @@ class Preset(NamedTuple):
 PRESETS = {
     #              latent_size  hidden   steps  samples
     PATTERN:         Preset(1,       8,  3_000,     200),
-    classes.DIGITS:  Preset(20,    100,  6_000,     400),
-    classes.MNIST:   Preset(100,   400, 30_000,   1_000),
+    DIGITS:  Preset(20,    100,  6_000,     400),
+    MNIST:   Preset(100,   400, 30_000,   1_000),
 }  # fmt: skip
 
 
@@ -65,7 +76,7 @@ class Settings(Scheduled):
     data: str = "auto"
     """pattern, digits (8 px, built in), mnist (downloaded on first use), or a folder that holds MNIST/raw;
     auto is mnist where it is in data/ and digits otherwise."""
-    budget: Share = 1.0
+    budget: Fraction = 1.0
     """Share of the full schedule to train for. A trial goes on when started again with more."""
     seed: int = 0
     """Of initial weights, batches and noise."""
@@ -80,11 +91,11 @@ class Settings(Scheduled):
     """Of the hidden layers."""
     layer_norm: bool = True
     """Whether hidden layers are normalised."""
-    generator_lr: Rate = 2e-4
+    generator_lr: LearningRate = 2e-4
     """Learning rate of G (1511.06434, section 4)."""
-    discriminator_lr: Rate = 2e-4
+    discriminator_lr: LearningRate = 2e-4
     """Learning rate of D."""
-    beta1: Decay = 0.5
+    beta1: Beta = 0.5
     """Adam's first decay (1511.06434, section 4)."""
     batch_size: PositiveInt = 100
     """Real images a step, and as many of G's (the authors' code)."""
@@ -106,20 +117,20 @@ class Settings(Scheduled):
         Raises:
             UserError: data that is no digits, or too few outputs to score.
         """
-        data = classes.resolved(self.data)
-        if data != PATTERN and classes.kind(data) == classes.FOLDER:
+        data = resolve_labelled_name(self.data)
+        if data != PATTERN and data_kind(data) == FOLDER:
             raise UserError(f"--data {data}: pattern, digits, mnist, or a folder that holds MNIST/raw; "
                             "trials.dcgan takes folders of images")
-        if self.samples is not None and self.samples < FEWEST:
-            raise UserError(f"--samples {self.samples}: a score takes at least {FEWEST}")
-        preset = PRESETS[PATTERN if data == PATTERN else classes.kind(data)]._asdict()
+        if self.samples is not None and self.samples < MIN_IMAGES:
+            raise UserError(f"--samples {self.samples}: a score takes at least {MIN_IMAGES}")
+        preset = PRESETS[PATTERN if data == PATTERN else data_kind(data)]._asdict()
         unset = {name: value for name, value in preset.items() if getattr(self, name) is None}
         return replace(self, data=data, **unset)
 
-    def inputs(self) -> dict[str, str]:
+    def describe_inputs(self) -> dict[str, str]:
         """What a trial trains on and is scored by, in words."""
         judge = "the pattern itself" if self.data == PATTERN else "a classifier trained on the data"
-        return {"data": classes.notice(self.data), "judge": judge}
+        return {"data": describe_data(self.data), "judge": judge}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -140,7 +151,7 @@ class GAN(Checkpointed):
         self.settings, self.device, s = settings, device, settings
         leaky = s.activation == "leaky_relu"
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same on every device
-            torch.set_rng_state(generator(s.seed, "networks").get_state())
+            torch.set_rng_state(rng(s.seed, "networks").get_state())
             G = perceptron(s.latent_size, s.hidden, prod(shape), leaky, s.layer_norm)
             D = perceptron(prod(shape), s.hidden, 1, leaky, s.layer_norm)
         self.G = nn.Sequential(G, nn.Tanh(), nn.Unflatten(1, shape)).to(device)
@@ -176,7 +187,7 @@ class GAN(Checkpointed):
     def noise(self, count: int, *place: int | str) -> torch.Tensor:
         """z of `count` images, [count, latent_size], the same at the same place."""
         draw = torch.randn if self.settings.latent == "normal" else torch.rand
-        source = generator(self.settings.seed, "noise", *place)
+        source = rng(self.settings.seed, "noise", *place)
         return draw(count, self.settings.latent_size, generator=source).to(self.device)
 
     @torch.no_grad()
@@ -192,26 +203,26 @@ class GAN(Checkpointed):
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, reporting what the pattern or a classifier says of G's outputs."""
     device = session.device
-    data, scorer, judge = inputs(settings, device)
-    session.given(data=data.facts(), **judge)
+    data, scorer, judge = load_inputs(settings, device)
+    session.record_inputs(data=data.summary(), **judge)
     net = GAN(settings, data.shape, device)
     session.restore(net)
-    last, every = settings.last(), settings.every()
-    print(f"GAN, {classes.notice(data.name)}, {last} of {settings.steps} steps")
+    last, every = settings.last_step(), settings.report_interval()
+    print(f"GAN, {describe_data(data.name)}, {last} of {settings.steps} steps")
     pixels, real = data.pixels.to(device), to_float(data.test_pixels).to(device)
 
     for step in session.steps(net, last):
-        chosen = passes(settings.seed, "real", step, settings.batch_size, len(pixels))
-        session.add(net.update(to_float(pixels[chosen])))
-        if session.due(net.step, every, last):
+        chosen = epoch_indices(settings.seed, "real", step, settings.batch_size, len(pixels))
+        session.add_losses(net.update(to_float(pixels[chosen])))
+        if session.is_report_due(net.step, every, last):
             with session.scoring():
                 made = net.make(settings.samples)
                 score = scorer(made)
-            session.keep(net.step, made)
+            session.save_paintings(net.step, made)
             session.report(net, score, sheet(real, made))
 
 
-def check(settings: Settings) -> Footprint:
+def check(settings: Settings) -> DiskUse:
     """What a trial of these settings leaves on the disk, once all is there that it needs; trains the
     classifier.
 
@@ -219,12 +230,12 @@ def check(settings: Settings) -> Footprint:
         UserError: as `inputs`.
     """
     cpu = torch.device("cpu")
-    data, *_ = inputs(settings, cpu)
+    data, *_ = load_inputs(settings, cpu)
     net = GAN(settings, data.shape, cpu)
-    return net.footprint(settings.reports_made(), sheet_pixels(data.shape))
+    return net.footprint(settings.report_count(), sheet_pixels(data.shape))
 
 
-def inputs(settings: Settings, device: torch.device) -> "tuple[Labelled, ClassScorer | PatternScorer, dict]":
+def load_inputs(settings: Settings, device: torch.device) -> "tuple[LabelledImages, ClassScorer | PatternScorer, dict]":
     """The data, what scores, and what to record of it.
 
     Raises:
@@ -232,18 +243,18 @@ def inputs(settings: Settings, device: torch.device) -> "tuple[Labelled, ClassSc
     """
     if settings.data == PATTERN:
         return patterns(), PatternScorer(), {}
-    data = classes.load(settings.data)
-    scorer, judge = classes.scorer(data, device)
+    data = load_labelled(settings.data)
+    scorer, judge = class_score.class_scorer(data, device)
     return data, scorer, {"judge": judge}
 
 
-def patterns(count: int = 1000) -> Labelled:
+def patterns(count: int = 1000) -> LabelledImages:
     """1 0 1 0, each number up to a fifth of the way to the other: images of 1x4 pixels."""
-    draw = generator("patterns")
+    draw = rng("patterns")
     away = torch.rand(count, 1, 1, 4, generator=draw) * NEAR
     real = to_bytes(torch.tensor([1.0, -1.0, 1.0, -1.0]) * (1 - away))
     none = torch.zeros(count, dtype=torch.int64)
-    return Labelled(PATTERN, ("1010",), real, none, real[:20], none[:20])
+    return LabelledImages(PATTERN, ("1010",), real, none, real[:20], none[:20])
 
 
 class PatternScorer:

@@ -24,19 +24,23 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch.nn.functional import cross_entropy, l1_loss
 
-from judge import classes, images, model
-from judge.classes import Labelled, TranslationScorer
-from judge.command import Decay, Rate, Share, UserError, Weight
+from judge import images
+from judge.class_score import TranslationScorer
+from judge.classifier import TrainedClassifier, load_or_train
+from judge.common.cli import Beta, Fraction, LearningRate, Weight
+from judge.common.device import supports_bf16
+from judge.common.errors import UserError
+from judge.common.rng import rng
 from judge.images import to_float
-from judge.score import FEWEST
-from judge.seeds import generator
-from trials.batches import passes
-from trials.cyclegan import decay_factor, set_rate
-from trials.losses import gradient_penalty
-from trials.networks import StarganDiscriminator, StarganGenerator, with_planes
-from trials.records import Footprint
-from trials.session import Checkpointed, Scheduled, Session, run
-from trials.sheets import COLUMNS, sheet, sheet_pixels
+from judge.labelled import LabelledImages, load_domains
+from judge.score import MIN_IMAGES
+from trials.parts.batches import epoch_indices
+from trials.parts.losses import gradient_penalty
+from trials.parts.networks import StarganDiscriminator, StarganGenerator, with_planes
+from trials.parts.schedule import decay_factor, set_lr
+from trials.parts.sheets import COLUMNS, sheet, sheet_pixels
+from trials.session.records import DiskUse
+from trials.session.session import Checkpointed, Scheduled, Session, run
 
 
 class Preset(NamedTuple):
@@ -69,7 +73,7 @@ class Settings(Scheduled):
     size: Literal[("auto", *PRESETS)] = "auto"
     """Pixels, networks and schedule: sketch 64 px, paper 128 px as published; auto is sketch without a
     GPU and paper with one."""
-    budget: Share = 1.0
+    budget: Fraction = 1.0
     """Share of the full schedule to train for. A trial goes on when started again with more."""
     seed: int = 0
     """Of initial weights, batches, targets and what lies between real and fake."""
@@ -82,17 +86,17 @@ class Settings(Scheduled):
     """Of the gradient penalty, lambda_gp (equation 8)."""
     n_critic: PositiveInt = 5
     """Updates of D for each of G (section 5.3)."""
-    generator_lr: Rate = 1e-4
+    generator_lr: LearningRate = 1e-4
     """Adam's learning rate for G (section 5.3)."""
-    discriminator_lr: Rate = 1e-4
+    discriminator_lr: LearningRate = 1e-4
     """Adam's learning rate for D (section 5.3)."""
-    beta1: Decay = 0.5
+    beta1: Beta = 0.5
     """Adam's first decay (section 5.3)."""
-    beta2: Decay = 0.999
+    beta2: Beta = 0.999
     """Adam's second decay (section 5.3)."""
     batch_size: PositiveInt = 16
     """Images an update of D or G (section 5.3)."""
-    decay: Share = 0.5
+    decay: Fraction = 0.5
     """Last share of the schedule over which the rates fall linearly to 0 (10 of 20 epochs)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of G's arithmetic in training; auto is bf16 where the device computes in it. D, whose gradient is
@@ -121,21 +125,21 @@ class Settings(Scheduled):
         Raises:
             UserError: an edge that the networks cannot have, or too few images to score.
         """
-        if self.samples is not None and self.samples < FEWEST:
-            raise UserError(f"--samples {self.samples}: a score takes at least {FEWEST}")
+        if self.samples is not None and self.samples < MIN_IMAGES:
+            raise UserError(f"--samples {self.samples}: a score takes at least {MIN_IMAGES}")
         size = images.default_size(device) if self.size == "auto" else self.size
         preset = PRESETS[size]._asdict()
         unset = {name: value for name, value in preset.items() if getattr(self, name) is None}
         if self.precision == "auto":
-            unset["precision"] = "bf16" if model.computes_bf16(device) else "fp32"
-        s = replace(self, size=size, data=images.resolved(self.data), **unset)
+            unset["precision"] = "bf16" if supports_bf16(device) else "fp32"
+        s = replace(self, size=size, data=images.resolve_name(self.data), **unset)
         if s.edge < 32 or s.edge & (s.edge - 1):
             raise UserError(f"--edge {s.edge}: a power of two from 32")
         if s.edge < 2**s.layers:
             raise UserError(f"--layers {s.layers}: {s.edge} px cannot be halved so often")
         return s
 
-    def inputs(self) -> dict[str, str]:
+    def describe_inputs(self) -> dict[str, str]:
         """What a trial trains on and is scored by, in words."""
         return {"data": self.data, "size": f"{self.edge} px", "judge": "a classifier trained on the data"}
 
@@ -160,7 +164,7 @@ class StarGAN(Checkpointed):
         layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=s.precision == "bf16")
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same on every device
-            torch.set_rng_state(generator(s.seed, "networks").get_state())
+            torch.set_rng_state(rng(s.seed, "networks").get_state())
             self.G = StarganGenerator(s.ngf, s.blocks, domains).to(device, memory_format=layout)
             self.D = StarganDiscriminator(s.ndf, s.layers, domains, s.edge).to(device, memory_format=layout)
         betas = (s.beta1, s.beta2)  # rates are set anew at each step
@@ -173,9 +177,9 @@ class StarGAN(Checkpointed):
         by name, unweighted."""
         s = self.settings
         factor = decay_factor(self.step, s.steps, s.decay)
-        set_rate(self.optimizer_G, s.generator_lr * factor)
-        set_rate(self.optimizer_D, s.discriminator_lr * factor)
-        draw = generator(s.seed, "update", self.step)
+        set_lr(self.optimizer_G, s.generator_lr * factor)
+        set_lr(self.optimizer_D, s.discriminator_lr * factor)
+        draw = rng(s.seed, "update", self.step)
         self.D.requires_grad_(True)
         for x, own in zip(real.chunk(s.n_critic), labels.chunk(s.n_critic), strict=True):
             # The batch's own domains in another order, as in the authors' code: G's images are of each
@@ -239,12 +243,12 @@ class StarGAN(Checkpointed):
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, reporting what a classifier says of held-out images translated."""
     device = session.device
-    data, trained = inputs(settings, device)
-    session.given(data=data.facts(), judge=trained.facts(data))
+    data, trained = load_inputs(settings, device)
+    session.record_inputs(data=data.summary(), judge=trained.summary(data))
     count = len(data.classes)
     net = StarGAN(settings, count, device)
     session.restore(net)
-    last, every = settings.last(), settings.every()
+    last, every = settings.last_step(), settings.report_interval()
     named = f"{data.name}: {', '.join(data.classes)}"
     print(f"StarGAN, {settings.edge} px, {named}, {last} of {settings.steps} steps")
     pixels, labels = data.pixels.to(device), data.labels.to(device)
@@ -256,20 +260,20 @@ def train(settings: Settings, session: Session) -> None:
 
     for step in session.steps(net, last):
         views = settings.n_critic * settings.batch_size
-        at = passes(settings.seed, "real", step, views, len(pixels))
-        session.add(net.update(flipped(to_float(pixels[at]), settings.seed, step), labels[at]))
-        if session.due(net.step, every, last):
+        at = epoch_indices(settings.seed, "real", step, views, len(pixels))
+        session.add_losses(net.update(flipped(to_float(pixels[at]), settings.seed, step), labels[at]))
+        if session.is_report_due(net.step, every, last):
             with session.scoring():
                 made = net.make(sources, targets)
                 score = scorer(made)
-            session.keep(net.step, made)
+            session.save_paintings(net.step, made)
             session.report(
                 net, score, sheet(sources, made, pairs * max(1, COLUMNS // pairs)),
                 lr_factor=decay_factor(step, settings.steps, settings.decay),
             )  # fmt: skip
 
 
-def check(settings: Settings) -> Footprint:
+def check(settings: Settings) -> DiskUse:
     """What a trial of these settings leaves on the disk, once all is there that it needs; trains the
     classifier.
 
@@ -277,19 +281,19 @@ def check(settings: Settings) -> Footprint:
         UserError: as `inputs`.
     """
     cpu = torch.device("cpu")
-    data, _ = inputs(settings, cpu)
+    data, _ = load_inputs(settings, cpu)
     net = StarGAN(settings, len(data.classes), cpu)
-    return net.footprint(settings.reports_made(), sheet_pixels(data.shape))
+    return net.footprint(settings.report_count(), sheet_pixels(data.shape))
 
 
-def inputs(settings: Settings, device: torch.device) -> tuple[Labelled, classes.Trained]:
+def load_inputs(settings: Settings, device: torch.device) -> tuple[LabelledImages, TrainedClassifier]:
     """The data, and what tells its domains apart.
 
     Raises:
         UserError: the data cannot be had, or is of one domain.
     """
-    data = classes.load_domains(settings.data, settings.edge)
-    return data, classes.classifier(data, device)
+    data = load_domains(settings.data, settings.edge)
+    return data, load_or_train(data, device)
 
 
 def held_out(labels: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -307,7 +311,7 @@ def held_out(labels: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tenso
 
 def flipped(batch: torch.Tensor, seed: int, step: int) -> torch.Tensor:
     """Each image of `batch`, [N, C, H, W], mirrored with probability 0.5 (section 5.3)."""
-    mirrored = torch.rand(len(batch), 1, 1, 1, generator=generator(seed, "flips", step)) < 0.5
+    mirrored = torch.rand(len(batch), 1, 1, 1, generator=rng(seed, "flips", step)) < 0.5
     return torch.where(mirrored.to(batch.device), batch.flip(-1), batch)
 
 

@@ -40,12 +40,14 @@ from torchvision.transforms.v2.functional import center_crop, resize
 from torchvision.utils import make_grid, save_image
 
 from judge import images, model
-from judge.command import Rate, Share, UserError, Weight, one_line, writing_to
-from judge.score import FEWEST, Score, Scorer, check_enough, combined, structure
-from judge.seeds import generator
-from trials.batches import held_out
-from trials.records import Footprint, atomically
-from trials.session import Checkpointed, Scheduled, Session, run
+from judge.common.cli import Fraction, LearningRate, Weight
+from judge.common.errors import UserError, one_line
+from judge.common.files import as_user_error, atomic_write
+from judge.common.rng import rng
+from judge.score import MIN_IMAGES, Score, Scorer, check_test_images, combined, structure_similarity
+from trials.parts.batches import load_held_out
+from trials.session.records import DiskUse
+from trials.session.session import Checkpointed, Scheduled, Session, run
 
 # Pixels of the shorter edge of pictures of one's own, by the size that the machine is for.
 OWN_EDGE = {"sketch": 256, "paper": 512}
@@ -90,7 +92,7 @@ class Settings(Scheduled):
     features: Literal["auto", "vgg19", "judge"] = "auto"
     """The network whose features are matched: VGG-19 with torchvision's weights (548 MB, downloaded on first
     use), the judge's ResNet; auto is VGG-19 where the weights can be had, and says when not."""
-    budget: Share = 1.0
+    budget: Fraction = 1.0
     """Share of the full schedule. A trial goes on when started again with more."""
     seed: int = 0
     """Of the pairs and of the noise."""
@@ -118,7 +120,7 @@ class Settings(Scheduled):
     reports: PositiveInt = 10
     """Reports over the full schedule."""
 
-    lr: Rate | None = None
+    lr: LearningRate | None = None
     """Learning rate; None is 1 for L-BFGS and 0.02 for Adam."""
     edge: PositiveInt | None = None
     """Pixels: of a data set's square images, those that the judge was trained on; of the shorter edge of
@@ -135,19 +137,19 @@ class Settings(Scheduled):
             raise UserError("--content and --style go together: the photograph, and whose manner it takes")
         if self.edge is not None and self.edge < LEAST_EDGE:
             raise UserError(f"--edge {self.edge}: at least {LEAST_EDGE}")
-        if self.photos < FEWEST:
-            raise UserError(f"--photos {self.photos}: a score takes at least {FEWEST}")
+        if self.photos < MIN_IMAGES:
+            raise UserError(f"--photos {self.photos}: a score takes at least {MIN_IMAGES}")
         size = images.default_size(device)
         edge = self.edge or (OWN_EDGE if self.content else images.SIZES)[size]
         lr = self.lr or RATES[self.optimizer]
-        return replace(self, data=images.resolved(self.data), edge=edge, lr=lr)
+        return replace(self, data=images.resolve_name(self.data), edge=edge, lr=lr)
 
-    def inputs(self) -> dict[str, str]:
+    def describe_inputs(self) -> dict[str, str]:
         """What a trial works on and is scored by, in words."""
         if self.content:
             return {"data": f"{self.content} as {self.style}", "size": f"{self.edge} px",
                     "features": self.features}
-        return {"data": images.find(self.data).notice, "size": f"{self.edge} px",
+        return {"data": images.find_dataset(self.data).description, "size": f"{self.edge} px",
                 "judge": self.judge, "features": self.features}
 
 
@@ -247,13 +249,13 @@ def judge_network(file: str, device: torch.device) -> Network:
     Raises:
         UserError: there is no judge, or it is no ResNet.
     """
-    judge, card = model.load(file, device)
+    judge, card = model.load_judge(file, device)
     if not isinstance(judge.backbone, models.ResNet):
         raise UserError(f"{file} is a {card.arch}: features are taken from a ResNet")
     stages = [name for name, _ in judge.backbone.named_children() if name.startswith("layer")]
     nodes = {"conv1": "relu", **{name: name for name in stages}}
-    facts = {"network": "judge", "file": file, "sha256": model.file_hash(file)}
-    return Network("judge", judge.backbone, nodes, model.halved_chroma, facts)
+    facts = {"network": "judge", "file": file, "sha256": model.sha256_of(file)}
+    return Network("judge", judge.backbone, nodes, model.subsample_chroma, facts)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -336,7 +338,7 @@ class StyleTransfer(Checkpointed):
         self.settings, self.target = settings, target
         start = contents
         if settings.start_from == "noise":
-            start = torch.rand(contents.shape, generator=generator(settings.seed, "noise")) * 2 - 1
+            start = torch.rand(contents.shape, generator=rng(settings.seed, "noise")) * 2 - 1
         self.canvas = nn.ParameterList([start.to(contents).clone(memory_format=torch.contiguous_format)])
         if settings.optimizer == "adam":
             self.optimizer = torch.optim.Adam(self.canvas, settings.lr)
@@ -394,8 +396,8 @@ def train(settings: Settings, session: Session) -> None:
     device = session.device
     subject = own(settings, device) if settings.content else pairs(settings, device)
     network, because = network_of(settings, device)
-    session.given(**subject.given, features=network.facts)
-    session.note(features_because=because)
+    session.record_inputs(**subject.given, features=network.facts)
+    session.update_record(features_because=because)
     published = PUBLISHED[network.name]
     layers = [chosen if chosen != "auto" else auto
               for chosen, auto in zip((settings.content_layers, settings.style_layers), published)]
@@ -403,28 +405,28 @@ def train(settings: Settings, session: Session) -> None:
     net = StyleTransfer(settings, Target(network, *pair, *layers), subject.contents)
     session.restore(net)
     score_of = PairScorer(Target(network, *pair, *published), subject)
-    last, every = settings.last(), settings.every()
-    print(f"Style transfer, {settings.inputs()['data']}, {last} of {settings.steps} steps")
+    last, every = settings.last_step(), settings.report_interval()
+    print(f"Style transfer, {settings.describe_inputs()['data']}, {last} of {settings.steps} steps")
     print(f"features: {network.name}, {because}")
     for file in subject.skipped:
         print(f"warning: left out, cannot be read: {file}")
     if subject.scorer and network.name == "judge":
         print(f"warning: {CIRCULAR}")
-        session.note(warning=CIRCULAR)
+        session.update_record(warning=CIRCULAR)
 
     for _ in session.steps(net, last):
-        session.add(net.update())
-        if session.due(net.step, every, last):
+        session.add_losses(net.update())
+        if session.is_report_due(net.step, every, last):
             with session.scoring():
                 pictures = net.paint()
                 score = score_of(pictures)
-            session.keep(net.step, pictures)
+            session.save_paintings(net.step, pictures)
             if settings.content:
                 write(pictures[0], session.folder)
             session.report(net, score, sheet(subject, pictures))
 
 
-def check(settings: Settings) -> Footprint:
+def check(settings: Settings) -> DiskUse:
     """What a trial of these settings leaves on the disk, once all is there that it needs.
 
     Raises:
@@ -442,7 +444,7 @@ def check(settings: Settings) -> Footprint:
     count = 1 if settings.content else settings.photos
     pixels = 3 * count * settings.edge**2  # of one's own, a square would have
     states = 2 * PAIRS + 5  # as much as the pictures takes each: the pairs, the last step, the pictures
-    return Footprint(4 * pixels * states, settings.reports_made() * 2 * 2 * pixels)
+    return DiskUse(4 * pixels * states, settings.report_count() * 2 * 2 * pixels)
 
 
 def own(settings: Settings, device: torch.device) -> Subject:
@@ -461,8 +463,8 @@ def own(settings: Settings, device: torch.device) -> Subject:
     covering = [math.ceil(edge * cover) for edge in painting.shape[1:]]
     painting = center_crop(resize(painting, covering, InterpolationMode.BICUBIC), list(photo.shape[1:]))
     contents, styles = (images.to_float(image[None]).to(device) for image in (photo, painting))
-    data = {"name": settings.inputs()["data"], "stand_in": False,
-            "content": model.file_hash(settings.content), "style": model.file_hash(settings.style)}
+    data = {"name": settings.describe_inputs()["data"], "stand_in": False,
+            "content": model.sha256_of(settings.content), "style": model.sha256_of(settings.style)}
     return Subject(contents, styles, None, {"data": data}, [])
 
 
@@ -473,7 +475,7 @@ def opened(file: Path) -> torch.Tensor:
         UserError: it cannot be read.
     """
     try:
-        return images.whole(file)
+        return images.read_full_size(file)
     except Exception as error:  # each format's decoder fails in its own ways, all with one meaning
         raise UserError(f"{file} cannot be read as an image ({one_line(error)})") from None
 
@@ -486,29 +488,29 @@ def pairs(settings: Settings, device: torch.device) -> Subject:
         UserError: as `judged`, or a domain's images cannot be read.
     """
     data, judge, card = judged(settings, device)
-    test = held_out(data, settings.edge, settings.photos, device)
+    test = load_held_out(data, settings.edge, settings.photos, device)
     files = data.train[images.PAINTINGS]
-    order = torch.randperm(len(files), generator=generator(settings.seed, "pairs"))
-    found = images.load([files[at] for at in order[: len(test.photos)]], settings.edge)
+    order = torch.randperm(len(files), generator=rng(settings.seed, "pairs"))
+    found = images.load_images([files[at] for at in order[: len(test.photos)]], settings.edge)
     styles = images.to_float(found.pixels).to(device)
     styles = styles[torch.arange(len(test.photos), device=device) % len(styles)]  # if there are fewer
     given = {
         "data": {"name": data.name, "stand_in": data.stand_in, "test": test.counts, "styles": found.counts()},
-        "judge": card.facts(settings.judge),
+        "judge": card.summary(settings.judge),
     }
     skipped = [file for counts in (found.counts(), *test.counts.values()) for file in counts["skipped"]]
     return Subject(test.photos, styles, Scorer(judge, test.photos, test.paintings), given, skipped)
 
 
-def judged(settings: Settings, device: torch.device) -> tuple[images.DataSet, model.Judge, model.Card]:
+def judged(settings: Settings, device: torch.device) -> tuple[images.DataSet, model.Judge, model.ModelCard]:
     """The data set and the judge that the settings name. Opens no image.
 
     Raises:
         UserError: no data, too few test images to score, no judge, or one of another size.
     """
-    data = images.find(settings.data)
-    check_enough(data)
-    return data, *model.load(settings.judge, device, settings.edge)
+    data = images.find_dataset(settings.data)
+    check_test_images(data)
+    return data, *model.load_judge(settings.judge, device, settings.edge)
 
 
 class PairScorer:
@@ -544,7 +546,7 @@ class PairScorer:
         if self.subject.scorer:
             score = self.subject.scorer(pictures)
             return replace(score, parts=score.parts | parts)
-        parts["content"] = structure(pictures, self.subject.contents).mean().item()
+        parts["content"] = structure_similarity(pictures, self.subject.contents).mean().item()
         near = max(0.0, 1 - parts["style_distance"])
         return Score(combined({"style": near, "content": parts["content"]}), parts)
 
@@ -555,8 +557,8 @@ def write(picture: torch.Tensor, folder: Path) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    with writing_to(folder):
-        atomically(folder / PICTURE, lambda part: save_image((picture + 1) / 2, part, format="png"))
+    with as_user_error(folder):
+        atomic_write(folder / PICTURE, lambda part: save_image((picture + 1) / 2, part, format="png"))
 
 
 def sheet(subject: Subject, pictures: torch.Tensor) -> torch.Tensor:

@@ -24,13 +24,15 @@ from torch.nn.functional import pad
 from torchvision.transforms.v2.functional import resize, to_pil_image
 from tqdm import tqdm
 
-from judge.command import Parser, UserError, main, one_line, taken, writing_to
-from judge.images import listed, to_bytes, to_float, whole
+from judge.common.cli import Parser, from_namespace, main
+from judge.common.errors import UserError, one_line
+from judge.common.files import as_user_error, atomic_write
+from judge.images import list_images, read_full_size, to_bytes, to_float
 from trials.cyclegan import CycleGAN, Settings
-from trials.networks import ResidualBlock
-from trials.records import atomically, read_record
-from trials.session import Machine
-from trials.subject import restore, settings_of
+from trials.inspection.trained import restore, settings_of
+from trials.parts.networks import ResidualBlock
+from trials.session.records import read_record
+from trials.session.session import RunOptions
 
 STRIDE = 4  # of a generator: sizes are padded to what it divides
 SMALLEST = 32  # px; less leaves reflection and normalisation nothing to work with
@@ -64,10 +66,10 @@ def command(arguments: list[str]) -> int:
     """Carry out the command line; returns the exit code, 1 if a file could not be translated."""
     parser = Parser(__doc__, prog="python -m trials.translate")
     parser.add_fields(Options)
-    options = taken(Options, parser.parse_args(arguments))
+    options = from_namespace(Options, parser.parse_args(arguments))
     if not options.onnx and not (options.photos and options.out):
         raise UserError("give --photos and --out, or --onnx")
-    device = Machine(device=options.device).torch_device()
+    device = RunOptions(device=options.device).torch_device()
     net = trained(options.run, device)
     generator = (net.G_AB if options.reverse else net.G_BA).eval().requires_grad_(False)
     if options.onnx:
@@ -100,13 +102,13 @@ def translate(generator: nn.Module, options: Options, device: torch.device) -> i
     Raises:
         UserError: no images, or `out` cannot be written.
     """
-    paths, refused = listed([options.photos]), 0
+    paths, refused = list_images([options.photos]), 0
     for path, target in tqdm(list(zip(paths, targets(paths, options))), unit="image", disable=None):
         if target.exists():
             tqdm.write(f"kept, it is already there: {target}")
             continue
         try:
-            source = whole(path)
+            source = read_full_size(path)
         except Exception as error:  # each format's decoder fails in its own ways, all with one meaning
             tqdm.write(f"left out: {path}: {one_line(error) or type(error).__name__}")
             refused += 1
@@ -115,7 +117,7 @@ def translate(generator: nn.Module, options: Options, device: torch.device) -> i
             source = resize(source, None, max_size=options.longest, antialias=True)
         painted = translated(generator, source, options.tile, device)
         shown = torch.cat([source, painted], 2) if options.side_by_side else painted
-        with writing_to(options.out):
+        with as_user_error(options.out):
             target.parent.mkdir(parents=True, exist_ok=True)
             save(to_pil_image(shown), target)
     print(f"{len(paths) - refused} of {len(paths)} images: {options.out}")
@@ -132,7 +134,7 @@ def targets(paths: list[Path], options: Options) -> Iterator[Path]:
 
 def save(picture: Image.Image, target: Path) -> None:
     """As PNG, whole or not at all."""
-    atomically(target, lambda part: picture.save(part, "PNG"))
+    atomic_write(target, lambda part: picture.save(part, "PNG"))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -229,7 +231,7 @@ def export(generator: nn.Module, file: Path) -> None:
                         "pip install onnx onnxruntime") from None
     generator = generator.cpu()
     part = file.with_name(f"{file.name}.part")
-    with writing_to(file.parent), warnings.catch_warnings():
+    with as_user_error(file.parent), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constants that stay as they are, none of them ours to mend
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.onnx.export(

@@ -19,7 +19,9 @@ import pandas as pd
 import psutil
 from scipy.stats import siegelslopes
 
-from experiments import engine
+from experiments.nni_adapter import database
+from experiments.nni_adapter.manager import write_config
+from judge.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SPACE = {name: {"_type": "uniform", "_value": [0, 1]} for name in "xy"}
@@ -28,7 +30,7 @@ RUN, MANAGER, TUNER = "run", "manager", "tuner"
 
 def described(folder: Path, trials: int, at_once: int, **more) -> Path:
     """The experiment file of a search whose trials take little more than their start."""
-    return engine.write(folder / "experiment.yml", {
+    return write_config(folder / "experiment.yml", {
         "experimentName": "long run", "experimentWorkingDirectory": str(folder / "runs"),
         "trialCodeDirectory": str(ROOT), "trialCommand": "python -m tests.experiments.tiny",
         "trialConcurrency": at_once, "maxTrialNumber": trials, "searchSpace": SPACE,
@@ -72,20 +74,20 @@ def sample(run: psutil.Process, runs: Path) -> dict[str, float]:
     By role: memory (`rss`, `pss`) in MB, open `files`, `threads`, seconds of `cpu` so far.
     """
     try:
-        search = engine.find(str(runs / "_latest"))
+        search = database.find_experiment(str(runs / "_latest"))
         children = manager_of(search.id).children(recursive=True)
         roles = {RUN: run, MANAGER: manager_of(search.id), TUNER: next(filter(is_tuner, children))}
         began = time.perf_counter()
         trials = search.trials()
         read = time.perf_counter() - began
-        database = search.folder / "db" / "nni.sqlite"
+        stored = search.folder / "db" / "nni.sqlite"
         return {
             "over": sum(trial.over for trial in trials), "children": len(children),
             "zombies": sum(child.status() == psutil.STATUS_ZOMBIE for child in children),
-            "database": round(database.stat().st_size / 1e6, 2), "read": round(read, 3),
+            "database": round(stored.stat().st_size / 1e6, 2), "read": round(read, 3),
             **{f"{role}_{name}": value for role, process in roles.items() for name, value in taken(process)},
         }  # fmt: skip
-    except (StopIteration, psutil.Error, engine.UserError):
+    except (StopIteration, psutil.Error, UserError):
         return {}
 
 

@@ -20,7 +20,8 @@ import pandas as pd
 import psutil
 import requests
 
-from experiments import engine
+from experiments.nni_adapter import database
+from experiments.nni_adapter.manager import create, stop
 from tests.experiments.long_run import described, manager_of
 
 WATCHED = 60  # seconds, with all trials running
@@ -35,7 +36,7 @@ def measured(folder: Path, at_once: int, patience: float) -> dict[str, float]:
     (folder / "runs").mkdir()
     with open(gate, "w") as closed:
         fcntl.flock(closed, fcntl.LOCK_EX)
-        search, port = engine.create(described(folder, at_once, at_once, trialCommand=command))
+        search, port = create(described(folder, at_once, at_once, trialCommand=command))
         try:
             found = {"trials at once": at_once}
             found["started"], found["seconds to start"] = waited(
@@ -46,10 +47,10 @@ def measured(folder: Path, at_once: int, patience: float) -> dict[str, float]:
                 lambda: counted(search, "SUCCEEDED"), at_once, patience)
             return found
         finally:
-            engine.stop(search.id)
+            stop(search.id)
 
 
-def counted(search: engine.Experiment, state: str) -> int:
+def counted(search: database.Experiment, state: str) -> int:
     return sum(trial.state == state for trial in search.trials())
 
 
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a folder for the searches")
     options = parser.parse_args()
     out = options.out.resolve()
-    os.environ["HOME"], engine.HOME = str(out), out / "nni-experiments"  # NNI's list of experiments too
+    os.environ["HOME"], database.NNI_HOME = str(out), out / "nni-experiments"  # NNI's list of experiments too
     rows = []
     for count in options.at_once:
         rows.append(measured(out / str(count), count, options.patience))

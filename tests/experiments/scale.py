@@ -22,11 +22,13 @@ import numpy as np
 import pandas as pd
 from nni.common.hpo_utils import format_parameters
 
-from experiments import disk, engine, page, report
+from experiments import disk
 from experiments.__main__ import progress, shown, table
+from experiments.nni_adapter import database
+from experiments.report import page, results
 from experiments.tuner import Tpe
 from trials import cyclegan
-from trials.records import json_line
+from trials.session.records import json_line
 
 REPORTS = 10  # a trial, as in experiments/cyclegan.yml
 GPUS = 1000
@@ -56,7 +58,7 @@ def tuner() -> Tpe:
     return made
 
 
-def written(folder: Path, count: int) -> engine.Experiment:
+def written(folder: Path, count: int) -> database.Experiment:
     """A search of `count` finished trials in `folder`."""
     made, draw = tuner(), np.random.default_rng(0)
     made.args, made.liar = made.args._replace(n_startup_jobs=count), None  # at random is quick
@@ -83,7 +85,7 @@ def written(folder: Path, count: int) -> engine.Experiment:
         db.executemany("insert into MetricData values (?,?,?,?,?,?)", metrics)
         db.execute("insert into ExperimentProfile values (?,?,0,0,0,'',0,0)",
                    (json.dumps(config), folder.name))
-    return engine.find(str(folder))
+    return database.find_experiment(str(folder))
 
 
 def fill(trial: Path, parameters: dict, lines: list[dict]) -> None:
@@ -97,15 +99,15 @@ def fill(trial: Path, parameters: dict, lines: list[dict]) -> None:
         json_line({"step": 100 * at, "score": line}) for at, line in enumerate(lines)))
 
 
-def looked(experiment: engine.Experiment) -> None:
+def looked(experiment: database.Experiment) -> None:
     """What `experiments run` does every two seconds."""
     trials, plan = experiment.trials(), SimpleNamespace(module=cyclegan)
-    disk.prune(trials, cyclegan, disk.KEPT)
-    progress(trials, experiment.most, GPUS)
+    disk.prune(trials, cyclegan, disk.CHECKPOINTS_KEPT)
+    progress(trials, experiment.max_trials, GPUS)
     table(shown(trials), plan)
 
 
-def taught(trials: list[engine.Trial], running: int) -> Tpe:
+def taught(trials: list[database.Trial], running: int) -> Tpe:
     """The tuner after these trials, while so many others run."""
     made = tuner()
     for number, trial in enumerate(trials[:running]):  # what runs is like what ran
@@ -114,17 +116,17 @@ def taught(trials: list[engine.Trial], running: int) -> Tpe:
     return made
 
 
-def measures(experiment: engine.Experiment) -> dict[str, Callable[[], object]]:
+def measures(experiment: database.Experiment) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
     trials = experiment.trials()
     few, many = (taught(trials, running) for running in (2, GPUS))
     numbers = iter(range(10**9))
     return {
-        "first look": lambda: looked(engine.find(str(experiment.folder))),
+        "first look": lambda: looked(database.find_experiment(str(experiment.folder))),
         "each look": lambda: looked(experiment),
         "proposal, 2 running": lambda: few.generate_parameters(next(numbers)),
         f"proposal, {GPUS} running": lambda: many.generate_parameters(next(numbers)),
-        "report": lambda: report.text(experiment), "page": lambda: page.write(experiment),
+        "report": lambda: results.text(experiment), "page": lambda: page.write(experiment),
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from nni.utils import MetricType
 
 from experiments.assessor import SuccessiveHalving
 from experiments.check import check
-from judge.command import UserError
+from judge.common.errors import UserError
 
 
 def outcome(assessor: SuccessiveHalving, trial: str, values: list[float]) -> int:

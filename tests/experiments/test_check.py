@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from experiments import check as checks
-from experiments import remote
 from experiments.__main__ import summary
 from experiments.check import check
-from judge.command import UserError, cores
-from judge.images import find
+from experiments.nni_adapter import remote
+from judge.common.device import available_cores
+from judge.common.errors import UserError
+from judge.images import find_dataset
 
 ROOT = Path(__file__).parents[2]
 EIGHT = {"n_startup_jobs": "8"}
@@ -30,8 +31,8 @@ def refusal(file: Path) -> str:
 
 def test_the_shipped_search_is_in_order(experiment):
     plan = check(experiment(options="--budget 0.2"))
-    assert plan.settings.reports_made() == 10
-    assert plan.config.trial_concurrency * plan.machine.threads <= max(2, cores())
+    assert plan.settings.report_count() == 10
+    assert plan.config.trial_concurrency * plan.machine.threads <= max(2, available_cores())
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -161,16 +162,16 @@ def test_too_few_test_images_are_refused_before_training(experiment, sample_data
 
 
 def test_more_threads_than_cores_are_refused(experiment):
-    assert "cores" in refusal(experiment(trialConcurrency=cores() + 1))
-    assert "cores" in refusal(experiment(options=f"--threads {cores()}"))
+    assert "cores" in refusal(experiment(trialConcurrency=available_cores() + 1))
+    assert "cores" in refusal(experiment(options=f"--threads {available_cores()}"))
 
 
 def test_a_search_that_says_nothing_of_threads_has_one_a_trial(experiment, monkeypatch):
     file = experiment(trialConcurrency=3)
     file.write_text(file.read_text().replace("--threads 1", ""))
-    monkeypatch.setattr(checks, "cores", lambda: 3)
+    monkeypatch.setattr(checks, "available_cores", lambda: 3)
     check(file)
-    monkeypatch.setattr(checks, "cores", lambda: 2)
+    monkeypatch.setattr(checks, "available_cores", lambda: 2)
     assert "trialConcurrency 3 x --threads 1 is more than 2 cores" in refusal(file)
 
 
@@ -217,7 +218,7 @@ def test_every_default_is_written_once():
 
 
 def test_the_sample_is_named_a_stand_in(sample_data):
-    assert "stand-in" in find(str(sample_data)).notice
+    assert "stand-in" in find_dataset(str(sample_data)).description
 
 
 def test_a_list_of_settings_need_not_hold_the_published_one(experiment):

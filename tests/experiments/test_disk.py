@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import disk, engine
-from judge.command import UserError
+from experiments import disk
+from experiments.nni_adapter import database
+from judge.common.errors import UserError
 from trials import cyclegan, gan
 from trials.cyclegan import CycleGAN, Settings
-from trials.records import Footprint
+from trials.session.records import DiskUse
 
 CPU = torch.device("cpu")
 PUBLISHED = {"cycle_weight": Settings().cycle_weight}
@@ -35,9 +36,9 @@ def test_every_system_says_what_it_leaves(sample_data, judge_file):
 
 
 def test_kept_checkpoints_sheets_of_all_and_trials_under_way_are_counted():
-    one = Footprint(checkpoint=100, sheets=1)
-    assert disk.needed(one, trials=20, at_once=2, kept=5) == 20 + (5 + 1 + 4) * 100
-    assert disk.needed(one, trials=3, at_once=1, kept=10) == 3 + (3 + 2) * 100
+    one = DiskUse(checkpoint=100, sheets=1)
+    assert disk.disk_needed(one, trials=20, at_once=2, kept=5) == 20 + (5 + 1 + 4) * 100
+    assert disk.disk_needed(one, trials=3, at_once=1, kept=10) == 3 + (3 + 2) * 100
 
 
 def test_a_disk_without_room_is_refused_before_anything_starts(tmp_path, monkeypatch):
@@ -64,12 +65,12 @@ def search(recorded) -> Path:
 
 
 def test_checkpoints_beyond_the_best_are_removed_and_nothing_else(search):
-    disk.prune(engine.find(str(search)).trials(), cyclegan, kept=1)
+    disk.prune(database.find_experiment(str(search)).trials(), cyclegan, kept=1)
     left = {file.parent.name for file in search.glob("trials/*/checkpoint.pt")}
     assert left == {"t0", "t3", "t4", "t5"}  # published, best, failed, still training
     assert len(list(search.glob("trials/*/run.json"))) == 6
 
 
 def test_enough_to_keep_removes_none(search):
-    disk.prune(engine.find(str(search)).trials(), cyclegan, kept=3)
+    disk.prune(database.find_experiment(str(search)).trials(), cyclegan, kept=3)
     assert len(list(search.glob("trials/*/checkpoint.pt"))) == 6

@@ -18,11 +18,12 @@ import requests
 import torch
 import yaml
 
-from experiments import engine
+from experiments.nni_adapter import database, manager
+from experiments.nni_adapter.manager import ENDED, create, free_port, status, stop
 from tests.experiments import long_run
 from tests.experiments.long_run import manager_of
 from trials.cyclegan import Settings
-from trials.records import read_json, read_lines
+from trials.session.records import read_json, read_lines
 
 ROOT = Path(__file__).parents[2]
 ENOUGH = 600  # seconds for anything that a search does, on a machine that is slow and busy
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.slow
 def home(tmp_path, monkeypatch):
     """NNI's list of experiments is the user's; ours goes elsewhere."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(engine, "HOME", tmp_path / "nni-experiments")
+    monkeypatch.setattr(database, "NNI_HOME", tmp_path / "nni-experiments")
 
 
 @pytest.fixture
@@ -42,14 +43,14 @@ def started():
     """Starts experiments and ends them, whatever happens."""
     ids = []
 
-    def start(file: Path) -> tuple[engine.Experiment, int]:
-        experiment, port = engine.create(file)
+    def start(file: Path) -> tuple[database.Experiment, int]:
+        experiment, port = create(file)
         ids.append(experiment.id)
         return experiment, port
 
     yield start
     for id_ in ids:
-        engine.stop(id_)
+        stop(id_)
 
 
 def until(condition, seconds: float = ENOUGH, run: subprocess.Popen | None = None):
@@ -113,7 +114,7 @@ def test_every_trial_gets_its_own_parameters_though_others_crash(experiment, sta
         maxTrialNumber=8, trialConcurrency=4, assessor={"classArgs": {"start_step": 999}},
     )  # fmt: skip
     running, port = started(file)
-    assert until(lambda: (state := engine.status(port)) in engine.OVER and state) == "DONE"
+    assert until(lambda: (state := status(port)) in ENDED and state) == "DONE"
     trials = running.trials()
     assert [trial.number for trial in trials] == list(range(8))
     assert {t.number for t in trials if t.state == "FAILED"} == {3, 5}
@@ -141,13 +142,13 @@ def test_every_trial_gets_its_own_parameters_though_others_crash(experiment, sta
 
 
 def test_a_port_that_another_took_in_between_only_costs_a_try(experiment, started, monkeypatch):
-    free = engine.free_port
+    free = free_port
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
         ports = [taken]
-        monkeypatch.setattr(engine, "free_port", lambda: ports.pop() if ports else free())
+        monkeypatch.setattr(manager, "free_port", lambda: ports.pop() if ports else free())
         _, port = started(experiment(options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=1))
     assert port != taken and not ports
 
@@ -161,7 +162,7 @@ def test_where_nni_starts_slowly_it_is_waited_for(experiment, started, tmp_path,
         "import sys, time\nif '--exp_params' in sys.orig_argv: time.sleep(14)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "slow"))
     running, port = started(experiment(options=f"{TINY} --steps 4 --reports 2", maxTrialNumber=1))
-    assert until(lambda: (state := engine.status(port)) in engine.OVER and state) == "DONE"
+    assert until(lambda: (state := status(port)) in ENDED and state) == "DONE"
     assert running.trials()[0].final
 
 
@@ -211,17 +212,17 @@ def test_two_experiments_at_once_with_a_gpu_keep_out_of_each_other_s_way(tmp_pat
         files.append(long_run.described(tmp_path / name, trials, 1, trialGpuNumber=1, trainingService={
             "platform": "local", "useActiveGpu": True, "maxTrialNumberPerGpu": 1}))  # fmt: skip
     with ThreadPoolExecutor() as pool:  # both start at the same moment
-        begun = list(pool.map(engine.create, files))
+        begun = list(pool.map(create, files))
     try:
         (short, first), (long, second) = begun
         assert first != second
-        until(lambda: engine.status(first) == "DONE")
-        assert engine.status(second) in ("RUNNING", "NO_MORE_TRIAL")
-        engine.stop(short.id)
-        until(lambda: engine.status(second) == "DONE")
+        until(lambda: status(first) == "DONE")
+        assert status(second) in ("RUNNING", "NO_MORE_TRIAL")
+        stop(short.id)
+        until(lambda: status(second) == "DONE")
     finally:
         for experiment, _ in begun:
-            engine.stop(experiment.id)
+            stop(experiment.id)
     assert [trial.state for trial in short.trials()] == ["SUCCEEDED"]
     assert [trial.state for trial in long.trials()] == ["SUCCEEDED"] * 6
     until(lambda: not processes_of(tmp_path))
@@ -270,7 +271,7 @@ def test_run_shows_the_search_to_its_end_on_loopback_only(experiment, run_comman
     assert manager.ip == "127.0.0.1"
     trial = next(folder.glob("trials/*")).name
     assert {address.ip for address in tensorboard(folder, manager.port, trial)} == {"127.0.0.1"}
-    name = engine.find(str(folder)).config["experimentName"]
+    name = database.find_experiment(str(folder)).config["experimentName"]
     assert "built-in stand-in" in name and "| sketch |" in name and "judge.pt" in name
     output, _ = run.communicate(timeout=ENOUGH)
     assert run.returncode == 0, output
@@ -310,7 +311,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(experiment, run_command, 
                       trialConcurrency=1, tuner=tuner)
     run = run_command(file)
     folder = folder_of(file, run)
-    search = engine.find(str(folder))
+    search = database.find_experiment(str(folder))
     until(lambda: [t.final is None and len(t.reports) > 3 for t in search.trials()] == [False, True],
           run=run)
     if everything:
@@ -328,7 +329,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(experiment, run_command, 
     resume = run_command(folder, command="resume")
     output, _ = resume.communicate(timeout=ENOUGH)
     assert resume.returncode == 0, output
-    rest = engine.find(str(newest(folder.parent)))
+    rest = database.find_experiment(str(newest(folder.parent)))
     assert rest.folder != folder
     trials = rest.trials()
     assert len(trials) == 3 and all(trial.final for trial in trials)
@@ -405,7 +406,7 @@ def test_in_a_browser_nni_shows_trials_and_parts_and_its_tensorboard_scalars_and
                            "tpe_args": {"n_startup_jobs": 1}}}
     search, port = started(experiment(space, options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=2,
                                       assessor=None, tuner=tuner))
-    until(lambda: engine.status(port) == "DONE")
+    until(lambda: status(port) == "DONE")
     trials = search.trials()
     tab, complaints = browser(f"http://127.0.0.1:{port}/detail")
     for trial in trials:
@@ -460,7 +461,7 @@ def test_a_search_of_each_other_system_runs_on_its_built_in_sample_to_its_end(
     assert run.returncode == 0, output
     assert "0 published" in output and f"repeat it: python -m trials.{system}" in output
     folder = newest(tmp_path / "runs")
-    experiment = engine.find(str(folder))
+    experiment = database.find_experiment(str(folder))
     trials = experiment.trials()
     assert [trial.state for trial in trials] == ["SUCCEEDED"] * 6
     assert all(0 <= trial.final["default"] <= 1 for trial in trials)

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 
-from trials import engine
+from trials.session import engine
 
 
 @dataclass(frozen=True)
@@ -15,17 +15,17 @@ class Settings:
     def complete(self, device) -> "Settings":
         return self
 
-    def inputs(self) -> dict[str, str]:
+    def describe_inputs(self) -> dict[str, str]:
         return {"data": "nothing"}
 
-    def reports_made(self) -> int:
+    def report_count(self) -> int:
         return 2
 
 
 def check(settings: Settings):
-    from trials.records import Footprint  # not above: torch takes seconds
+    from trials.session.records import DiskUse  # not above: torch takes seconds
 
-    return Footprint(0, 0)
+    return DiskUse(0, 0)
 
 
 def score(settings: Settings) -> dict[str, float]:
@@ -34,17 +34,17 @@ def score(settings: Settings) -> dict[str, float]:
 
 
 def main() -> None:
-    host = engine.here()
-    parameters = host.parameters()
+    host = engine.current_engine()
+    parameters = host.get_parameters()
     found = score(Settings(**parameters))
     for step in (1, 2):
-        host.intermediate(found)
+        host.report_intermediate(found)
         with open(host.folder / "stats.jsonl", "a") as stats:
             stats.write(json.dumps({"step": step, "score": found}) + "\n")
     record = {"system": "tiny", "parameters": parameters, "settings": asdict(Settings(**parameters)),
               "status": "finished", "reason": None, "score": found}  # fmt: skip
     (host.folder / "run.json").write_text(json.dumps(record))
-    host.final(found)
+    host.report_final(found)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from judge import controls, images, model
-from judge.controls import HELD_OUT, SHOWN
+from judge import images, model
+from judge.controls import controls_table
+from judge.corruptions import HELD_OUT_CORRUPTIONS, TRAINING_CORRUPTIONS
 from judge.images import to_bytes
+from judge.undertrained import translate_with, undertrained_generators
 
 CPU = torch.device("cpu")
 
@@ -19,10 +21,10 @@ def scene() -> torch.Tensor:
 
 def done_to(image: torch.Tensor, name: str, seed: int = 0) -> torch.Tensor:
     torch.manual_seed(seed)
-    return {**SHOWN, **HELD_OUT}[name](image.clone())
+    return {**TRAINING_CORRUPTIONS, **HELD_OUT_CORRUPTIONS}[name](image.clone())
 
 
-@pytest.mark.parametrize("name", [*SHOWN, *HELD_OUT])
+@pytest.mark.parametrize("name", [*TRAINING_CORRUPTIONS, *HELD_OUT_CORRUPTIONS])
 def test_a_damage_returns_bytes_of_the_same_shape_and_leaves_its_input_alone(scene, name):
     before = scene.clone()
     for seed in range(8):
@@ -31,7 +33,7 @@ def test_a_damage_returns_bytes_of_the_same_shape_and_leaves_its_input_alone(sce
     assert torch.equal(scene, before)
 
 
-@pytest.mark.parametrize("name", [*SHOWN, *HELD_OUT])
+@pytest.mark.parametrize("name", [*TRAINING_CORRUPTIONS, *HELD_OUT_CORRUPTIONS])
 def test_a_damage_changes_the_image_and_is_repeated_by_its_seed(scene, name):
     for seed in range(4):
         out = done_to(scene, name, seed)
@@ -41,15 +43,15 @@ def test_a_damage_changes_the_image_and_is_repeated_by_its_seed(scene, name):
 
 
 @pytest.mark.parametrize("size", [64, 63, 100])
-@pytest.mark.parametrize("name", [*SHOWN, *HELD_OUT])
+@pytest.mark.parametrize("name", [*TRAINING_CORRUPTIONS, *HELD_OUT_CORRUPTIONS])
 def test_a_damage_takes_any_size(name, size):
     noise = torch.randint(256, (3, size, size), dtype=torch.uint8)
     assert done_to(noise, name).shape == noise.shape
 
 
 def test_no_kind_is_both_shown_and_held_out():
-    shown, held = ({damage.__name__ for damage in table.values()} for table in (SHOWN, HELD_OUT))
-    assert not shown & held and not set(SHOWN) & set(HELD_OUT)
+    shown, held = ({damage.__name__ for damage in table.values()} for table in (TRAINING_CORRUPTIONS, HELD_OUT_CORRUPTIONS))
+    assert not shown & held and not set(TRAINING_CORRUPTIONS) & set(HELD_OUT_CORRUPTIONS)
 
 
 def test_held_out_damages_do_what_their_names_say(scene):
@@ -68,8 +70,8 @@ def test_held_out_damages_do_what_their_names_say(scene):
 
 def test_generators_that_are_barely_trained_paint_and_differ(scene):
     photos = scene.expand(6, -1, -1, -1)
-    networks = list(controls.barely_trained(photos, 255 - photos, 0, CPU, count=3, longest=3))
-    painted = [controls.painted_by(network, photos, CPU) for network in networks]
+    networks = list(undertrained_generators(photos, 255 - photos, 0, CPU, count=3, longest=3))
+    painted = [translate_with(network, photos, CPU) for network in networks]
     assert all(p.shape == photos.shape and p.dtype == torch.uint8 for p in painted)
     assert len({p.numpy().tobytes() for p in painted}) == 3
 
@@ -78,22 +80,22 @@ def test_the_same_seed_trains_the_same_generators_whatever_was_drawn_before(scen
     def first(seed: int) -> torch.Tensor:
         torch.rand(7)
         photos = scene.expand(4, -1, -1, -1)
-        *_, last = controls.barely_trained(photos, photos, seed, CPU, count=2, longest=4)
+        *_, last = undertrained_generators(photos, photos, seed, CPU, count=2, longest=4)
         return last[0].weight
 
     assert torch.equal(first(0), first(0)) and not torch.equal(first(0), first(1))
 
 
 def test_the_table_has_every_control_and_keeps_its_bounds(judge_file, sample_data):
-    judge, _ = model.load(judge_file)
-    found = images.find(str(sample_data))
-    photos, paintings = (images.load(found.test[d], 64).pixels for d in (images.PHOTOS, images.PAINTINGS))
-    table = controls.table(judge, photos, paintings)
-    assert {"copy", "the same painting", *HELD_OUT, *SHOWN} == set(table.index)
+    judge, _ = model.load_judge(judge_file)
+    found = images.find_dataset(str(sample_data))
+    photos, paintings = (images.load_images(found.test[d], 64).pixels for d in (images.PHOTOS, images.PAINTINGS))
+    table = controls_table(judge, photos, paintings)
+    assert {"copy", "the same painting", *HELD_OUT_CORRUPTIONS, *TRAINING_CORRUPTIONS} == set(table.index)
     assert table["default"].between(0, 1).all() and table["painting"].between(0, 1).all()
-    assert not table.loc[list(HELD_OUT), "shown"].any() and table.loc[list(SHOWN), "shown"].all()
+    assert not table.loc[list(HELD_OUT_CORRUPTIONS), "shown"].any() and table.loc[list(TRAINING_CORRUPTIONS), "shown"].all()
     assert table.loc["the same painting", "diversity"] == table["diversity"].min()
     assert table.loc["copy", "kept"] == 1 and table.loc["copy", "content"] == pytest.approx(1)
     assert table.loc[["inverted", "constant"], "content"].to_numpy() == pytest.approx(0)
-    again = controls.table(judge, photos, paintings)
+    again = controls_table(judge, photos, paintings)
     assert table.equals(again)

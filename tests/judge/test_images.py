@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from judge import images
-from judge.command import UserError
+from judge.common.errors import UserError
 from judge.images import PAINTINGS, PHOTOS
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -67,14 +67,14 @@ def one_line(caught: pytest.ExceptionInfo, *words: str) -> None:
 
 def test_no_data_folder_is_one_line_that_says_what_to_give(tmp_path):
     with pytest.raises(UserError) as caught:
-        images.find(str(tmp_path / "nowhere"))
+        images.find_dataset(str(tmp_path / "nowhere"))
     one_line(caught, str(tmp_path / "nowhere"), "--data")
 
 
 def test_a_known_data_set_that_is_not_there_is_one_line_with_the_command_that_gets_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
-        images.find("monet2photo")
+        images.find_dataset("monet2photo")
     one_line(caught, "data/monet2photo", "python -m judge data monet2photo")
 
 
@@ -82,7 +82,7 @@ def test_a_known_data_set_that_is_not_there_is_one_line_with_the_command_that_ge
 def test_a_missing_subfolder_is_named(tmp_path, missing):
     (data_set(tmp_path / "mine") / missing).rename(tmp_path / "elsewhere")
     with pytest.raises(UserError) as caught:
-        images.find(str(tmp_path / "mine"))
+        images.find_dataset(str(tmp_path / "mine"))
     one_line(caught, f"mine/{missing}")
 
 
@@ -90,23 +90,23 @@ def test_a_folder_without_images_is_named(tmp_path):
     for file in (data_set(tmp_path / "mine") / "testB").iterdir():
         file.rename(file.with_suffix(".txt"))
     with pytest.raises(UserError) as caught:
-        images.find(str(tmp_path / "mine"))
+        images.find_dataset(str(tmp_path / "mine"))
     one_line(caught, "no images in", "mine/testB")
 
 
 def test_a_data_set_has_paintings_in_a_and_photographs_in_b(tmp_path):
-    found = images.find(str(data_set(tmp_path / "mine")))
+    found = images.find_dataset(str(data_set(tmp_path / "mine")))
     for domain, letter in ((PAINTINGS, "A"), (PHOTOS, "B")):
         assert [path.parent.name for path in found.train[domain]] == [f"train{letter}"] * 2
         assert [path.parent.name for path in found.test[domain]] == [f"test{letter}"] * 2
-    assert (found.name, found.stand_in, found.notice) == ("mine", False, "mine")
+    assert (found.name, found.stand_in, found.description) == ("mine", False, "mine")
 
 
 def test_auto_is_monet2photo_where_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data_set(Path("data/monet2photo"))
     data_set(Path("data/sample"))
-    found = images.find("auto")
+    found = images.find_dataset("auto")
     assert (found.name, found.stand_in) == ("monet2photo", False)
     assert found.train[PAINTINGS][0] == Path("data/monet2photo/trainA/0.png")
 
@@ -115,14 +115,14 @@ def test_auto_is_the_sample_otherwise_and_says_that_it_is_a_stand_in(tmp_path, m
     monkeypatch.chdir(tmp_path)
     data_set(Path("data/sample"))
     (Path("data/sample") / images.STAND_IN).touch()
-    found = images.find("auto")
+    found = images.find_dataset("auto")
     assert (found.name, found.stand_in) == ("sample", True)
-    assert "stand-in, not real paintings" in found.notice
+    assert "stand-in, not real paintings" in found.description
 
 
 def test_ones_own_folder_is_no_stand_in_whatever_its_name(tmp_path):
     data_set(tmp_path / "sample")
-    assert not images.find(str(tmp_path / "sample")).stand_in
+    assert not images.find_dataset(str(tmp_path / "sample")).stand_in
 
 
 def test_the_sample_is_made_on_first_use_and_what_is_said_of_it_keeps_out_of_the_output(
@@ -135,8 +135,8 @@ def test_the_sample_is_made_on_first_use_and_what_is_said_of_it_keeps_out_of_the
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("judge.sample.make", small)
-    images.find("sample")
-    images.find("sample")
+    images.find_dataset("sample")
+    images.find_dataset("sample")
     said = capsys.readouterr()
     assert made == [Path("data/sample")]
     assert said.out == "" and said.err == "making the built-in sample in data/sample\n"
@@ -145,7 +145,7 @@ def test_the_sample_is_made_on_first_use_and_what_is_said_of_it_keeps_out_of_the
 def test_a_folder_that_is_called_like_a_known_data_set_is_still_reachable(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data_set(Path("monet2photo"))
-    assert images.find("./monet2photo").train[PAINTINGS][0] == Path("monet2photo/trainA/0.png")
+    assert images.find_dataset("./monet2photo").train[PAINTINGS][0] == Path("monet2photo/trainA/0.png")
 
 
 def test_from_folders_holds_out_every_tenth(tmp_path):
@@ -189,24 +189,24 @@ def test_files_are_listed_in_the_order_of_their_names(tmp_path):
     for name in names:
         picture(tmp_path / name)
     (tmp_path / "notes.txt").write_text("not an image")
-    assert [str(path.relative_to(tmp_path)) for path in images.listed([tmp_path])] == sorted(names)
+    assert [str(path.relative_to(tmp_path)) for path in images.list_images([tmp_path])] == sorted(names)
 
 
 def test_folders_are_listed_in_the_order_given(tmp_path):
     ours, theirs = picture(tmp_path / "b/0.png"), picture(tmp_path / "a/0.png")
-    assert images.listed([tmp_path / "b", tmp_path / "a"]) == [ours, theirs]
+    assert images.list_images([tmp_path / "b", tmp_path / "a"]) == [ours, theirs]
 
 
 @pytest.mark.parametrize("hidden", [".0.png", "._0.png", ".thumbnails/0.png", "a/.ipynb_checkpoints/0.png"])
 def test_hidden_files_and_folders_are_ignored(tmp_path, hidden):
     shown = picture(tmp_path / "0.png")
     picture(tmp_path / hidden)
-    assert images.listed([tmp_path]) == [shown]
+    assert images.list_images([tmp_path]) == [shown]
 
 
 def test_a_folder_below_a_hidden_one_can_be_named(tmp_path):
     shown = picture(tmp_path / ".secret/images/0.png")
-    assert images.listed([shown.parent]) == [shown]
+    assert images.list_images([shown.parent]) == [shown]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_a_folder_below_a_hidden_one_can_be_named(tmp_path):
 def test_a_truncated_jpeg_is_skipped_and_named(tmp_path):
     first, last = picture(tmp_path / "0.png", RED), picture(tmp_path / "2.png", BLUE)
     paths = [first, truncated(tmp_path / "1.jpg"), last]
-    loaded = images.load(paths, 64)
+    loaded = images.load_images(paths, 64)
     assert loaded.paths == [str(first), str(last)]
     assert loaded.pixels[:, :, 0, 0].tolist() == [list(RED), list(BLUE)]
     [reason] = loaded.skipped
@@ -258,7 +258,7 @@ BROKEN = [text_named_jpg, empty, dangling_link, link_to_itself, folder_named_jpg
 def test_what_only_looks_like_an_image_is_skipped_and_named(tmp_path, make):
     good = picture(tmp_path / "0.png")
     make(tmp_path / "1.jpg")
-    loaded = images.load(images.listed([tmp_path]), 64)
+    loaded = images.load_images(images.list_images([tmp_path]), 64)
     assert loaded.paths == [str(good)]
     assert [reason.split(": ")[0] for reason in loaded.skipped] == [str(tmp_path / "1.jpg")]
 
@@ -268,14 +268,14 @@ def test_a_folder_of_broken_files_is_refused_with_the_first_reason(tmp_path, mak
     make(tmp_path / "0.jpg")
     truncated(tmp_path / "1.jpg")
     with pytest.raises(UserError) as caught:
-        images.load(images.listed([tmp_path]), 64)
+        images.load_images(images.list_images([tmp_path]), 64)
     one_line(caught, "none of 2 files", str(tmp_path / "0.jpg"))
 
 
 def test_an_image_that_would_fill_the_memory_is_skipped(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     good, bomb = picture(tmp_path / "0.png", size=30), picture(tmp_path / "1.png", size=64)
-    loaded = images.load([good, bomb], 16)
+    loaded = images.load_images([good, bomb], 16)
     assert loaded.paths == [str(good)] and "1.png" in loaded.skipped[0]
 
 
@@ -308,7 +308,7 @@ import resource, sys, torch
 from pathlib import Path
 from judge import images
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-loaded = images.load([Path(path) for path in sys.argv[1:]], 64)
+loaded = images.load_images([Path(path) for path in sys.argv[1:]], 64)
 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 print(len(loaded.paths), len(loaded.skipped), round(grown))
 print(*loaded.skipped, sep="\\n")
@@ -342,7 +342,7 @@ def test_many_images_of_the_largest_size_take_the_memory_of_one(tmp_path):
 
 @pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1), (1, 1)])
 def test_an_absurd_shape_is_an_image_that_was_enlarged(tmp_path, size):
-    loaded = images.load([picture(tmp_path / "0.png", BLUE, size)], 64)
+    loaded = images.load_images([picture(tmp_path / "0.png", BLUE, size)], 64)
     assert loaded.enlarged == 1 and loaded.pixels[0, :, 5, 5].tolist() == list(BLUE)
 
 
@@ -350,13 +350,13 @@ def test_an_absurd_shape_is_an_image_that_was_enlarged(tmp_path, size):
 def test_of_an_animation_the_first_picture_is_taken(tmp_path, ending):
     frames = [Image.new("RGB", (64, 64), colour) for colour in (RED, GREEN, BLUE)]
     frames[0].save(tmp_path / f"0.{ending}", save_all=True, append_images=frames[1:], lossless=True)
-    loaded = images.load([tmp_path / f"0.{ending}"], 64)
+    loaded = images.load_images([tmp_path / f"0.{ending}"], 64)
     assert loaded.pixels[0, :, 5, 5].tolist() == list(RED) and not loaded.skipped
 
 
 def test_an_ending_that_is_not_the_contents_is_no_matter(tmp_path):
     picture(tmp_path / "0.png", BLUE).rename(tmp_path / "0.jpg")
-    assert images.load([tmp_path / "0.jpg"], 64).pixels[0, :, 5, 5].tolist() == list(BLUE)
+    assert images.load_images([tmp_path / "0.jpg"], 64).pixels[0, :, 5, 5].tolist() == list(BLUE)
 
 
 def test_an_image_that_is_a_program_is_not_run(tmp_path, monkeypatch):
@@ -374,7 +374,7 @@ def test_an_image_that_is_a_program_is_not_run(tmp_path, monkeypatch):
     assert (tmp_path / "ran").exists(), "this Pillow runs nothing: this test shows nothing"
     (tmp_path / "ran").unlink()
     good = picture(tmp_path / "2.png")
-    loaded = images.load(images.listed([tmp_path]), 64)
+    loaded = images.load_images(images.list_images([tmp_path]), 64)
     assert loaded.paths == [str(good)] and [reason.split(": ")[0] for reason in loaded.skipped] == [
         str(tmp_path / "1.jpg")]
     assert not (tmp_path / "ran").exists()
@@ -520,14 +520,14 @@ def test_smaller_images_are_enlarged_and_counted(tmp_path):
         picture(tmp_path / "0.png", size=64), picture(tmp_path / "1.png", size=40),
         picture(tmp_path / "2.png", size=(200, 63)), picture(tmp_path / "3.png", size=200),
     ]
-    loaded = images.load(paths, 64)
+    loaded = images.load_images(paths, 64)
     assert loaded.pixels.shape == (4, 3, 64, 64) and loaded.pixels.dtype == torch.uint8
     assert loaded.counts() == {"images": 4, "skipped": [], "enlarged": 2}
 
 
 def test_pixels_are_in_the_order_of_the_paths(tmp_path):
     paths = [picture(tmp_path / f"{index:02}.png", (index, 2 * index, 3 * index)) for index in range(40)]
-    loaded = images.load(paths[::-1], 16)
+    loaded = images.load_images(paths[::-1], 16)
     assert loaded.paths == [str(path) for path in paths[::-1]]
     assert loaded.pixels[:, :, 0, 0].tolist() == [[i, 2 * i, 3 * i] for i in range(39, -1, -1)]
 
@@ -552,9 +552,9 @@ def no_decoding(monkeypatch):
 
 def test_a_second_load_opens_no_image(tmp_path, no_decoding):
     paths = [picture(tmp_path / "0.png"), truncated(tmp_path / "1.jpg"), picture(tmp_path / "2.png", size=9)]
-    first = images.load(paths, 16)
+    first = images.load_images(paths, 16)
     no_decoding()
-    second = images.load(paths, 16)
+    second = images.load_images(paths, 16)
     assert torch.equal(first.pixels, second.pixels)
     assert (first.paths, first.counts()) == (second.paths, second.counts())
     assert second.counts()["enlarged"] == 1 and len(second.skipped) == 1
@@ -562,25 +562,25 @@ def test_a_second_load_opens_no_image(tmp_path, no_decoding):
 
 def test_another_size_is_decoded_anew(tmp_path):
     paths = [picture(tmp_path / "0.png")]
-    assert [images.load(paths, size).pixels.shape[-1] for size in (16, 32, 16)] == [16, 32, 16]
+    assert [images.load_images(paths, size).pixels.shape[-1] for size in (16, 32, 16)] == [16, 32, 16]
 
 
 def test_a_changed_file_is_decoded_anew(tmp_path):
     path = picture(tmp_path / "0.bmp", RED)  # of one length, whatever is in it
-    images.load([path], 16)
+    images.load_images([path], 16)
     stat = path.stat()
     picture(path, BLUE)
     assert path.stat().st_size == stat.st_size
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert images.load([path], 16).pixels[0, :, 0, 0].tolist() == list(BLUE)
+    assert images.load_images([path], 16).pixels[0, :, 0, 0].tolist() == list(BLUE)
 
 
 def test_a_mended_link_is_decoded_anew(tmp_path):
     paths = [picture(tmp_path / "0.png"), tmp_path / "1.png"]
     paths[1].symlink_to("2.png")
-    assert len(images.load(paths, 16).paths) == 1
+    assert len(images.load_images(paths, 16).paths) == 1
     picture(tmp_path / "2.png", BLUE)
-    assert images.load(paths, 16).pixels[:, 2, 0, 0].tolist() == [0, 255]
+    assert images.load_images(paths, 16).pixels[:, 2, 0, 0].tolist() == [0, 255]
 
 
 def test_paths_are_as_given_whatever_folder_the_cache_was_filled_from(tmp_path, monkeypatch):
@@ -589,9 +589,9 @@ def test_paths_are_as_given_whatever_folder_the_cache_was_filled_from(tmp_path, 
     path = picture(tmp_path / "here/0.png")
     truncated(tmp_path / "here/1.jpg")
     monkeypatch.chdir(tmp_path / "here")
-    images.load([Path("0.png"), Path("1.jpg")], 16)
+    images.load_images([Path("0.png"), Path("1.jpg")], 16)
     monkeypatch.chdir(tmp_path / "there")
-    loaded = images.load([path, path.with_name("1.jpg")], 16)
+    loaded = images.load_images([path, path.with_name("1.jpg")], 16)
     assert loaded.paths == [str(path)]
     assert loaded.skipped[0].startswith(str(path.with_name("1.jpg")))
 
@@ -600,14 +600,14 @@ def test_equal_relative_paths_of_two_folders_are_told_apart(tmp_path, monkeypatc
     for name, colour in (("here", RED), ("there", BLUE)):
         os.utime(picture(tmp_path / name / "0.png", colour), ns=(1, 1))
         monkeypatch.chdir(tmp_path / name)
-        assert images.load([Path("0.png")], 16).pixels[0, :, 0, 0].tolist() == list(colour)
+        assert images.load_images([Path("0.png")], 16).pixels[0, :, 0, 0].tolist() == list(colour)
 
 
 def test_an_added_file_is_decoded(tmp_path):
     picture(tmp_path / "0.png")
-    assert len(images.load(images.listed([tmp_path]), 16).paths) == 1
+    assert len(images.load_images(images.list_images([tmp_path]), 16).paths) == 1
     picture(tmp_path / "1.png")
-    assert len(images.load(images.listed([tmp_path]), 16).paths) == 2
+    assert len(images.load_images(images.list_images([tmp_path]), 16).paths) == 2
 
 
 def cut_in_half(file: Path) -> None:
@@ -645,12 +645,12 @@ def one_byte_changed(file: Path) -> None:
 ])
 def test_a_damaged_cache_is_remade(tmp_path, cache, no_decoding, damage):
     paths = [picture(tmp_path / "0.png", BLUE)]
-    expected = images.load(paths, 16).pixels
+    expected = images.load_images(paths, 16).pixels
     [file] = cache.iterdir()
     damage(file)
-    assert torch.equal(images.load(paths, 16).pixels, expected)
+    assert torch.equal(images.load_images(paths, 16).pixels, expected)
     no_decoding()
-    assert torch.equal(images.load(paths, 16).pixels, expected)
+    assert torch.equal(images.load_images(paths, 16).pixels, expected)
 
 
 def test_a_cache_that_would_run_code_is_remade_without_running_it(tmp_path, cache):
@@ -659,17 +659,17 @@ def test_a_cache_that_would_run_code_is_remade_without_running_it(tmp_path, cach
             return os.mkdir, (str(tmp_path / "evil"),)
 
     paths = [picture(tmp_path / "0.png", BLUE)]
-    images.load(paths, 16)
+    images.load_images(paths, 16)
     [file] = cache.iterdir()
     torch.save({"pixels": Evil()}, file)
-    assert images.load(paths, 16).pixels[0, :, 0, 0].tolist() == list(BLUE)
+    assert images.load_images(paths, 16).pixels[0, :, 0, 0].tolist() == list(BLUE)
     assert not (tmp_path / "evil").exists()
 
 
 def test_a_cache_that_cannot_be_written_only_costs_a_note_outside_the_output(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    loaded = images.load([picture(tmp_path / "0.png", BLUE)], 16)
+    loaded = images.load_images([picture(tmp_path / "0.png", BLUE)], 16)
     assert loaded.pixels[0, :, 0, 0].tolist() == list(BLUE)
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith("note: images-")
@@ -682,33 +682,33 @@ def test_a_full_disk_leaves_no_half_written_cache(tmp_path, cache, monkeypatch):
         raise RuntimeError("unexpected pos 64 vs 0")  # how torch.save says so
 
     monkeypatch.setattr(torch, "save", full)
-    images.load([picture(tmp_path / "0.png")], 16)
+    images.load_images([picture(tmp_path / "0.png")], 16)
     assert not list(cache.iterdir())
 
 
 def test_another_way_of_decoding_is_not_served_what_the_old_one_made(tmp_path, monkeypatch):
     path = picture(tmp_path / "0.png", RED)
-    images.load([path], 16)
-    monkeypatch.setattr(images, "DECODING", images.DECODING + 1)
+    images.load_images([path], 16)
+    monkeypatch.setattr(images, "DECODER_VERSION", images.DECODER_VERSION + 1)
     monkeypatch.setattr(images, "decode", lambda path, size: (np.full((size, size, 3), 7, np.uint8), False))
-    assert images.load([path], 16).pixels.unique().tolist() == [7]
+    assert images.load_images([path], 16).pixels.unique().tolist() == [7]
 
 
 def test_what_was_of_no_use_for_long_is_removed_when_something_new_is_cached(tmp_path, cache):
     used, unused, new = (picture(tmp_path / name) for name in ("0.png", "1.png", "2.png"))
     for path in (used, unused):
-        images.load([path], 16)
+        images.load_images([path], 16)
     (cache / "killed.1.part").touch()
     for file in cache.iterdir():
         os.utime(file, (0, 0))
-    images.load([used], 16)
+    images.load_images([used], 16)
     [kept] = (file for file in cache.iterdir() if file.stat().st_mtime > 0)
-    images.load([new], 16)
+    images.load_images([new], 16)
     assert kept in cache.iterdir() and len(list(cache.iterdir())) == 2
 
 
 def load_in_another_process(path: Path) -> int:
-    return images.load([path], 16).pixels.sum().item()
+    return images.load_images([path], 16).pixels.sum().item()
 
 
 def test_trials_that_start_at_once_decode_each_for_itself_and_leave_one_whole_cache(

@@ -23,9 +23,10 @@ import pytest
 import torch
 from PIL import Image
 
-from judge import command, images, model, training
-from judge.command import UserError
-from judge.controls import HELD_OUT, SHOWN
+from judge import images, model, training
+from judge.common.errors import UserError
+from judge.common.files import file_lock
+from judge.corruptions import HELD_OUT_CORRUPTIONS, TRAINING_CORRUPTIONS
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = ("train", "evaluate", "score", "controls", "data", "halves")
@@ -102,7 +103,7 @@ def test_from_training_to_a_score(workplace, sample_data):
     for words in ("stand-in, not real paintings", "sketch (64 px)", "weights: none, 1 epochs", "auc",
                   "judged painting", "saved models/mine.pt"):
         assert words in trained.out
-    _, card = model.load(workplace / "models/mine.pt")
+    _, card = model.load_judge(workplace / "models/mine.pt")
     assert (card.size, card.training["data"]) == (64, "sample")
     assert (card.training["batch_size"], card.training["lr"]) == (8, 5e-4)
 
@@ -143,7 +144,7 @@ def test_train_on_ones_own_folders(judge, workplace, sample_data):
     )
     assert (ran.code, ran.err) == (0, "")
     assert "data: trainA + trainB + testB; size: sketch (64 px)" in ran.out
-    _, card = model.load("j.pt")
+    _, card = model.load_judge("j.pt")
     counts = {name: count["images"] for name, count in card.training["counts"].items()}
     assert counts == {"photos": 18, "paintings": 10}
     assert not card.training["stand_in"]
@@ -187,7 +188,7 @@ def test_train_refuses_what_cannot_be_in_one_line(judge, workplace, sample_data,
 
 
 def test_two_do_not_train_one_judge(judge, workplace, sample_data):
-    with command.claimed(workplace / ".judge.pt.lock", "training"):
+    with file_lock(workplace / ".judge.pt.lock", "training"):
         second = judge("train", "--data", sample_data, "--out", "judge.pt")
     second.refused("another process is training judge.pt")
     assert not (workplace / "judge.pt").exists()
@@ -580,7 +581,7 @@ def test_controls_for_pandas_is_a_table(judge, judge_file, sample_data):
     ran = judge("controls", "--judge", judge_file, "--data", sample_data, "--csv")
     table = pd.read_csv(StringIO(ran.out))
     assert {"control", "shown", "default", "style", "content", "painting", "kept"} <= set(table.columns)
-    assert len(table) == 2 + len(HELD_OUT) + len(SHOWN)
+    assert len(table) == 2 + len(HELD_OUT_CORRUPTIONS) + len(TRAINING_CORRUPTIONS)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -589,8 +590,8 @@ def test_controls_for_pandas_is_a_table(judge, judge_file, sample_data):
 
 def test_halves_share_no_image_and_leave_none_out(judge, sample_data, workplace):
     assert judge("halves", "--data", sample_data, "--out", "parts").code == 0
-    whole = images.find(str(sample_data))
-    parts = [images.find(f"parts/{name}") for name in ("search", "yardstick")]
+    whole = images.find_dataset(str(sample_data))
+    parts = [images.find_dataset(f"parts/{name}") for name in ("search", "yardstick")]
     assert all(part.stand_in for part in parts)
     for domain in (images.PAINTINGS, images.PHOTOS):
         for split in ("train", "test"):

@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from judge import model
-from judge.command import UserError
-from judge.model import Card, Judge
+from judge.common.errors import UserError
+from judge.model import Judge, ModelCard
 
-CARD = Card("resnet18", 64, model.CLASSES, {"data": "sample", "seed": 0}, {"auc": 0.5})
+CARD = ModelCard("resnet18", 64, model.CLASSES, {"data": "sample", "seed": 0}, {"auc": 0.5})
 
 
 @pytest.fixture(scope="module")
 def judge(judge_file: Path) -> Judge:
     """To be changed by no test."""
-    return model.load(judge_file)[0]
+    return model.load_judge(judge_file)[0]
 
 
 def noise(count: int = 4, size: int = 64) -> torch.Tensor:
@@ -28,7 +28,7 @@ def noise(count: int = 4, size: int = 64) -> torch.Tensor:
 
 def refused(file: Path, *words: str) -> None:
     with pytest.raises(UserError) as caught:
-        model.load(file)
+        model.load_judge(file)
     text = str(caught.value)
     assert "\n" not in text and str(file) in text and "python -m judge train" in text
     for word in words:
@@ -66,7 +66,7 @@ def test_uncalibrated_probabilities_are_the_networks_own(judge):
 
 
 def test_calibration_maps_log_probabilities_linearly(judge_file):
-    judge, _ = model.load(judge_file)
+    judge, _ = model.load_judge(judge_file)
     features = torch.randn(20, 512, generator=torch.Generator().manual_seed(0))
     own = torch.softmax(judge.head(features), 1)
     matrix, bias = torch.randn(3, 3, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5, 2, -1])
@@ -78,21 +78,21 @@ def test_calibration_maps_log_probabilities_linearly(judge_file):
 def test_probabilities_of_a_network_that_is_too_sure_are_finite():
     """A linear map of minus infinity would not be."""
     found = model.log_probabilities(torch.tensor([[1e30, -1e30, 0.0]]))
-    assert found.tolist() == [[0, model.LEAST, model.LEAST]]
+    assert found.tolist() == [[0, model.MIN_LOG_PROBABILITY, model.MIN_LOG_PROBABILITY]]
 
 
 def test_chroma_is_halved_and_light_is_not():
     """Of noise, luma stays; halving twice is nearly halving once; a grey image stays as it is."""
     luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     images = noise()
-    halved = model.halved_chroma(images)
+    halved = model.subsample_chroma(images)
     assert torch.allclose((halved * luma).sum(1), (images * luma).sum(1), atol=1e-6)
     fine, coarse, coarser = (
         (x - (x * luma).sum(1, keepdim=True)).diff(dim=-1).abs().mean()
-        for x in (images, halved, model.halved_chroma(halved)))
+        for x in (images, halved, model.subsample_chroma(halved)))
     assert coarse < 0.4 * fine and 0.5 * coarse < coarser <= coarse
     grey = images[:, :1].expand(-1, 3, -1, -1)
-    assert torch.allclose(model.halved_chroma(grey), grey, atol=1e-6)
+    assert torch.allclose(model.subsample_chroma(grey), grey, atol=1e-6)
 
 
 def test_against_photo_leaves_neither_aside(judge):
@@ -102,7 +102,7 @@ def test_against_photo_leaves_neither_aside(judge):
 
 
 def test_logits_are_before_calibration(judge_file):
-    judge, _ = model.load(judge_file)
+    judge, _ = model.load_judge(judge_file)
     before = judge(noise())
     judge.calibration.fill_(3.0)
     assert torch.equal(judge(noise()), before)
@@ -110,7 +110,7 @@ def test_logits_are_before_calibration(judge_file):
 
 def test_images_are_normalised_as_pretrained_weights_expect(judge_file):
     """ImageNet's mean colour becomes zero, and distances from it are counted in its deviations."""
-    judge, _ = model.load(judge_file)
+    judge, _ = model.load_judge(judge_file)
     judge.backbone = nn.Identity()
     seen = judge.features(torch.stack([
         (torch.tensor(model.MEAN) * 2 - 1)[:, None, None].expand(3, 64, 64), torch.ones(3, 64, 64)
@@ -130,7 +130,7 @@ def test_images_of_another_size_are_refused_with_both_sizes(judge, shape):
 
 @pytest.mark.parametrize(("size", "words"), [(64, "sketch (64 px)"), (256, "paper (256 px)"), (96, "96 px")])
 def test_sizes_are_said_by_name_where_they_have_one(size, words):
-    assert model.size_in_words(size) == words
+    assert model.describe_size(size) == words
 
 
 # ---------------------------------------------------------------------------------------------
@@ -143,8 +143,8 @@ def test_a_judge_is_bit_equal_after_a_round_trip(tmp_path):
     judge(noise())  # moves the running statistics, which are weights too
     judge.calibration.copy_(torch.randn(3, 4))
     judge.eval()
-    model.save(judge, CARD, tmp_path / "deep/er/judge.pt")
-    loaded, card = model.load(tmp_path / "deep/er/judge.pt")
+    model.save_judge(judge, CARD, tmp_path / "deep/er/judge.pt")
+    loaded, card = model.load_judge(tmp_path / "deep/er/judge.pt")
     judge.to(memory_format=torch.channels_last)  # as loaded: sums in the same order
     expected = judge.probabilities(judge.features(noise()))
     assert torch.equal(loaded.probabilities(loaded.features(noise())), expected)
@@ -153,15 +153,15 @@ def test_a_judge_is_bit_equal_after_a_round_trip(tmp_path):
 
 
 def test_another_size_and_arch_survive_the_round_trip(tmp_path):
-    card = Card("resnet34", 96, model.CLASSES, {}, {})
-    model.save(Judge("resnet34", 96), card, tmp_path / "judge.pt")
-    loaded, card = model.load(tmp_path / "judge.pt")
+    card = ModelCard("resnet34", 96, model.CLASSES, {}, {})
+    model.save_judge(Judge("resnet34", 96), card, tmp_path / "judge.pt")
+    loaded, card = model.load_judge(tmp_path / "judge.pt")
     assert (loaded.arch, loaded.size, card.arch, card.size) == ("resnet34", 96, "resnet34", 96)
     assert loaded.features(noise(1, 96)).shape == (1, 512)
 
 
 def test_a_loaded_judge_is_frozen_and_does_not_change_while_judging(judge_file):
-    judge, _ = model.load(judge_file)
+    judge, _ = model.load_judge(judge_file)
     before = {name: value.clone() for name, value in judge.state_dict().items()}
     judge(noise())
     assert not judge.training and not any(weight.requires_grad for weight in judge.parameters())
@@ -264,7 +264,7 @@ def test_a_full_disk_leaves_the_old_judge_whole_and_nothing_half_written(
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match="could not be written to .*judge.pt"):
-        model.save(judge, CARD, file)
+        model.save_judge(judge, CARD, file)
     assert [path.name for path in tmp_path.iterdir()] == ["judge.pt"]
     assert file.read_bytes() == judge_file.read_bytes()
 
@@ -275,7 +275,7 @@ def test_a_disk_that_is_really_full_leaves_the_old_judge_whole(small_disk, judge
     file = disk / "judge.pt"
     file.write_bytes(judge_file.read_bytes())
     with pytest.raises(UserError, match="could not be written to .*judge.pt") as caught:
-        model.save(judge, CARD, file)
+        model.save_judge(judge, CARD, file)
     assert "\n" not in str(caught.value)
     assert [path.name for path in disk.iterdir()] == ["judge.pt"]
     assert file.read_bytes() == judge_file.read_bytes()
@@ -284,20 +284,20 @@ def test_a_disk_that_is_really_full_leaves_the_old_judge_whole(small_disk, judge
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, judge):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="could not be written to .*file/judge.pt"):
-        model.save(judge, CARD, tmp_path / "file/judge.pt")
+        model.save_judge(judge, CARD, tmp_path / "file/judge.pt")
 
 
 def test_a_folder_in_the_files_place_is_one_line_and_nothing_is_left(tmp_path, judge):
     (tmp_path / "judge.pt").mkdir()
     with pytest.raises(UserError, match="could not be written to .*judge.pt"):
-        model.save(judge, CARD, tmp_path / "judge.pt")
+        model.save_judge(judge, CARD, tmp_path / "judge.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["judge.pt"]
 
 
 def test_the_hash_is_that_of_the_files_bytes(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
-    assert model.file_hash(tmp_path / "x") == expected
+    assert model.sha256_of(tmp_path / "x") == expected
 
 
 def test_weights_that_are_no_floats_are_refused(tmp_path, judge_file):
@@ -305,4 +305,4 @@ def test_weights_that_are_no_floats_are_refused(tmp_path, judge_file):
     content["weights"]["head.weight"] = content["weights"]["head.weight"].long()
     torch.save(content, tmp_path / "judge.pt")
     with pytest.raises(UserError, match="is not a judge's file"):
-        model.load(tmp_path / "judge.pt")
+        model.load_judge(tmp_path / "judge.pt")

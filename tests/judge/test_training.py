@@ -17,15 +17,16 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from torchvision import models
 
-from judge import images, model, training
-from judge.command import UserError
-from judge.controls import SHOWN
+from judge import evaluation, images, model, training
+from judge.common.errors import UserError
+from judge.corruptions import TRAINING_CORRUPTIONS
+from judge.evaluation import evaluate
 from judge.images import DataSet
 from judge.model import CLASSES, NEITHER, Judge
-from judge.training import Recipe, Views
+from judge.training import AugmentedViews, TrainingOptions
 
 CPU = torch.device("cpu")
-RECIPE = Recipe(epochs=2, weights="none", batch_size=8)
+RECIPE = TrainingOptions(epochs=2, weights="none", batch_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def easy(tmp_path_factory) -> DataSet:
             for index in range(count):
                 pixels = (rng.normal(colour, 25, (64, 64, 3))).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{split}{domain}/{index:02}.png")
-    return images.find(str(folder))
+    return images.find_dataset(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_the_card_says_what_happened(trained, easy):
         "data": "easy", "stand_in": False, "weights": "none", "epochs": 2, "seed": 0, "lr": 1e-3
     }
     assert card.training["versions"]["torch"] == torch.__version__
-    assert card.metrics == training.evaluate(judge, easy, CPU)[0]
+    assert card.metrics == evaluate(judge, easy, CPU)[0]
 
 
 def test_equal_seeds_train_bit_equal_judges(trained, easy):
@@ -119,9 +120,9 @@ class Scripted(Judge):
 def fitted(losses: list[float], patience: int) -> tuple[int, int]:
     """Epochs run, and the epoch whose weights remained, for held-out losses."""
     judge = Scripted(losses)
-    views = Views(torch.zeros(2, 2, 3, 64, 64, dtype=torch.uint8), 64)
+    views = AugmentedViews(torch.zeros(2, 2, 3, 64, 64, dtype=torch.uint8), 64)
     held = torch.zeros(2, 3, 64, 64), torch.zeros(2).long()
-    recipe = Recipe(epochs=len(losses), patience=patience, batch_size=4)
+    recipe = TrainingOptions(epochs=len(losses), patience=patience, batch_size=4)
     return training.fit(judge, views, held, recipe, CPU), int(judge.at_step)
 
 
@@ -156,9 +157,9 @@ def test_one_image_cannot_be_both_trained_on_and_held_out_and_is_refused(easy):
 def test_a_judge_learns_what_is_neither(easy):
     """Colours tell the real ones apart; damage that it was shown is known again."""
     judge, _ = training.train(easy, 64, replace(RECIPE, epochs=40, seed=1), CPU)
-    real = images.to_float(images.load([*easy.test["A"], *easy.test["B"]], 64).pixels)
+    real = images.to_float(images.load_images([*easy.test["A"], *easy.test["B"]], 64).pixels)
     torch.manual_seed(0)
-    gone = images.to_float(torch.stack([SHOWN["texture"](x) for x in images.to_bytes(real)]))
+    gone = images.to_float(torch.stack([TRAINING_CORRUPTIONS["texture"](x) for x in images.to_bytes(real)]))
     with torch.no_grad():
         neither = [judge.probabilities(judge.features(x))[:, NEITHER].mean() for x in (real, gone)]
     # With three roundings and in bf16: at most 0.01, and at least 0.59.
@@ -173,9 +174,9 @@ def test_without_neither_a_judge_has_two_classes(easy):
 
 @pytest.mark.parametrize("neither", [False, True])
 def test_an_epoch_has_as_many_views_as_images_and_as_many_of_each_class(easy, neither):
-    pixels, labels, *_ = training.labelled(easy.train, 80)
+    pixels, labels, *_ = training.load_domains(easy.train, 80)
     recipe = replace(RECIPE, neither=neither)
-    views = Views(training.shown(pixels, labels, recipe, CPU), 64)
+    views = AugmentedViews(training.class_images(pixels, labels, recipe, CPU), 64)
     labels_shown = torch.cat([batch for _, batch in training.batches(views, 0, RECIPE, CPU)])
     assert torch.bincount(labels_shown).tolist() == ([8, 8, 8] if neither else [12, 12])
 
@@ -185,23 +186,23 @@ def test_what_generators_paint_and_what_is_damaged_are_both_shown_as_neither():
     of the third class, and the rest of those are damaged."""
     colours = torch.tensor([[0, 0, 0], [255, 255, 255], [255, 0, 0]], dtype=torch.uint8)
     pools = colours[:, None, :, None, None].expand(3, 2, 3, 64, 64)
-    views = Views(pools, 64)
+    views = AugmentedViews(pools, 64)
     third = [image.float().mean((1, 2)) for image, label in (views[i] for i in range(2, 600, 3))]
     red = sum(bool(mean[0] > 170 and mean[1] < 60) for mean in third) / len(third)
     assert red == pytest.approx(training.GENERATED, abs=0.1)
 
 
 def test_half_as_many_damaged_images_are_held_out_as_real_ones(easy):
-    pixels, labels, *_ = training.labelled(easy.train, 64)
+    pixels, labels, *_ = training.load_domains(easy.train, 64)
     for neither, counts in ((True, [12, 12, 12]), (False, [12, 12])):
-        held, their = training.held_out(pixels, labels, replace(RECIPE, neither=neither), CPU)
+        held, their = training.held_out_images(pixels, labels, replace(RECIPE, neither=neither), CPU)
         assert torch.bincount(their).tolist() == counts
         assert held.shape == (len(their), 3, 64, 64) and held.abs().max() <= 1
 
 
 def test_each_class_weighs_the_same_however_many_images_it_has():
     labels = torch.tensor([0] * 30 + [1] * 10 + [2] * 20)
-    weights = training.balanced(labels, 3)
+    weights = evaluation.class_weights(labels, 3)
     assert (torch.bincount(labels) * weights).tolist() == pytest.approx([20, 20, 20])
 
 
@@ -210,7 +211,7 @@ def test_a_judge_is_calibrated_on_images_as_a_trial_shows_them(easy, monkeypatch
     seen = []
     monkeypatch.setattr(training, "calibrate", lambda judge, images, labels: seen.append(images))
     training.train(easy, 64, replace(RECIPE, epochs=1, neither=False), CPU)
-    direct = images.to_float(images.load([*easy.train["A"], *easy.train["B"]], 64).pixels)
+    direct = images.to_float(images.load_images([*easy.train["A"], *easy.train["B"]], 64).pixels)
     assert len(seen[0]) == 2
     assert all(any(torch.equal(held, image) for image in direct) for held in seen[0])
 
@@ -220,7 +221,7 @@ def test_a_judge_is_calibrated_on_images_as_a_trial_shows_them(easy, monkeypatch
 
 
 def test_the_seed_decides_where_training_starts_from_scratch():
-    first, again, other = (training.start(replace(RECIPE, seed=s), 64, CPU)[0] for s in (0, 0, 1))
+    first, again, other = (training.initial_judge(replace(RECIPE, seed=s), 64, CPU)[0] for s in (0, 0, 1))
     assert equal(first, again)
     assert not torch.equal(first.backbone.conv1.weight, other.backbone.conv1.weight)
     assert not torch.equal(first.head.weight, other.head.weight)
@@ -231,7 +232,7 @@ def test_pretrained_weights_that_cannot_be_had_are_said_and_recorded(easy, monke
         raise URLError("Name or service not known")
 
     monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", offline)
-    _, card = training.train(easy, 64, Recipe(epochs=1), CPU)
+    _, card = training.train(easy, 64, TrainingOptions(epochs=1), CPU)
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "Name or service not known" in said and "from scratch" in said
     assert card.training["weights"] == "none (imagenet could not be had)"
@@ -241,7 +242,7 @@ def test_pretrained_weights_are_those_of_torchvision_but_for_the_head(monkeypatc
     torch.manual_seed(3)
     pretrained = models.resnet18().state_dict()
     monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", lambda self, **options: pretrained)
-    judge, origin = training.start(Recipe(), 64, CPU)
+    judge, origin = training.initial_judge(TrainingOptions(), 64, CPU)
     assert origin == "imagenet"
     for name, value in judge.backbone.state_dict().items():
         assert torch.equal(value, pretrained[name]), name
@@ -256,7 +257,7 @@ def resnet18() -> dict[str, torch.Tensor]:
 
 def test_weights_are_taken_from_a_file(tmp_path, resnet18):
     torch.save(resnet18, tmp_path / "weights.pth")
-    judge, origin = training.start(Recipe(weights=str(tmp_path / "weights.pth")), 64, CPU)
+    judge, origin = training.initial_judge(TrainingOptions(weights=str(tmp_path / "weights.pth")), 64, CPU)
     assert origin == str(tmp_path / "weights.pth")
     assert torch.equal(judge.backbone.layer4[1].conv2.weight, resnet18["layer4.1.conv2.weight"])
 
@@ -266,7 +267,7 @@ def test_weights_as_old_torch_saved_them_are_taken(tmp_path, resnet18):
     old = {name: value for name, value in resnet18.items() if not name.endswith("num_batches_tracked")}
     assert len(old) == 102
     torch.save(old, tmp_path / "weights.pth")
-    judge, _ = training.start(Recipe(weights=str(tmp_path / "weights.pth")), 64, CPU)
+    judge, _ = training.initial_judge(TrainingOptions(weights=str(tmp_path / "weights.pth")), 64, CPU)
     assert torch.equal(judge.backbone.layer4[1].conv2.weight, resnet18["layer4.1.conv2.weight"])
 
 
@@ -291,19 +292,19 @@ def test_a_file_of_other_weights_is_refused_in_one_line(tmp_path, resnet18, spoi
     else:
         file.write_text(spoil)
     with pytest.raises(UserError) as caught:
-        training.start(Recipe(weights=str(file)), 64, CPU)
+        training.initial_judge(TrainingOptions(weights=str(file)), 64, CPU)
     assert str(caught.value) == f"{file} does not hold the weights of a torchvision resnet18"
 
 
 def test_a_missing_file_of_weights_is_one_line_with_the_other_choices(tmp_path):
     with pytest.raises(UserError, match="^no weights at .*nowhere.pth: give imagenet, none or a file$"):
-        training.start(Recipe(weights=str(tmp_path / "nowhere.pth")), 64, CPU)
+        training.initial_judge(TrainingOptions(weights=str(tmp_path / "nowhere.pth")), 64, CPU)
 
 
 @pytest.mark.parametrize("arch", ["vgg11", "alexnet", "", "resnet19"])
 def test_an_arch_that_is_no_resnet_of_torchvision_is_refused_in_one_line(arch):
     with pytest.raises(UserError) as caught:
-        training.start(Recipe(arch=arch, weights="none"), 64, CPU)
+        training.initial_judge(TrainingOptions(arch=arch, weights="none"), 64, CPU)
     assert f"--arch {arch}" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -313,7 +314,7 @@ def test_an_arch_that_is_no_resnet_of_torchvision_is_refused_in_one_line(arch):
 
 def test_a_split_gives_each_class_the_same_share_and_no_image_twice():
     labels = torch.tensor([0] * 100 + [1] * 40)
-    fit_at, held_at = training.split(labels, seed=0)
+    fit_at, held_at = training.split_held_out(labels, seed=0)
     assert torch.bincount(labels[held_at]).tolist() == [10, 4]
     assert torch.bincount(labels[fit_at]).tolist() == [90, 36]
     assert sorted([*fit_at.tolist(), *held_at.tolist()]) == list(range(140))
@@ -321,18 +322,18 @@ def test_a_split_gives_each_class_the_same_share_and_no_image_twice():
 
 def test_a_split_holds_out_at_least_one_of_each_class():
     labels = torch.tensor([0] * 3 + [1] * 2)
-    _, held_at = training.split(labels, seed=0)
+    _, held_at = training.split_held_out(labels, seed=0)
     assert sorted(labels[held_at].tolist()) == [0, 1]
 
 
 def test_a_split_follows_its_seed():
     labels = torch.tensor([0] * 50 + [1] * 50)
-    first, again, other = (training.split(labels, seed)[1].tolist() for seed in (0, 0, 1))
+    first, again, other = (training.split_held_out(labels, seed)[1].tolist() for seed in (0, 0, 1))
     assert first == again != other
 
 
 def test_labels_follow_the_classes_order(easy):
-    pixels, labels, *_ = training.labelled(easy.test, 64)
+    pixels, labels, *_ = training.load_domains(easy.test, 64)
     redder = pixels[:, 0].float().mean((1, 2)) > pixels[:, 2].float().mean((1, 2))
     assert [CLASSES[label] for label in labels] == ["painting" if red else "photo" for red in redder]
 
@@ -340,13 +341,13 @@ def test_labels_follow_the_classes_order(easy):
 def test_a_skipped_file_shifts_no_label(easy, tmp_path):
     (tmp_path / "broken.jpg").write_text("not an image")
     domains = {domain: [tmp_path / "broken.jpg", *paths] for domain, paths in easy.test.items()}
-    _, labels, counts, _ = training.labelled(domains, 64)
+    _, labels, counts, _ = training.load_domains(domains, 64)
     assert labels.tolist() == [0] * 6 + [1] * 6
     assert [len(count["skipped"]) for count in counts.values()] == [1, 1]
 
 
 def test_each_epoch_has_other_views_and_the_same_each_time(crops):
-    views = Views([crops[:12], crops[12:]], 64)
+    views = AugmentedViews([crops[:12], crops[12:]], 64)
     epochs = [
         torch.cat([images for images, _ in training.batches(views, epoch, RECIPE, CPU)])
         for epoch in (0, 1, 0)
@@ -374,8 +375,8 @@ def as_tensor(pictures: list[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
-def views_of(pixels: torch.Tensor, seed: int = 0, epoch: int = 0) -> Views:
-    views = Views([pixels], 64, seed)
+def views_of(pixels: torch.Tensor, seed: int = 0, epoch: int = 0) -> AugmentedViews:
+    views = AugmentedViews([pixels], 64, seed)
     views.epoch = epoch
     return views
 
@@ -446,7 +447,7 @@ def test_a_judge_sees_no_trace_that_compression_leaves(crops, trace):
 
     def shown(pixels: torch.Tensor, seed: int) -> torch.Tensor:
         views = [views_of(pixels, seed, e)[i][0] for e in range(4) for i in range(len(pixels))]
-        return model.halved_chroma(torch.stack(views).float())
+        return model.subsample_chroma(torch.stack(views).float())
 
     assert told_apart(lossless, lossy) > 0.7
     assert told_apart(shown(lossless, 0), shown(lossy, 1)) < 0.58  # 96 views each: 0.5 +- 0.04
@@ -503,7 +504,7 @@ def test_calibration_finds_that_a_judge_is_surer_of_paintings_than_of_photograph
 
 
 def test_calibration_makes_an_overconfident_judge_of_pictures_better(judge_file):
-    judge, _ = model.load(judge_file)
+    judge, _ = model.load_judge(judge_file)
     light = torch.linspace(0.2, 2, 12)[:, None, None, None]
     pictures = torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * light - 1
     labels = torch.tensor([0, 1, 0] * 4)
@@ -537,7 +538,7 @@ def test_calibration_is_the_least_penalised_loss():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(40, 2, generator=generator)
     labels = (torch.rand(40, generator=generator) < torch.softmax(2 * logits, 1)[:, 1]).long()
-    judge, weights = calibrated(logits, labels), training.balanced(labels, 2)
+    judge, weights = calibrated(logits, labels), evaluation.class_weights(labels, 2)
 
     def loss(calibration: torch.Tensor) -> float:
         judge.calibration.copy_(calibration)
@@ -586,7 +587,7 @@ def greys(tmp_path) -> Callable[[list[int], list[int]], DataSet]:
 def test_the_figures_are_what_numbers_on_paper_give(greys):
     # The painting of 60 lies in one bin of calibration with the photo of 56, below 4/15 of 255.
     photos, paintings = [56, 100, 150], [204, 128, 60]
-    measured, verdicts = training.evaluate(Brightness(16), greys(photos, paintings), CPU)
+    measured, verdicts = evaluate(Brightness(16), greys(photos, paintings), CPU)
     p = [value / 255 for value in photos + paintings]
     assert verdicts.painting.tolist() == pytest.approx(p, abs=1e-6)
     assert verdicts.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -610,21 +611,21 @@ def test_the_figures_are_what_numbers_on_paper_give(greys):
 def test_a_judge_that_looks_at_compression_is_found_out(greys, monkeypatch):
     """Re-encoding stands for whatever it does to the judge: here it darkens."""
     data = greys([56, 102, 150], [204, 128, 60])
-    assert training.evaluate(Brightness(16), data, CPU)[0]["auc_reencoded"] == pytest.approx(6 / 9)
-    monkeypatch.setattr(training, "reencoded", lambda image: image // 4)
+    assert evaluate(Brightness(16), data, CPU)[0]["auc_reencoded"] == pytest.approx(6 / 9)
+    monkeypatch.setattr(evaluation, "reencode_jpeg", lambda image: image // 4)
     # Paintings at a quarter of 204, 128, 60 lie below every photo; photos so, below every painting.
-    assert training.evaluate(Brightness(16), data, CPU)[0]["auc_reencoded"] == 0
+    assert evaluate(Brightness(16), data, CPU)[0]["auc_reencoded"] == 0
 
 
 def test_a_perfect_judge_has_perfect_figures(greys):
-    measured, _ = training.evaluate(Brightness(16), greys([0, 0], [255, 255, 255]), CPU)
+    measured, _ = evaluate(Brightness(16), greys([0, 0], [255, 255, 255]), CPU)
     names = ("auc", "accuracy", "brier", "calibration_error", "painting_calibration_error")
     assert [measured[name] for name in names] == pytest.approx([1, 1, 0, 0, 0], abs=1e-7)
     assert measured["confusion"] == [[2, 0], [0, 3]]
 
 
 def test_a_judge_that_says_photo_of_everything_still_has_two_rows_and_columns(greys):
-    measured, _ = training.evaluate(Brightness(16), greys([10, 20], [10, 20]), CPU)
+    measured, _ = evaluate(Brightness(16), greys([10, 20], [10, 20]), CPU)
     assert measured["confusion"] == [[2, 0], [2, 0]]
     assert measured["auc"] == 0.5
 
@@ -632,7 +633,7 @@ def test_a_judge_that_says_photo_of_everything_still_has_two_rows_and_columns(gr
 def test_a_broken_test_image_is_counted_and_judged_nowhere(greys):
     data = greys([10, 20, 30], [200, 210])
     data.test[images.PHOTOS][1].write_text("not an image")
-    measured, verdicts = training.evaluate(Brightness(16), data, CPU)
+    measured, verdicts = evaluate(Brightness(16), data, CPU)
     assert [Path(path).name for path in verdicts.paths] == ["B0.png", "B2.png", "A0.png", "A1.png"]
     assert verdicts.labels.tolist() == [0, 0, 1, 1]
     assert len(measured["counts"]["photos"]["skipped"]) == 1

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torchvision.utils import save_image
 
-from judge.classes import load
-from judge.command import UserError
-from trials.conditional_gan import ConditionalGAN, Settings, check, inputs, one_of_each, train
-from trials.engine import Alone
-from trials.records import read_json
-from trials.session import Machine, Session
+from judge.common.errors import UserError
+from judge.labelled import load_labelled
+from trials.conditional_gan import ConditionalGAN, Settings, check, load_inputs, one_of_each, train
+from trials.session.engine import NoEngine
+from trials.session.records import read_json
+from trials.session.session import RunOptions, Session
 
 CPU = torch.device("cpu")
 ASKED = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -60,18 +60,18 @@ def test_it_learns_to_make_the_digit_asked_for(tmp_path, seed):
     """Share in the class asked for, from chance, a tenth, to far more."""
     settings = Settings(data="digits", seed=seed, steps=200, ngf=32, batch_size=64, generator_lr=1e-3,
                         discriminator_lr=1e-3, reports=1).complete(CPU)
-    data, scorer, _ = inputs(settings, CPU)
+    data, scorer, _ = load_inputs(settings, CPU)
     asked = torch.arange(settings.samples) % 10
     before = scorer(ConditionalGAN(settings, data.shape, 10, CPU).make(asked), asked)
-    session = Session("conditional_gan", settings, Machine(out=tmp_path, device="cpu"), Alone(), {})
-    assert session.carry_out(train) == 0
+    session = Session("conditional_gan", settings, RunOptions(out=tmp_path, device="cpu"), NoEngine(), {})
+    assert session.run(train) == 0
     after = read_json(tmp_path / "run.json")["score"]
     assert after["right"] >= before.parts["right"] + 0.4
     assert after["default"] >= before.default + 0.2
 
 
 def test_real_images_of_a_sheet_go_through_the_classes_again_and_again():
-    data = load("digits")
+    data = load_labelled("digits")
     shown = one_of_each(data, 32)
     assert len(shown) == 40
     for at, image in enumerate(shown):
@@ -87,7 +87,7 @@ def test_a_folder_of_classes_can_be_trained_on_and_one_class_is_refused(tmp_path
             image = torch.tensor(colour)[:, None, None] * torch.rand(1, 8, 8, generator=draw)
             save_image(image, tmp_path / name / f"{number:02}.png")
     settings = Settings(data=str(tmp_path), edge=8, ngf=8, ndf=8, samples=20).complete(CPU)
-    data, scorer, _ = inputs(settings, CPU)
+    data, scorer, _ = load_inputs(settings, CPU)
     assert data.classes == ("blues", "reds")
     asked = torch.arange(20) % 2
     assert 0 <= scorer(ConditionalGAN(settings, data.shape, 2, CPU).make(asked), asked).default <= 1

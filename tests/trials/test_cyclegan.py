@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from judge.command import UserError
-from trials.cyclegan import PRESETS, CycleGAN, HistoryPool, Settings, check, decay_factor
-from trials.session import with_parameters
+from judge.common.errors import UserError
+from trials.cyclegan import PRESETS, CycleGAN, Settings, check
+from trials.parts.pool import HistoryPool
+from trials.parts.schedule import decay_factor
+from trials.session.session import with_parameters
 
 CPU = torch.device("cpu")
 TINY = Settings(data="sample", size="sketch", precision="fp32", ngf=4, blocks=1, ndf=4, steps=100)
@@ -113,7 +115,7 @@ def test_bf16_computes_the_same_losses_but_for_its_rounding():
 
 @pytest.mark.parametrize(("computes", "precision"), [(True, "bf16"), (False, "fp32")])
 def test_precision_is_bf16_only_where_the_device_computes_in_it(monkeypatch, computes, precision):
-    monkeypatch.setattr("judge.model.computes_bf16", lambda device: computes)
+    monkeypatch.setattr("trials.cyclegan.supports_bf16", lambda device: computes)
     assert Settings(data="sample", size="sketch").complete(CPU).precision == precision
     asked = Settings(data="sample", size="sketch", precision="fp32")
     assert asked.complete(CPU).precision == "fp32"
@@ -236,13 +238,13 @@ def test_too_few_photographs_to_score_are_refused_before_training():
 @pytest.mark.parametrize("size", PRESETS)
 def test_a_share_of_the_schedule_has_the_same_reports_at_every_size(size, sample_data):
     s = Settings(data=str(sample_data), size=size, budget=0.2).complete(CPU)
-    assert s.reports_made() == 10
+    assert s.report_count() == 10
 
 
 def test_the_budget_is_a_share_of_the_schedule():
     s = Settings(size="sketch", budget=0.1).complete(CPU)
-    assert s.last(larger=100) == 500
-    assert Settings(steps=3, budget=0.1).complete(CPU).last(larger=9) == 1
+    assert s.last_step(larger=100) == 500
+    assert Settings(steps=3, budget=0.1).complete(CPU).last_step(larger=9) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from judge.command import UserError
+from judge.common.errors import UserError
 from judge.score import Scorer
-from trials.dcgan import DCGAN, Settings, check, inputs, place, train
-from trials.engine import Alone
-from trials.records import read_json
-from trials.session import Machine, Session, with_parameters
+from trials.dcgan import DCGAN, Settings, check, load_inputs, place, train
+from trials.session.engine import NoEngine
+from trials.session.records import read_json
+from trials.session.session import RunOptions, Session, with_parameters
 
 CPU = torch.device("cpu")
 
@@ -28,8 +28,8 @@ def batch(seed: int, count: int = 6) -> torch.Tensor:
 
 def trained(folder, settings: Settings) -> dict:
     """What a trial leaves in its record."""
-    session = Session("dcgan", settings.complete(CPU), Machine(out=folder, device="cpu"), Alone(), {})
-    assert session.carry_out(train) == 0
+    session = Session("dcgan", settings.complete(CPU), RunOptions(out=folder, device="cpu"), NoEngine(), {})
+    assert session.run(train) == 0
     return read_json(folder / "run.json")
 
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_is_refused_before_training(changes, said):
 def test_it_learns_digits(tmp_path, seed):
     settings = Settings(data="digits", seed=seed, steps=200, ngf=32, batch_size=64, generator_lr=1e-3,
                         discriminator_lr=1e-3, reports=1).complete(CPU)
-    data, scorer, _ = inputs(settings, CPU)
+    data, scorer, _ = load_inputs(settings, CPU)
     before = scorer(DCGAN(settings, data.shape, CPU).make(settings.samples)).default
     record = trained(tmp_path, settings)
     assert record["score"]["default"] >= before + 0.2
@@ -131,7 +131,7 @@ def test_images_of_one_class_are_scored_by_a_judge(sample_data, judge_file, tmp_
     record = trained(tmp_path, settings)
     assert set(record["score"]) == {"default", "style", "clean", "kid", "kid_error"}
     assert len(record["judge"]["sha256"]) == 64 and record["data"]["images"] == 12
-    assert isinstance(inputs(settings.complete(CPU), CPU)[1], Scorer)
+    assert isinstance(load_inputs(settings.complete(CPU), CPU)[1], Scorer)
     with pytest.raises(UserError, match="trained at sketch .64 px., and this is 32 px"):
         check(replace(settings, edge=32).complete(CPU))
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from judge.command import UserError
+from judge.common.errors import UserError
 from judge.score import Score
-from trials.engine import Alone
-from trials.gan import GAN, PatternScorer, Settings, inputs, patterns, train
-from trials.records import read_json
-from trials.session import Machine, Session
+from trials.gan import GAN, PatternScorer, Settings, load_inputs, patterns, train
+from trials.session.engine import NoEngine
+from trials.session.records import read_json
+from trials.session.session import RunOptions, Session
 
 CPU = torch.device("cpu")
 BAD = {"optimizer": "sgd", "generator_lr": 0.01, "discriminator_lr": 0.01, "latent": "uniform", "loss": "mse",
@@ -30,15 +30,15 @@ def batch(seed: int, count: int = 4) -> torch.Tensor:
 
 def trained(folder, settings: Settings) -> Session:
     """A trial's session after it."""
-    session = Session("gan", settings.complete(CPU), Machine(out=folder, device="cpu"), Alone(), {})
-    assert session.carry_out(train) == 0
+    session = Session("gan", settings.complete(CPU), RunOptions(out=folder, device="cpu"), NoEngine(), {})
+    assert session.run(train) == 0
     return session
 
 
 def before_and_after(folder, settings: Settings) -> tuple[float, float]:
     """The score without training and with it."""
     settings = settings.complete(CPU)
-    data, scorer, _ = inputs(settings, CPU)
+    data, scorer, _ = load_inputs(settings, CPU)
     untrained = GAN(settings, data.shape, CPU).make(settings.samples)
     trained(folder, settings)
     return scorer(untrained).default, read_json(folder / "run.json")["score"]["default"]

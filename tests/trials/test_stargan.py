@@ -11,13 +11,13 @@ from torch import nn
 from torchvision.utils import save_image
 
 from judge import sample
-from judge.classes import TranslationScorer
-from judge.command import UserError
-from judge.images import listed, to_float, whole
-from trials.engine import Alone
-from trials.records import read_json
-from trials.session import Machine, Session
-from trials.stargan import PRESETS, Settings, StarGAN, check, flipped, held_out, inputs, train
+from judge.class_score import TranslationScorer
+from judge.common.errors import UserError
+from judge.images import list_images, read_full_size, to_float
+from trials.session.engine import NoEngine
+from trials.session.records import read_json
+from trials.session.session import RunOptions, Session
+from trials.stargan import PRESETS, Settings, StarGAN, check, flipped, held_out, load_inputs, train
 
 CPU = torch.device("cpu")
 TINY = Settings(data="somewhere", size="sketch", precision="fp32", edge=32, ngf=4, blocks=1, ndf=4, layers=3,
@@ -193,20 +193,20 @@ def tinted(tmp_path_factory) -> Path:
     """The built-in sample in the light of three times of day, each image in one of them."""
     folder = tmp_path_factory.mktemp("stargan")
     sample.make(folder / "sample", train=60, test=1, pixels=32)
-    files = listed([folder / "sample/trainA", folder / "sample/trainB"])
+    files = list_images([folder / "sample/trainA", folder / "sample/trainB"])
     lights = {"day": (1.0, 1.0, 1.0), "dawn": (1.0, 0.5, 0.3), "night": (0.3, 0.5, 1.0)}
     for turn, (name, light) in enumerate(lights.items()):
         (folder / "tinted" / name).mkdir(parents=True)
         for number, file in enumerate(files[turn::3]):
-            image = whole(file) / 255 * torch.tensor(light)[:, None, None]
+            image = read_full_size(file) / 255 * torch.tensor(light)[:, None, None]
             save_image(image, folder / "tinted" / name / f"{number:02}.png")
     return folder / "tinted"
 
 
 def trained(folder: Path, settings: Settings) -> dict:
     """What a trial leaves in its record."""
-    session = Session("stargan", settings, Machine(out=folder, device="cpu"), Alone(), {})
-    assert session.carry_out(train) == 0
+    session = Session("stargan", settings, RunOptions(out=folder, device="cpu"), NoEngine(), {})
+    assert session.run(train) == 0
     return read_json(folder / "run.json")
 
 
@@ -220,7 +220,7 @@ def test_it_learns_the_light_of_the_built_in_sample(tmp_path, tinted, seed):
         n_critic=1, batch_size=8, reports=1, generator_lr=5e-4, discriminator_lr=5e-4,
         reconstruction_weight=30.0, domain_weight=2.0,
     ).complete(CPU)  # fmt: skip
-    data, classifier = inputs(settings, CPU)
+    data, classifier = load_inputs(settings, CPU)
     chosen, targets = held_out(data.test_labels, settings.samples)
     sources, labels = to_float(data.test_pixels[chosen]), data.test_labels[chosen]
     scorer = TranslationScorer(classifier.network, sources, labels, targets, data.classes)

@@ -13,11 +13,11 @@ from torchvision import models
 from torchvision.transforms.functional import normalize
 
 from judge import model
-from judge.command import UserError
+from judge.common.errors import UserError
 from trials import style_transfer
-from trials.engine import Alone
-from trials.records import read_json, read_lines
-from trials.session import Machine, Session
+from trials.session.engine import NoEngine
+from trials.session.records import read_json, read_lines
+from trials.session.session import RunOptions, Session
 from trials.style_transfer import (
     PUBLISHED,
     VGG19,
@@ -99,9 +99,9 @@ def model_of(judge_file, **changes) -> StyleTransfer:
 
 def trained(folder: Path, settings: Settings) -> dict:
     """What a trial leaves in its record."""
-    machine = Machine(out=folder, device="cpu")
-    session = Session("style_transfer", settings.complete(CPU), machine, Alone(), {})
-    assert session.carry_out(train) == 0
+    machine = RunOptions(out=folder, device="cpu")
+    session = Session("style_transfer", settings.complete(CPU), machine, NoEngine(), {})
+    assert session.run(train) == 0
     return read_json(folder / "run.json")
 
 
@@ -187,10 +187,10 @@ def test_vgg19s_layers_are_the_papers_behind_their_relu_with_average_pooling(vgg
 
 
 def test_the_judges_layers_are_those_that_it_judges_by(judge_file):
-    judge, _ = model.load(judge_file)
+    judge, _ = model.load_judge(judge_file)
     x, body = pictures(0, edge=64), judge.backbone
     got = judge_network(str(judge_file), CPU).features("conv1,layer1,layer2,layer3,layer4")(x)
-    y = (model.halved_chroma(x) + 1) / 2
+    y = (model.subsample_chroma(x) + 1) / 2
     y = body.conv1(normalize(y, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     y = body.bn1(y).relu()
     torch.testing.assert_close(got["conv1"], y)
@@ -208,7 +208,7 @@ def test_auto_takes_vgg19_where_its_weights_are_there(vgg19):
 def test_auto_takes_the_judge_where_they_are_not_and_says_why(offline, judge_file):
     network, why = network_of(Settings(judge=str(judge_file)), CPU)
     assert network.name == "judge" and "no network" in why
-    assert network.facts["sha256"] == model.file_hash(judge_file)
+    assert network.facts["sha256"] == model.sha256_of(judge_file)
     with pytest.raises(UserError, match="cannot be had .*no network.*--features judge"):
         network_of(Settings(features="vgg19", judge=str(judge_file)), CPU)
 
@@ -241,7 +241,7 @@ def untouched(*given, **changes) -> tuple[dict, Settings]:
     settings = own(*given, **changes).complete(CPU)
     subject = style_transfer.own(settings, CPU)
     of = target(settings.judge, subject.contents, subject.styles)
-    return PairScorer(of, subject)(StyleTransfer(settings, of, subject.contents).paint()).named(), settings
+    return PairScorer(of, subject)(StyleTransfer(settings, of, subject.contents).paint()).as_dict(), settings
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from judge.command import UserError
+from judge.common.errors import UserError
 from judge.images import to_bytes, to_float
 from trials import translate
 from trials.cyclegan import CycleGAN, Settings
-from trials.networks import ResnetGenerator
+from trials.parts.networks import ResnetGenerator
 
 CPU = torch.device("cpu")
 

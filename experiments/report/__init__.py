@@ -1,0 +1,1 @@
+"""What a search found: a table and a page."""

@@ -1,0 +1,1 @@
+"""Does the early score predict how a setting ends?"""

@@ -1,0 +1,1 @@
+"""What the other rooms build on: command line, files, cache, random numbers, devices."""

@@ -1,0 +1,77 @@
+"""Reading what NNI stores."""
+
+import json
+import secrets
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from experiments.nni_adapter import database, manager
+from experiments.nni_adapter.manager import free_port
+
+CONFIG = {"trialCommand": "python -m trials.cyclegan"}
+
+
+@pytest.fixture
+def search(recorded) -> Path:
+    return recorded("growing", CONFIG, [
+        ("aaaaa", {"cycle_weight": 1.0}, "SUCCEEDED", [0.3, 0.4], 0.4),
+        ("bbbbb", {"cycle_weight": 2.0}, None, [0.1], None),
+    ])  # fmt: skip
+
+
+def grow(folder: Path) -> None:
+    """The second trial reports and ends, a third is proposed and reports."""
+    def value(score: float) -> str:
+        return json.dumps(json.dumps({"default": score}))
+
+    proposal = json.dumps({"parameters": {"cycle_weight": 3.0}})
+    with sqlite3.connect(folder / "db/nni.sqlite") as db:
+        db.executemany("insert into MetricData values (0,?,'',?,0,?)", [
+            ("bbbbb", "PERIODICAL", value(0.2)), ("bbbbb", "FINAL", value(0.2)),
+            ("ccccc", "PERIODICAL", value(0.6))])  # fmt: skip
+        db.executemany("insert into TrialJobEvent values (?,?,?,?,'',?,'')", [
+            (5000, "bbbbb", "SUCCEEDED", None, 1), (5000, "ccccc", "WAITING", proposal, 2),
+            (6000, "ccccc", "RUNNING", None, 2)])  # fmt: skip
+
+
+def test_looks_at_a_search_that_grows_find_what_one_look_at_its_end_does(search):
+    experiment = database.find_experiment(str(search))
+    early = experiment.trials()
+    assert experiment.trials() == early and [len(trial.reports) for trial in early] == [2, 1]
+    grow(search)
+    late = experiment.trials()
+    assert late == database.find_experiment(str(search)).trials()
+    assert [(trial.state, len(trial.reports)) for trial in late] == [
+        ("SUCCEEDED", 2), ("SUCCEEDED", 2), ("RUNNING", 1)]
+    assert [(trial.state, len(trial.reports)) for trial in early] == [("SUCCEEDED", 2), ("RUNNING", 1)]
+
+
+def test_a_look_reads_only_what_is_new(search, monkeypatch):
+    read, query = [], database._query
+    experiment = database.find_experiment(str(search))
+
+    def counted(*arguments):
+        rows = query(*arguments)
+        read.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(database, "_query", counted)
+    for expected in ([4, 5], [0, 0], [3, 3], [0, 0]):
+        read.clear()
+        experiment.trials()
+        assert read == expected
+        if expected == [0, 0]:
+            grow(search)
+
+
+def test_a_free_port_has_a_free_one_after_it_and_is_lent_to_no_connection(monkeypatch):
+    drawn, taken = secrets.randbelow, free_port()
+    offered = [(taken - 10_000) // 2]
+    monkeypatch.setattr(manager.secrets, "randbelow", lambda most: offered.pop() if offered else drawn(most))
+    with socket.create_server(("127.0.0.1", taken + 1)):
+        assert free_port() != taken and not offered
+    lent = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    assert taken + 1 < (int(lent.read_text().split()[0]) if lent.exists() else 49_152)

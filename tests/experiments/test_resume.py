@@ -1,0 +1,128 @@
+"""A search that was broken off, and the one that goes on with it."""
+
+import json
+import shlex
+
+import pytest
+import yaml
+
+from experiments import __main__ as commands
+from experiments import resume
+from experiments.__main__ import progress
+from experiments.nni_adapter import database, manager
+from experiments.nni_adapter.manager import free_port, is_running
+from experiments.tuner import Tpe
+from judge.common.cli import Namespace
+from judge.common.errors import UserError
+from judge.common.files import file_lock
+from trials.cyclegan import Settings
+
+PUBLISHED = {"identity_weight": Settings().identity_weight, "cycle_weight": Settings().cycle_weight}
+SPACE = {name: {"_type": "loguniform", "_value": [0.5, 40]} for name in PUBLISHED}
+
+
+def proposal(cycle_weight: float) -> dict:
+    return PUBLISHED | {"cycle_weight": cycle_weight}
+
+
+def config(tmp_path, **changes) -> dict:
+    arguments = {"reference": "trials.cyclegan", "optimize_mode": "maximize", "seed": 0}
+    return {
+        "experimentName": "A search | sample | sketch | j.pt", "experimentWorkingDirectory": str(tmp_path),
+        "trialCommand": "python -m trials.cyclegan --budget 0.2 --threads 1", "maxTrialNumber": 8,
+        "trialCodeDirectory": "/code", "trialConcurrency": 2, "searchSpace": SPACE,
+        "tuner": {"className": resume.TUNER, "codeDirectory": "/code", "classArgs": arguments},
+        "assessor": {"name": "Medianstop"}, "trainingService": {"platform": "local"},
+    } | changes  # fmt: skip
+
+
+@pytest.fixture
+def broken(recorded, tmp_path) -> database.Experiment:
+    """Three trials are settled, one was cut off by a stop and one by the end of everything."""
+    return database.find_experiment(str(recorded("broken", config(tmp_path), [
+        ("aaaaa", PUBLISHED, "SUCCEEDED", [0.3, 0.4], 0.4),
+        ("bbbbb", proposal(20.0), "EARLY_STOPPED", [0.1], None),
+        ("ccccc", proposal(21.0), "USER_CANCELED", [0.2], None),
+        ("ddddd", proposal(22.0), "FAILED", [], None),
+        ("eeeee", proposal(23.0), None, [0.6], None),
+    ])))  # fmt: skip
+
+
+def test_what_is_left_is_the_same_search_with_fewer_trials(broken, tmp_path):
+    left = yaml.safe_load(resume.write(broken).read_text())
+    assert left["maxTrialNumber"] == 8 - 3 and left["experimentName"] == "A search"
+    for key in ("assessor", "searchSpace", "trialConcurrency", "trialCodeDirectory"):
+        assert left[key] == broken.config[key]
+    command = shlex.split(left["trialCommand"])
+    assert command[command.index("--earlier") + 1] == str(tmp_path)  # where checkpoints are looked for
+    assert left["tuner"]["classArgs"]["resumes"] == str(broken.folder)
+
+
+def test_the_tuner_knows_the_results_and_proposes_the_unfinished_first(broken):
+    tuner = Tpe("trials.cyclegan", resumes=str(broken.folder), seed=0)
+    tuner.update_search_space(SPACE)
+    assert sorted(record.loss for record in tuner._history[("cycle_weight",)]) == [-0.4, -0.1]
+    assert [tuner.generate_parameters(at) for at in range(2)] == [proposal(21.0), proposal(23.0)]
+    assert tuner.generate_parameters(2) not in [t.parameters for t in broken.trials()]
+    tuner.update_search_space(SPACE)  # NNI may say it again
+    assert len(tuner._history[("cycle_weight",)]) == 2
+
+
+def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_path):
+    left = config(tmp_path, maxTrialNumber=5)
+    left["tuner"]["classArgs"]["resumes"] = str(broken.folder)
+    rest = database.find_experiment(str(recorded("rest", left, [
+        ("fffff", proposal(21.0), "SUCCEEDED", [0.5], 0.5), ("ggggg", proposal(23.0), None, [], None)])))
+    trials = rest.trials()
+    assert [(t.number, t.id) for t in trials] == [
+        (0, "aaaaa"), (1, "bbbbb"), (3, "ddddd"), (5, "fffff"), (6, "ggggg")]
+    assert rest.max_trials == 8
+    assert progress(trials, rest.max_trials, 1).startswith("4 of 8 trials, best so far 0.5000")
+
+    again = yaml.safe_load(resume.write(rest).read_text())  # broken off once more
+    assert again["maxTrialNumber"] == 8 - 4
+    tuner = Tpe("trials.cyclegan", resumes=again["tuner"]["classArgs"]["resumes"])
+    tuner.update_search_space(SPACE)
+    assert tuner.generate_parameters(0) == proposal(23.0)
+    assert sorted(record.loss for record in tuner._history[("cycle_weight",)]) == [-0.5, -0.4, -0.1]
+
+
+@pytest.mark.parametrize(("changes", "trials", "line"), [
+    ({"maxTrialNumber": 1}, [("a", PUBLISHED, "SUCCEEDED", [0.4], 0.4)], "is complete: 1 trials$"),
+    ({"tuner": {"className": "experiments.tuner.Listed"}}, [], "goes on when `promote` is repeated$"),
+    ({"tuner": {"name": "TPE"}}, [], "is not by experiments.tuner.Tpe"),
+    ({"tuner": {"className": resume.TUNER}}, [], "has no configuration that could go on"),
+])
+def test_what_cannot_go_on_is_refused_in_one_line(recorded, tmp_path, changes, trials, line):
+    search = database.find_experiment(str(recorded("whole", config(tmp_path, **changes), trials)))
+    with pytest.raises(UserError, match=line) as caught:
+        resume.write(search)
+    assert "\n" not in str(caught.value) and not list(search.folder.glob("*.yml"))
+
+
+def test_a_search_that_is_still_running_is_refused(broken, monkeypatch):
+    monkeypatch.setattr(resume, "is_running", lambda experiment: experiment is broken)
+    with pytest.raises(UserError, match="^experiment broken is still running: nnictl stop broken ends it$"):
+        resume.write(broken)
+
+
+def test_an_experiment_that_nni_lists_at_a_port_where_nothing_listens_is_not_running(
+    broken, tmp_path, monkeypatch,
+):
+    monkeypatch.setattr(database, "NNI_HOME", tmp_path)
+    (tmp_path / ".experiment").write_text(json.dumps({"broken": {"port": free_port()}}))
+    assert not is_running(broken)
+
+
+@pytest.mark.parametrize("command, lock, words", [
+    ("resume", ".resume.lock", "going on with experiment broken"),
+    ("promote", ".promote.lock", "promoting experiment broken"),
+])
+def test_two_do_not_go_on_with_one_search(broken, monkeypatch, command, lock, words):
+    """Both would train the same trials."""
+    monkeypatch.setattr(commands, "carried_out", lambda *_: pytest.fail("it went on"))
+    options = Namespace(experiment=str(broken.folder), keep=1, top=1, seeds=1, yardstick=None,
+                        yardstick_data=None)
+    refused = pytest.raises(UserError, match=f"another process is {words}")
+    with file_lock(broken.folder / lock, "first"), refused:
+        getattr(commands, command)(options)

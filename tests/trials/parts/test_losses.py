@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from trials.parts.losses import bce, gradient_penalty, lsgan
+
+
+def test_lsgan_is_the_mean_squared_distance_to_the_label():
+    prediction = torch.tensor([[0.0, 1.0], [3.0, -1.0]])
+    assert lsgan(prediction, real=True).item() == pytest.approx((1 + 0 + 4 + 4) / 4)
+    assert lsgan(prediction, real=False).item() == pytest.approx((0 + 1 + 9 + 1) / 4)
+
+
+def test_bce_is_minus_the_log_of_the_probability_of_what_is_asked():
+    logits = torch.tensor([0.0, 2.0])  # probabilities 0.5 and 0.8808
+    assert bce(logits, real=True).item() == pytest.approx((0.693147 + 0.126928) / 2, abs=1e-5)
+    assert bce(logits, real=False).item() == pytest.approx((0.693147 + 2.126928) / 2, abs=1e-5)
+
+
+def test_the_gradient_penalty_of_a_linear_critic_is_its_slopes_distance_from_1_squared():
+    """f(x) = a.x has the gradient a everywhere: (|a| - 1)^2 = (5 - 1)^2, and 2 (|a| - 1) a / |a| to learn."""
+    a = torch.tensor([3.0, 0.0, 0.0, 4.0], requires_grad=True)
+    real, fake = torch.rand(2, 3, 1, 2, 2)
+    penalty = gradient_penalty(lambda x: x.flatten(1) @ a, real, fake, torch.rand(3, 1, 1, 1))
+    assert penalty.item() == pytest.approx(16)
+    penalty.backward()
+    assert a.grad.tolist() == pytest.approx([8 * 3 / 5, 0, 0, 8 * 4 / 5])
+
+
+def test_the_gradient_penalty_is_taken_between_real_and_fake_image_by_image():
+    """f(x) = |x|^2 / 2 has the gradient x: that of each image is at its own share of the way."""
+    real, fake = torch.full((2, 1, 1, 1), 3.0), torch.full((2, 1, 1, 1), -1.0)
+    share = torch.tensor([1.0, 0.75]).reshape(2, 1, 1, 1)  # at 3 and at 2
+    penalty = gradient_penalty(lambda x: x.square() / 2, real, fake, share)
+    assert penalty.item() == pytest.approx(((3 - 1) ** 2 + (2 - 1) ** 2) / 2)
+
+
+def test_the_gradient_penalty_adds_up_the_patches_of_an_image_and_leaves_the_generator_alone():
+    fake = torch.zeros(1, 1, 1, 2, requires_grad=True)
+    critic = torch.ones(1, requires_grad=True)
+    penalty = gradient_penalty(lambda x: critic * x.mean().expand(1, 1, 3, 3), torch.ones(1, 1, 1, 2), fake,
+                               torch.full((1, 1, 1, 1), 0.5))  # fmt: skip
+    assert penalty.item() == pytest.approx((9 * 0.5**0.5 - 1) ** 2)
+    penalty.backward()
+    assert fake.grad is None and critic.grad is not None

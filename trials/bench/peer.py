@@ -1,0 +1,188 @@
+"""The CycleGAN step as others write it: what `python -m trials.bench --peer` compares with.
+
+Nothing but that command and a test uses this file. `PlainCycleGAN` follows the paper (1703.10593:
+equations 1 to 3, sections 4, 5.2 and 7.2) with the structure of its authors' loop: eager, fp32, one
+call for each term (six of the generators, six of the discriminators), plain Adam, and every loss
+read as a number at every step. `AuthorsCycleGAN` is that loop itself, where a copy of it is at hand.
+"""
+
+import inspect
+import sys
+from argparse import ArgumentParser
+from contextlib import redirect_stdout
+from functools import wraps
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from judge.common.errors import UserError, one_line
+from judge.common.rng import rng
+from trials.cyclegan import CycleGAN
+from trials.parts.pool import HistoryPool
+from trials.parts.schedule import decay_factor, set_lr
+
+
+class Residual(nn.Module):
+    """Section 7.2: `Rk`, with the parameter names of `trials.networks.ResidualBlock`."""
+
+    def __init__(self, n: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.ReflectionPad2d(1), nn.Conv2d(n, n, 3), nn.InstanceNorm2d(n), nn.ReLU(True),
+            nn.ReflectionPad2d(1), nn.Conv2d(n, n, 3), nn.InstanceNorm2d(n),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+def plain_generator(n: int, blocks: int) -> nn.Sequential:
+    """c7s1-n, d2n, d4n, R4n x blocks, u2n, un, c7s1-3 of section 7.2."""
+    up = {"stride": 2, "padding": 1, "output_padding": 1}
+    return nn.Sequential(
+        nn.ReflectionPad2d(3), nn.Conv2d(3, n, 7), nn.InstanceNorm2d(n), nn.ReLU(True),
+        nn.Conv2d(n, 2 * n, 3, 2, 1), nn.InstanceNorm2d(2 * n), nn.ReLU(True),
+        nn.Conv2d(2 * n, 4 * n, 3, 2, 1), nn.InstanceNorm2d(4 * n), nn.ReLU(True),
+        *[Residual(4 * n) for _ in range(blocks)],
+        nn.ConvTranspose2d(4 * n, 2 * n, 3, **up), nn.InstanceNorm2d(2 * n), nn.ReLU(True),
+        nn.ConvTranspose2d(2 * n, n, 3, **up), nn.InstanceNorm2d(n), nn.ReLU(True),
+        nn.ReflectionPad2d(3), nn.Conv2d(n, 3, 7), nn.Tanh(),
+    )  # fmt: skip
+
+
+def plain_discriminator(n: int) -> nn.Sequential:
+    """Cn, C2n, C4n, C8n of section 7.2 and the one-channel output."""
+    return nn.Sequential(
+        nn.Conv2d(3, n, 4, 2, 1), nn.LeakyReLU(0.2, True),
+        nn.Conv2d(n, 2 * n, 4, 2, 1), nn.InstanceNorm2d(2 * n), nn.LeakyReLU(0.2, True),
+        nn.Conv2d(2 * n, 4 * n, 4, 2, 1), nn.InstanceNorm2d(4 * n), nn.LeakyReLU(0.2, True),
+        nn.Conv2d(4 * n, 8 * n, 4, 1, 1), nn.InstanceNorm2d(8 * n), nn.LeakyReLU(0.2, True),
+        nn.Conv2d(8 * n, 1, 4, 1, 1),
+    )  # fmt: skip
+
+
+class PlainCycleGAN:
+    """The settings, weights and step of `net`, which must not have filled its pools; nothing is shared."""
+
+    def __init__(self, net: CycleGAN):
+        s = self.settings = net.settings
+        self.step, self.schedule = net.step, net.schedule
+        device = next(net.G_AB.parameters()).device
+        self.G_AB, self.G_BA = (plain_generator(s.ngf, s.blocks).to(device) for _ in range(2))
+        self.D_A, self.D_B = (plain_discriminator(s.ndf).to(device) for _ in range(2))
+        for name in ("G_AB", "G_BA", "D_A", "D_B"):
+            getattr(self, name).load_state_dict(getattr(net, name).state_dict())
+        betas = (s.beta1, s.beta2)
+        self.optimizer_G = torch.optim.Adam([*self.G_AB.parameters(), *self.G_BA.parameters()], betas=betas)
+        self.optimizer_D = torch.optim.Adam([*self.D_A.parameters(), *self.D_B.parameters()], betas=betas)
+        self.pool_A, self.pool_B = HistoryPool(s.pool_size), HistoryPool(s.pool_size)
+
+    def update(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, float]:
+        """As `CycleGAN.update`, with the losses as numbers."""
+        s = self.settings
+        factor = decay_factor(self.step, self.schedule, s.decay)
+        set_lr(self.optimizer_G, s.generator_lr * factor)
+        set_lr(self.optimizer_D, s.discriminator_lr * factor)
+
+        def l1(x, y):
+            return (x - y).abs().mean()
+
+        for D in (self.D_A, self.D_B):
+            D.requires_grad_(False)
+        fake_b, fake_a = self.G_AB(a), self.G_BA(b)
+        losses = {
+            "adversarial_A": ((self.D_A(fake_a) - 1) ** 2).mean(),
+            "adversarial_B": ((self.D_B(fake_b) - 1) ** 2).mean(),
+            "cycle_A": l1(self.G_BA(fake_b), a),
+            "cycle_B": l1(self.G_AB(fake_a), b),
+        }
+        total = s.adversarial_weight * (losses["adversarial_A"] + losses["adversarial_B"])
+        total = total + s.cycle_weight * (losses["cycle_A"] + losses["cycle_B"])
+        if s.identity_weight:
+            losses |= {"identity_A": l1(self.G_BA(a), a), "identity_B": l1(self.G_AB(b), b)}
+            total = total + s.identity_weight * (losses["identity_A"] + losses["identity_B"])
+        self.optimizer_G.zero_grad()
+        total.backward()
+        self.optimizer_G.step()
+
+        draw = rng(s.seed, "pool", self.step)
+        shown_a, shown_b = self.pool_A.swap(fake_a.detach(), draw), self.pool_B.swap(fake_b.detach(), draw)
+        self.optimizer_D.zero_grad()
+        for name, D, real, shown in (("A", self.D_A, a, shown_a), ("B", self.D_B, b, shown_b)):
+            D.requires_grad_(True)
+            loss = (((D(real) - 1) ** 2).mean() + (D(shown) ** 2).mean()) / 2
+            losses[f"discriminator_{name}"] = loss
+            if loss.item() >= s.discriminator_threshold:
+                loss.backward()
+        self.optimizer_D.step()
+        self.step += 1
+        return {name: loss.item() for name, loss in losses.items()}
+
+
+class AuthorsCycleGAN:
+    """The step of https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix, out of a checkout.
+
+    Its code is run, and its packages (`models`, `options`, `util`, `data`) are imported by those names.
+    Sizes, weights of cycle and identity losses, pools and Adam are those of `net`, for its time and for
+    losses that can be compared; rates, and what their code has no option for, are of no account.
+    """
+
+    def __init__(self, net: CycleGAN, checkout: Path):
+        """
+        Raises:
+            UserError: `checkout` is none, or does not run here.
+        """
+        s = self.settings = net.settings
+        self.step, device = net.step, next(net.G_AB.parameters()).device
+        if not (checkout / "models" / "cycle_gan_model.py").is_file():
+            raise UserError(f"--peer-path {checkout} is no checkout of pytorch-CycleGAN-and-pix2pix: "
+                            "there is no models/cycle_gan_model.py")
+        sys.path.insert(0, str(checkout.resolve()))
+        try:
+            with redirect_stdout(sys.stderr):  # they tell what they do
+                networks, model, train_options = map(
+                    import_module, ("models.networks", "models.cycle_gan_model", "options.train_options"))
+                set_blocks(networks.ResnetGenerator, s.blocks)
+                parser = train_options.TrainOptions().initialize(ArgumentParser())
+                model.CycleGANModel.modify_commandline_options(parser, True)
+                options = parser.parse_args(self.arguments())
+                options.isTrain, options.gpu_ids, options.device = True, [], device
+                self.model = model.CycleGANModel(options)
+        except Exception as error:  # whatever a stranger's code raises
+            raise UserError(f"--peer-path {checkout}: {one_line(error)}") from None
+        finally:
+            sys.path.remove(str(checkout.resolve()))
+        self.model.device = device
+        self.model.criterionGAN.to(device)
+        for name in self.model.model_names:
+            getattr(self.model, f"net{name}").to(device)
+
+    def arguments(self) -> list[str]:
+        """The authors' options for these settings."""
+        s = self.settings
+        given = {
+            "dataroot": "none", "netG": "resnet_9blocks", "ngf": s.ngf, "ndf": s.ndf,
+            "lambda_A": s.cycle_weight, "lambda_B": s.cycle_weight,
+            "lambda_identity": s.identity_weight / s.cycle_weight if s.cycle_weight else 0.0,
+            "pool_size": s.pool_size, "batch_size": s.batch_size, "beta1": s.beta1,
+        }  # fmt: skip
+        return [f"--{name}={value}" for name, value in given.items()]
+
+    def update(self, a: torch.Tensor, b: torch.Tensor) -> None:
+        """As `CycleGAN.update`; the losses stay in the model, where the authors read some of them."""
+        self.model.set_input({"A": a, "B": b, "A_paths": [], "B_paths": []})
+        self.model.optimize_parameters()
+        self.step += 1
+
+
+def set_blocks(Generator: type, blocks: int) -> None:
+    """Have their generator made with any number of residual blocks: their options know six and nine."""
+    made = inspect.unwrap(Generator.__init__)
+
+    @wraps(made)
+    def __init__(self, *sizes, **options):
+        made(self, *sizes, **options | {"n_blocks": blocks})
+
+    Generator.__init__ = __init__

@@ -1,0 +1,1 @@
+"""What several systems share: networks, losses, batches, schedules, sample sheets."""
