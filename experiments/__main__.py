@@ -21,7 +21,6 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from jsonargparse.typing import PositiveInt
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -37,7 +36,7 @@ from experiments.report import results
 from experiments.study import simulation as simulations
 from experiments.study import study as studies
 from judge import images, model
-from judge.common.cli import Fraction, Namespace, Parser, from_namespace, subcommands
+from judge.common.cli import Fraction, Namespace, Parser, PositiveInt, from_namespace, subcommands
 from judge.common.errors import UserError, one_line
 from judge.common.files import file_lock
 
@@ -392,7 +391,7 @@ def study(options: Namespace) -> None:
 def ranks_options(parser: Parser) -> None:
     parser.add_argument("table", type=Path, nargs="?", default=studies.Study.table,
                         help="a study's table")
-    parser.add_argument("--style", type=Fraction, default=studies.STYLE,
+    parser.add_argument("--style", type=Fraction, default=studies.STYLE_WEIGHT,
                         help="weight of style against content in final quality")
     parser.add_argument("--csv", action="store_true", help="every coefficient, for pandas")
 

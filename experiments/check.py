@@ -109,7 +109,7 @@ def trial_of(command: str) -> tuple[ModuleType, Any, RunOptions]:
     module = module_of(command)
     try:
         options = trial_parser(module.Settings, module.__name__).parse_args(shlex.split(command)[3:])
-    except Exception as error:  # jsonargparse raises what its types raise
+    except UserError as error:
         raise UserError(f"trialCommand: {one_line(error)}") from None
     machine = from_namespace(RunOptions, options)
     try:

@@ -12,7 +12,7 @@ from experiments.nni_adapter.database import Experiment
 from experiments.nni_adapter.manager import is_running, write_config
 from experiments.report import results
 from judge.common.errors import UserError
-from trials.session.schema import matches
+from judge.common.schema import matches
 
 TUNER = "experiments.tuner.Tpe"
 # Of the search's configuration.

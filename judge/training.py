@@ -11,7 +11,6 @@ from urllib.error import URLError
 import numpy as np
 import torch
 import torchvision
-from jsonargparse.typing import PositiveInt
 from scipy.optimize import minimize
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -19,7 +18,7 @@ from torchvision import models
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from judge.common.cli import LearningRate, Weight
+from judge.common.cli import LearningRate, PositiveInt, Weight
 from judge.common.device import supports_bf16
 from judge.common.errors import UserError
 from judge.common.rng import rng

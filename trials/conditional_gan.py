@@ -14,12 +14,11 @@ noise for G, as one plane for each class beside the image for D.
 from dataclasses import dataclass
 
 import torch
-from jsonargparse.typing import PositiveInt
 from torch.nn.functional import one_hot
 
 from judge import class_score
 from judge.class_score import ClassScorer
-from judge.common.cli import Beta, Fraction, LearningRate
+from judge.common.cli import Beta, Fraction, LearningRate, PositiveInt
 from judge.common.errors import UserError
 from judge.common.rng import rng
 from judge.images import to_float

@@ -17,13 +17,12 @@ from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import nn
 from torch.nn.functional import l1_loss
 from torchvision.utils import make_grid
 
 from judge import images, model
-from judge.common.cli import Beta, Fraction, LearningRate, Weight
+from judge.common.cli import Beta, Fraction, LearningRate, NonNegativeInt, PositiveInt, Weight
 from judge.common.device import supports_bf16
 from judge.common.errors import UserError
 from judge.common.rng import rng

@@ -22,11 +22,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from judge import class_score, model
 from judge.class_score import ClassScorer
-from judge.common.cli import Beta, Fraction, LearningRate, Weight
+from judge.common.cli import Beta, Fraction, LearningRate, PositiveInt, UnitInterval, Weight
 from judge.common.errors import UserError
 from judge.common.rng import rng
 from judge.images import to_float
@@ -99,7 +98,7 @@ class Settings(Scheduled):
     """Numbers in z, uniform between -1 and 1 (figure 1)."""
     discriminator_threshold: Weight = 0.0
     """A discriminator whose loss is under this is not updated in that step. 0 never skips."""
-    growing: ClosedUnitInterval = 0.0
+    growing: UnitInterval = 0.0
     """First share of the schedule over which the resolution grows from 8 px (Karras et al. 2018, 1710.10196,
     section 2): by turns a size is trained and the next one faded in. 0 has them all from the start."""
     reports: PositiveInt = 20

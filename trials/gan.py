@@ -21,12 +21,11 @@ from math import prod
 from typing import Literal, NamedTuple
 
 import torch
-from jsonargparse.typing import PositiveInt
 from torch import nn
 
 from judge import class_score
 from judge.class_score import ClassScorer
-from judge.common.cli import Beta, Fraction, LearningRate
+from judge.common.cli import Beta, Fraction, LearningRate, PositiveInt
 from judge.common.errors import UserError
 from judge.common.rng import rng
 from judge.images import to_bytes, to_float

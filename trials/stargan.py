@@ -21,13 +21,12 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
-from jsonargparse.typing import PositiveInt
 from torch.nn.functional import cross_entropy, l1_loss
 
 from judge import images
 from judge.class_score import TranslationScorer
 from judge.classifier import TrainedClassifier, load_or_train
-from judge.common.cli import Beta, Fraction, LearningRate, Weight
+from judge.common.cli import Beta, Fraction, LearningRate, PositiveInt, Weight
 from judge.common.device import supports_bf16
 from judge.common.errors import UserError
 from judge.common.rng import rng

@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from jsonargparse.typing import PositiveInt
 from torch import nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -40,7 +39,7 @@ from torchvision.transforms.v2.functional import center_crop, resize
 from torchvision.utils import make_grid, save_image
 
 from judge import images, model
-from judge.common.cli import Fraction, LearningRate, Weight
+from judge.common.cli import Fraction, LearningRate, PositiveInt, Weight
 from judge.common.errors import UserError, one_line
 from judge.common.files import as_user_error, atomic_write
 from judge.common.rng import rng

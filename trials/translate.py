@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jsonargparse.typing import PositiveInt
 from PIL import Image
 from torch import nn
 from torch.nn.functional import pad
 from torchvision.transforms.v2.functional import resize, to_pil_image
 from tqdm import tqdm
 
-from judge.common.cli import Parser, from_namespace, main
+from judge.common.cli import Parser, PositiveInt, from_namespace, main
 from judge.common.errors import UserError, one_line
 from judge.common.files import as_user_error, atomic_write
 from judge.images import list_images, read_full_size, to_bytes, to_float

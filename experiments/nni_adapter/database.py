@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from judge.common.errors import UserError, one_line
-from trials.session.schema import CONFIG, NUMBER, PROPOSAL, matches
+from judge.common.schema import NUMBER, matches
 
 ROOT = Path(__file__).parents[2]  # of the repo: where the experiments' commands run
 NNI_HOME = Path.home() / "nni-experiments"  # NNI's own: its list of experiments is here
@@ -24,6 +24,12 @@ NNI_HOME = Path.home() / "nni-experiments"  # NNI's own: its list of experiments
 # A trial's states in NNI before its end, and when the experiment was stopped under it.
 WAITING, RUNNING = "WAITING", "RUNNING"
 CUT_OFF = ("USER_CANCELED", "SYS_CANCELED")
+
+CONFIG = {  # an experiment's, as NNI stores it
+    "trialCommand": str, "experimentName?": str, "maxTrialNumber?": int, "experimentWorkingDirectory?": str,
+    "tuner?": {"className?": str, "classArgs?": {"resumes?": str}}, "trainingService?": {},
+}  # fmt: skip
+PROPOSAL = {"parameters": {"*": (str, int, float, bool)}}  # of the tuner to a trial
 
 RESUMES = "resumes"  # the tuner's argument that names the folder of the search it goes on with
 

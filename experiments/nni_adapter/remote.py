@@ -71,7 +71,7 @@ tar -cf - --exclude=.lock --transform='s,/nnioutput,,' "$@"
 
 PROBE = """
 import json, os, sys
-import nni.tools.trial_tool.trial_runner, jsonargparse, tensorboard, torch, torchmetrics, torchvision
+import nni.tools.trial_tool.trial_runner, tensorboard, torch, torchmetrics, torchvision
 from importlib.metadata import version
 print(json.dumps({"nni": version("nni"), "gpus": torch.cuda.device_count(),
                   "cores": len(os.sched_getaffinity(0)),

@@ -16,11 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
 from experiments.study.independent_judge import STYLE_WEIGHT, final_quality
 from experiments.study.study import REPORTS, Study, finals, scores
-from judge.common.cli import Fraction
+from judge.common.cli import Fraction, NonNegativeFloat, PositiveInt
 from judge.common.errors import UserError
 from judge.score import DEFAULT_FORMULA, FORMULAS
 

@@ -19,11 +19,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from scipy.stats import kendalltau, rankdata, spearmanr
 
 from experiments.study.independent_judge import STYLE_WEIGHT, IndependentJudge, final_quality
 from judge import images, model
+from judge.common.cli import NonNegativeInt, PositiveInt
 from judge.common.device import available_cores
 from judge.common.errors import UserError
 from judge.common.files import atomic_write

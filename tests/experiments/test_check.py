@@ -190,7 +190,7 @@ def test_a_gpu_that_is_not_there_does_not_end_in_silence(experiment):
         ("sh run.sh", "not of the form"),
         ("python -m trials.cyclegam", "no trial trials.cyclegam"),
         ("python -m trials.cyclegan --cycle-wait 3", "cycle-wait"),
-        ("python -m trials.cyclegan --cycle-weight -3", "cycle_weight"),
+        ("python -m trials.cyclegan --cycle-weight -3", "cycle-weight"),
         ("python -m trials.cyclegan --threads 1 --data /nowhere", "no data folder /nowhere"),
         ("python -m trials.cyclegan --threads 1 --data {data} --judge /nowhere.pt", "no judge at /nowhere"),
         ("python -m trials.cyclegan --threads 1 --data {data} --judge {judge} --size draft", "trained at"),

@@ -9,7 +9,7 @@ import yaml
 from experiments import __main__ as commands
 from experiments import resume
 from experiments.__main__ import progress
-from experiments.nni_adapter import database, manager
+from experiments.nni_adapter import database
 from experiments.nni_adapter.manager import free_port, is_running
 from experiments.tuner import Tpe
 from judge.common.cli import Namespace

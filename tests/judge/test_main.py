@@ -159,11 +159,11 @@ def test_train_on_ones_own_folders(judge, workplace, sample_data):
     (("--epochs", "many"), ("epochs", "many")),
     (("--epochs", "0"), ("epochs", "0")),
     (("--epochs", "-3"), ("epochs", "-3")),
-    (("--batch_size", "0"), ("batch_size", "0")),
+    (("--batch_size", "0"), ("batch-size", "0")),
     (("--patience", "0"), ("patience", "0")),
     (("--lr", "0"), ("lr", "0")),
     (("--lr", "nan"), ("lr", "nan")),
-    (("--weight-decay", "-1"), ("weight_decay", "-1")),
+    (("--weight-decay", "-1"), ("weight-decay", "-1")),
     (("--nonsense", "1"), ("--nonsense",)),
 ])
 def test_train_refuses_wrong_options_in_one_line(judge, workplace, arguments, words):

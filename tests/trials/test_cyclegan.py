@@ -251,7 +251,7 @@ def test_the_budget_is_a_share_of_the_schedule():
     "parameters, said",
     [
         ({"identiy_weight": 1.0}, "identiy_weight"),
-        ({"identity_weight": "5"}, "string '5' where a number belongs"),
+        ({"identity_weight": "5"}, "identity_weight is '5', expected a number"),
         ({"identity_weight": "five"}, "identity_weight"),
         ({"cycle_weight": -1.0}, "cycle_weight"),
         ({"cycle_weight": float("nan")}, "cycle_weight"),

@@ -22,12 +22,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from judge import images
-from judge.common.cli import Parser, from_namespace, main
+from judge.common.cli import Parser, PositiveFloat, PositiveInt, from_namespace, main
 from judge.common.device import device_name
 from judge.common.errors import UserError, one_line
 from judge.model import describe_size

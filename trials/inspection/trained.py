@@ -12,7 +12,7 @@ from torch import nn
 from judge import images
 from judge.class_score import ClassScorer
 from judge.classifier import logits_and_features
-from judge.common.cli import from_namespace, parser_for
+from judge.common.cli import parse_values
 from judge.common.errors import UserError, one_line
 from judge.common.tensors import read_tensors
 from judge.labelled import LabelledImages
@@ -88,8 +88,8 @@ def settings_of(Settings: type, record: dict, folder: Path) -> Any:
         UserError: they are not of this version.
     """
     try:
-        return from_namespace(Settings, parser_for(Settings).parse_object(record["settings"]))
-    except Exception as error:  # jsonargparse raises what its types raise
+        return Settings(**parse_values(Settings, record["settings"]))
+    except UserError as error:
         raise UserError(f"{folder} was trained by another version: {one_line(error)}") from None
 
 

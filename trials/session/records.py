@@ -10,8 +10,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from judge.common.files import atomic_write
-from trials.session.schema import RECORD, REPORT, matches
+from judge.common.schema import NUMBER, matches
 
+RECORD = {  # the form of run.json
+    "system?": str, "status?": str, "reason?": str, "seconds?": NUMBER, "schedule?": {"steps": int},
+    "settings?": {"data?": str, "judge?": str, "size?": str, "seed?": int, "budget?": NUMBER},
+    "data?": {"name": str, "stand_in": bool},
+    "judge?": {"file": str, "data?": str, "sha256?": str, "auc?": NUMBER, "accuracy?": NUMBER},
+}  # fmt: skip
+REPORT = {  # the form of a line of stats.jsonl
+    "step": int, "seconds?": NUMBER, "scoring_seconds?": NUMBER,
+    "score": {"default": NUMBER, "*": NUMBER}, "losses?": {"*": NUMBER},
+}  # fmt: skip
 RECORDED_VERSIONS = ("torch", "torchvision", "torchmetrics", "numpy", "nni")
 
 

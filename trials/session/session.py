@@ -38,13 +38,13 @@ from typing import Any, Literal
 
 import psutil
 import torch
-from jsonargparse.typing import NonNegativeInt
 from tqdm import tqdm
 
-from judge.common.cli import Parser, ThreadOptions, from_namespace, main, parser_for, plain_number
+from judge.common.cli import NonNegativeInt, Parser, ThreadOptions, from_namespace, main, parse_values
 from judge.common.device import device_name
 from judge.common.errors import UserError, is_out_of_memory, one_line
 from judge.common.files import as_user_error, atomic_write, file_lock
+from judge.common.schema import matches
 from judge.common.tensors import read_tensors
 from judge.images import to_bytes
 from judge.score import WORST_SCORE, Score
@@ -62,7 +62,6 @@ from trials.session.records import (
     versions,
     write_json,
 )
-from trials.session.schema import matches
 
 RUNS = Path("runs")  # where trials started by hand leave their folders
 CHECK_LOSSES_EVERY = 20  # steps between looks at the losses, each of which waits for the device
@@ -197,16 +196,18 @@ def with_parameters(settings: Any, parameters: dict) -> Any:
     Raises:
         UserError: a name that is no setting, a value of the wrong type, sign or range.
     """
-    try:
-        checked = parser_for(type(settings)).parse_object(parameters)
-    except Exception as error:  # jsonargparse raises what its types raise
-        raise UserError(f"parameters {dumps(parameters)}: {one_line(error)}") from None
     for name, value in parameters.items():
         if value is None:
             raise UserError(f"parameter {name} has no value")
-        if isinstance(value, str) and not isinstance(checked[name], str):
-            raise UserError(f"parameter {name} is the string {value!r} where a number belongs")
-    return replace(settings, **{name: plain_number(checked[name]) for name in parameters})
+    try:
+        return replace(settings, **parse_values(type(settings), parameters))
+    except UserError as error:
+        raise UserError(f"parameters {dumps(parameters)}: {error}") from None
+
+
+def fill_unset(settings: Any, values: dict) -> Any:
+    """Return `settings` with those of `values`, by name, whose fields are None."""
+    return replace(settings, **{name: value for name, value in values.items() if getattr(settings, name) is None})
 
 
 # ---------------------------------------------------------------------------------------------

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from jsonargparse.typing import PositiveInt
 
 from judge.common import cli
-from judge.common.cli import Fraction, LearningRate, Parser, Weight, from_namespace
+from judge.common.cli import Fraction, LearningRate, Parser, PositiveInt, Weight, from_namespace
 from judge.common.errors import UserError
 from judge.common.files import file_lock
 
@@ -171,7 +170,7 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch):
 def greet(monkeypatch) -> Callable[..., int]:
     """A program of two subcommands."""
     def name_option(parser: Parser) -> None:
-        parser.add_argument("--first_name", default="you")
+        parser.add_argument("--first-name", default="you")
 
     def hello(options) -> None:
         """Say hello.
@@ -195,7 +194,7 @@ def greet(monkeypatch) -> Callable[..., int]:
 
 
 def test_a_subcommand_gets_its_own_options(greet, capsys):
-    assert greet("hello", "--first_name", "Ada") == 0
+    assert greet("hello", "--first-name", "Ada") == 0
     assert greet("hello", "--first-name", "Bob") == 0
     assert greet("bye") == 4
     assert capsys.readouterr().out == "hello Ada\nhello Bob\n"

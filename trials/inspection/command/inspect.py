@@ -20,10 +20,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from PIL import Image
 
-from judge.common.cli import Namespace, Parser, subcommands
+from judge.common.cli import Namespace, NonNegativeInt, Parser, PositiveInt, subcommands
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write
 from judge.common.rng import rng
