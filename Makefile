@@ -1,17 +1,19 @@
-# make quickstart   a small search on the built-in sample, from nothing to a table of trials
-# make test         all tests
-# make lint         ruff
-# make audit        known weaknesses of the packages in constraints.txt, by pip-audit and osv.dev
-# make picture      the README's picture: the report of a quickstart, by chromium (.ci/browser)
+# make quickstart   run a small search on the built-in sample, from an empty checkout to a table of trials
+# make test         run all tests
+# make lint         run ruff
+# make audit        list known vulnerabilities of the packages in constraints.txt (pip-audit, osv.dev)
+# make picture      make the README's picture: the page of a quickstart, taken with chromium (.ci/browser)
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test lint audit picture clean environment sample-judge
+INSTALL := $(RUN) -m pip install --quiet -c constraints.txt -e
 
-# One make at a time makes $(1): two in one checkout would write the same files.
-define alone
+.PHONY: quickstart test lint audit picture clean environment test-environment sample-judge
+
+# Make $(1) under a lock: two makes in one checkout would write the same files.
+define locked
 @$(MAKE) --question $(1) || { \
     flock --nonblock --conflict-exit-code 75 Makefile $(MAKE) --no-print-directory $(1); code=$$?; \
     [ $$code -ne 75 ] && exit $$code; \
@@ -24,13 +26,13 @@ quickstart: sample-judge
 	@echo
 	@echo "Next: your own pictures. README.md, 'The three uses', says how."
 
-test: environment
+test: test-environment
 	$(RUN) -m pytest -m "" -n 3 --dist worksteal --max-worker-restart 0  # the slow ones wait for NNI
 
-lint: environment
+lint: test-environment
 	$(RUN) -m ruff check .
 
-# From osv.dev: of a version that a mirror of PyPI does not describe, pip-audit's default says "none known".
+# osv.dev, because pip-audit's default says "none known" of a version that a mirror of PyPI does not describe.
 AUDIT := $(VENV)/audit/bin/python
 audit: environment
 	@if ! $(RUN) -c "import requests; requests.head('https://api.osv.dev', timeout=10)" 2>/dev/null; then \
@@ -45,10 +47,13 @@ picture: quickstart
 	    --screenshot=experiments/pictures/quickstart.png $(CURDIR)/runs/_latest/*.html
 
 environment:
-	$(call alone,$(VENV)/installed)
+	$(call locked,$(VENV)/installed)
+
+test-environment:
+	$(call locked,$(VENV)/installed-dev)
 
 sample-judge:
-	$(call alone,models/sample.pt)
+	$(call locked,models/sample.pt)
 
 models/sample.pt: | $(VENV)/installed
 	$(RUN) -m judge train --data sample --size sketch --weights none --epochs 18 --out $@
@@ -57,7 +62,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))" 2>/dev/null || \
 	    { echo "Salon needs Python 3.10 or newer with its venv module, as '$(PYTHON)' or by make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(INSTALL) .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) ".[dev]"
 	touch $@
 
 clean:
