@@ -52,7 +52,8 @@ def test_the_metrics_are_those_calculated_by_hand(greys):
     p = [value / 255 for value in photos + paintings]
     assert predictions["p_painting"].tolist() == pytest.approx(p, abs=1e-6)
     assert predictions["label"].tolist() == [0, 0, 0, 1, 1, 1]
-    assert [Path(path).name for path in predictions["file"]] == [f"{d}{i}.png" for d in "BA" for i in range(3)]
+    names = [Path(path).name for path in predictions["file"]]
+    assert names == ["B0.png", "B1.png", "B2.png", "A0.png", "A1.png", "A2.png"]
     # Correctly ordered pairs: 204 before three photos, 128 before two, 60 before one.
     assert metrics["auc"] == pytest.approx(6 / 9)
     assert metrics["confusion"] == [[2, 1], [1, 2]]  # 150 is a photo called a painting; 60 the reverse
