@@ -23,22 +23,20 @@ def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
 
 
 def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, pd.DataFrame]:
-    """Return the judge's metrics on the test images, and a row for each image: file, label, p_painting.
+    """Return metrics on the test images, and a table with a row for each: file, label, p_painting.
 
-    All metrics are of photo against painting, given that an image is one of them (`judge.controls`
-    measures P(neither)). All but the confusion matrix give both classes the same total weight.
-
-    auc: area under the ROC curve.
-    auc_reencoded: the AUC when only one class goes through JPEG of quality 75 with halved chroma; of
-        the two such AUCs the one further from `auc`. A large difference means that the judge looks at
-        compression rather than style.
-    accuracy, brier: share of correct predictions, Brier score.
-    calibration_error: expected calibration error of the predicted class's probability (Guo et al. 2017,
-        equation 3).
-    painting_calibration_error: the same of P(painting). It is stricter: errors in opposite directions,
-        on photographs and on paintings, do not cancel out.
-    confusion: [2, 2] counts, a row for each true class and a column for each predicted class.
-    counts: images read, skipped and enlarged, by domain.
+    Metrics, all of P(painting) given that an image is a photo or a painting (`judge.controls` measures
+    corrupted images); all but the confusion matrix give both classes the same total weight:
+        auc: area under the ROC curve.
+        auc_reencoded: the AUC when only one class goes through JPEG of quality 75 with halved chroma; of
+            the two such AUCs the one further from `auc`. A large difference means that the judge looks
+            at compression rather than style.
+        accuracy, brier: share of correct predictions, Brier score.
+        calibration_error: expected calibration error of the predicted class's probability.
+        painting_calibration_error: that of P(painting). It is stricter: too many false paintings in one
+            place are not made up for by too many false photographs in another.
+        confusion: [2, 2] counts, a row for each true class and a column for each predicted class.
+        counts: images read, skipped and enlarged, by domain.
     """
     photos, paintings = (load_images(data.test[domain], judge.size) for domain in (PHOTOS, PAINTINGS))
     pixels = torch.cat([photos.pixels, paintings.pixels])

@@ -28,8 +28,8 @@ def combined(parts: Mapping[str, float]) -> float:
     weight against style, was fixed by looking at 60 pairs. The power of the distance is the one for which
     damaged photographs score less than the published setting after full training (judge/README.md).
     """
-    kept = parts["style"] * parts.get("content", 1.0) ** CONTENT_POWER * parts.get("diversity", 1.0)
-    return kept * parts.get("clean", 1.0) / (1 + max(0.0, parts.get("kid", 0.0))) ** DISTANCE_POWER
+    quality = parts["style"] * parts.get("content", 1.0) ** CONTENT_POWER * parts.get("diversity", 1.0)
+    return quality * parts.get("clean", 1.0) / (1 + max(0.0, parts.get("kid", 0.0))) ** DISTANCE_POWER
 
 
 def plain(parts: Mapping[str, float]) -> float:

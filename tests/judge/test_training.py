@@ -219,11 +219,8 @@ def test_weights_come_from_a_file_also_one_as_old_torch_saved_it(tmp_path, resne
         assert torch.equal(judge.backbone.layer4[1].conv2.weight, resnet18["layer4.1.conv2.weight"])
 
 
-def test_a_file_of_other_weights_or_none_is_refused_in_one_line(tmp_path, resnet18):
+def test_a_file_of_other_weights_is_refused_in_one_line(tmp_path, resnet18):
     file = tmp_path / "weights.pth"
-    options = TrainingOptions(weights=str(file))
-    with pytest.raises(UserError, match="^no weights at .*weights.pth: give imagenet, none or a file$"):
-        training.initial_judge(options, 64, CPU)
     for content in (
         {name: value for name, value in resnet18.items() if not name.startswith("layer3.0.conv1")},
         {**resnet18, "conv1.weight": torch.zeros(64, 1, 7, 7)},
@@ -232,15 +229,8 @@ def test_a_file_of_other_weights_or_none_is_refused_in_one_line(tmp_path, resnet
     ):
         file.write_text(content) if content == "text" else torch.save(content, file)
         with pytest.raises(UserError) as caught:
-            training.initial_judge(options, 64, CPU)
+            training.initial_judge(TrainingOptions(weights=str(file)), 64, CPU)
         assert str(caught.value) == f"{file} does not hold the weights of a torchvision resnet18"
-
-
-@pytest.mark.parametrize("arch", ["vgg11", "", "resnet19"])
-def test_an_unknown_architecture_is_refused_in_one_line(arch):
-    with pytest.raises(UserError) as caught:
-        training.initial_judge(TrainingOptions(arch=arch, weights="none"), 64, CPU)
-    assert f"--arch {arch}" in str(caught.value) and "\n" not in str(caught.value)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -388,38 +378,12 @@ def test_calibration_recovers_the_true_probabilities(distort, error_before, erro
     assert before > error_before and after < error_after
 
 
-def test_calibration_improves_an_overconfident_network(judge_file):
-    judge, _ = model.load_judge(judge_file)
-    brightness = torch.linspace(0.2, 2, 12)[:, None, None, None]
-    pictures = torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * brightness - 1
-    labels = torch.tensor([0, 1, 0] * 4)
-    judge.head.weight *= 40  # overconfident
-    judge.head.bias *= 40
-
-    def loss() -> float:
-        return nn.functional.binary_cross_entropy(
-            judge.against_photo(judge.features(pictures)), labels.float()).item()
-
-    before = loss()
-    training.calibrate(judge, pictures, labels)
-    assert loss() < before
-
-
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e30])
 def test_a_judge_that_is_right_about_a_few_images_does_not_become_certain(scale):
     for seed in range(4):
         logits = torch.randn(2 + 3 * seed, 2, generator=torch.Generator().manual_seed(seed)) * scale
         calibration = calibrated(logits, logits.argmax(1)).calibration
         assert calibration.isfinite().all() and calibration.abs().max() < 6, seed
-
-
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
-def test_a_judge_that_is_always_wrong_becomes_less_certain(scale):
-    logits = torch.randn(9, 2, generator=torch.Generator().manual_seed(0)) * scale
-    labels = logits.argmin(1)
-    before, after = (judge.probabilities(logits)[range(9), labels].mean()
-                     for judge in (Logits(), calibrated(logits, labels)))
-    assert after > before
 
 
 def test_calibration_minimises_the_penalised_loss():
