@@ -50,10 +50,6 @@ def judge_option(parser: Parser) -> None:
                         help="file of the judge")
 
 
-def json_option(parser: Parser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-
-
 # ---------------------------------------------------------------------------------------------
 # train
 
@@ -100,7 +96,7 @@ def train(options: Namespace) -> None:
 def evaluate_options(parser: Parser) -> None:
     judge_option(parser)
     data_option(parser)
-    json_option(parser)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--sheet", type=Path, metavar="FILE",
                         help="image file for the worst mistakes; default: JUDGE.mistakes.png")
 
@@ -162,7 +158,7 @@ def score_options(parser: Parser) -> None:
                         help="formula of `default`: plain is the mean P(painting) alone")
     judge_option(parser)
     data_option(parser)
-    json_option(parser)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
 def score(options: Namespace) -> None:

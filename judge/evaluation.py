@@ -1,5 +1,7 @@
 """Evaluation of a judge on test images: AUC, accuracy, calibration, and P(painting) of each image."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
@@ -11,6 +13,16 @@ from judge.model import Judge
 from judge.score import extract_features
 
 CALIBRATION_BINS = 15  # Guo et al. 2017, section 5
+
+
+def load_domains(
+    domains: dict[str, list[Path]], size: int
+) -> tuple[torch.Tensor, torch.Tensor, dict, list[str]]:
+    """Return uint8 pixels [N, 3, size, size], labels [N] (1: painting), counts by domain, and N paths."""
+    photos, paintings = load_images(domains[PHOTOS], size), load_images(domains[PAINTINGS], size)
+    labels = torch.tensor([0] * len(photos.paths) + [1] * len(paintings.paths))
+    counts = {"photos": photos.counts(), "paintings": paintings.counts()}
+    return torch.cat([photos.pixels, paintings.pixels]), labels, counts, photos.paths + paintings.paths
 
 
 def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
@@ -33,21 +45,19 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, p
             at compression rather than style.
         accuracy, brier: share of correct predictions, Brier score.
         calibration_error: expected calibration error of the predicted class's probability.
-        painting_calibration_error: that of P(painting). It is stricter: too many false paintings in one
-            place are not made up for by too many false photographs in another.
+        painting_calibration_error: that of P(painting). It is stricter: at equal confidence, errors
+            about photographs and about paintings cannot cancel out.
         confusion: [2, 2] counts, a row for each true class and a column for each predicted class.
         counts: images read, skipped and enlarged, by domain.
     """
-    photos, paintings = (load_images(data.test[domain], judge.size) for domain in (PHOTOS, PAINTINGS))
-    pixels = torch.cat([photos.pixels, paintings.pixels])
-    labels = np.repeat([0, 1], [len(photos.paths), len(paintings.paths)])
+    pixels, labels, counts, files = load_domains(data.test, judge.size)
+    weights, labels = class_weights(labels, 2)[labels].numpy(), labels.numpy()
     reencoded = torch.stack([reencode_jpeg(image) for image in pixels])
     p_painting, p_reencoded = (painting_probabilities(judge, x, device) for x in (pixels, reencoded))
     auc = float(sk.roc_auc_score(labels, p_painting))
     one_class_reencoded = [float(sk.roc_auc_score(labels, np.where(labels == label, p_reencoded, p_painting)))
                            for label in (0, 1)]
     predicted = p_painting > 0.5
-    weights = class_weights(torch.from_numpy(labels), 2).numpy()[labels]
     metrics = {
         "auc": auc,
         "auc_reencoded": max(one_class_reencoded, key=lambda other: abs(other - auc)),
@@ -57,9 +67,8 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, p
             predicted == labels, np.maximum(p_painting, 1 - p_painting), weights),
         "painting_calibration_error": calibration_error(labels, p_painting, weights),
         "confusion": sk.confusion_matrix(labels, predicted).tolist(),
-        "counts": {"photos": photos.counts(), "paintings": paintings.counts()},
+        "counts": counts,
     }
-    files = photos.paths + paintings.paths
     return metrics, pd.DataFrame({"file": files, "label": labels, "p_painting": p_painting})
 
 

@@ -23,8 +23,8 @@ from judge.common.device import supports_bf16
 from judge.common.errors import UserError
 from judge.common.rng import rng
 from judge.corruptions import between, choice, corrupt, reencode_jpeg
-from judge.evaluation import class_weights, evaluate
-from judge.images import PAINTINGS, PHOTOS, DataSet, load_images, to_float
+from judge.evaluation import class_weights, evaluate, load_domains
+from judge.images import DataSet, load_images, to_float
 from judge.model import CLASSES, NEITHER, Judge, ModelCard, log_probabilities
 from judge.score import extract_features
 from judge.undertrained import translate_with, undertrained_generators
@@ -109,16 +109,6 @@ class AugmentedViews(Dataset):
 
     def _random_view(self, images: torch.Tensor) -> torch.Tensor:
         return self.augment(images[int(torch.randint(len(images), ()))])
-
-
-def load_domains(
-    domains: dict[str, list[Path]], size: int
-) -> tuple[torch.Tensor, torch.Tensor, dict, list[str]]:
-    """Return uint8 pixels [N, 3, size, size], labels [N], counts by domain, and the N paths."""
-    photos, paintings = load_images(domains[PHOTOS], size), load_images(domains[PAINTINGS], size)
-    labels = torch.tensor([0] * len(photos.paths) + [1] * len(paintings.paths))
-    counts = {"photos": photos.counts(), "paintings": paintings.counts()}
-    return torch.cat([photos.pixels, paintings.pixels]), labels, counts, photos.paths + paintings.paths
 
 
 def split_held_out(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
