@@ -1,5 +1,4 @@
-"""TODO"""
-
+"""Controls of the score: corrupted images scored as if they were translations."""
 
 import pandas as pd
 import torch
@@ -10,39 +9,41 @@ from judge.images import to_bytes, to_float
 from judge.model import Judge
 from judge.score import Scorer
 
-# ---------------------------------------------------------------------------------------------
-# Measuring
 
+def controls_table(
+    judge: Judge, photos: torch.Tensor, paintings: torch.Tensor, seed: int = 0
+) -> pd.DataFrame:
+    """Return the scores of corrupted images, one row for each control, with the uncorrupted images first.
 
-def controls_table(judge: Judge, photos: torch.Tensor, paintings: torch.Tensor, seed: int = 0) -> pd.DataFrame:
-    """What a score makes of pretended translations: a row a control, undamaged images first.
+    Columns:
+        shown: whether the judge was trained with this corruption.
+        default, and a column for each part: the score of the corrupted photographs, as a trial computes it.
+        painting: `default` of the corrupted paintings, with the uncorrupted ones as sources.
+        kept: `painting` as a share of the uncorrupted paintings' score.
 
-    Columns: `shown`, whether the judge's training had this kind; then, for controls made from
-    photographs, every part of the score and `default` as a trial would get it; then `painting`,
-    the `default` of the same control made from paintings, the undamaged ones as its sources, and
-    `kept`, the share that is of what they score undamaged. Real paintings for the distance are one
-    half of `paintings`; controls are made from the other.
+    The distance is measured to one half of `paintings`; controls are made from the other half.
 
     Args:
-        photos, paintings: held-out images, uint8 [N, 3, size, size].
+        photos, paintings: test images, uint8 [N, 3, size, size].
     """
     device = judge.mean.device
-    photos, painted, real = (to_float(x).to(device) for x in (photos, paintings[::2], paintings[1::2]))
-    of_photos, of_paintings = Scorer(judge, photos, real), Scorer(judge, painted, real)
-    pretended = {"copy": (photos, painted), "the same painting": tuple(
-        painted[:1].expand_as(images) for images in (photos, painted))}
-    for name, damage in {**HELD_OUT_CORRUPTIONS, **TRAINING_CORRUPTIONS}.items():
-        pretended[name] = tuple(_corrupted(images, damage, name, seed) for images in (photos, painted))
-    found = pd.DataFrame([
-        {"control": name, "shown": name in TRAINING_CORRUPTIONS, **of_photos(from_photos).as_dict(),
-         "painting": of_paintings(from_paintings).default}
-        for name, (from_photos, from_paintings) in pretended.items()
-    ]).set_index("control")  # fmt: skip
-    return found.assign(kept=found["painting"] / found.loc["copy", "painting"])
+    photos, paintings, real = (to_float(x).to(device) for x in (photos, paintings[::2], paintings[1::2]))
+    score_photos, score_paintings = Scorer(judge, photos, real), Scorer(judge, paintings, real)
+    controls = {"copy": (photos, paintings),
+                "the same painting": [paintings[:1].expand_as(images) for images in (photos, paintings)]}
+    for name, corruption in {**HELD_OUT_CORRUPTIONS, **TRAINING_CORRUPTIONS}.items():
+        controls[name] = [_corrupt_all(images, corruption, name, seed) for images in (photos, paintings)]
+    table = pd.DataFrame([
+        {"control": name, "shown": name in TRAINING_CORRUPTIONS, **score_photos(from_photos).as_dict(),
+         "painting": score_paintings(from_paintings).default}
+        for name, (from_photos, from_paintings) in controls.items()
+    ]).set_index("control")
+    return table.assign(kept=table["painting"] / table.loc["copy", "painting"])
 
 
-def _corrupted(images: torch.Tensor, damage: Corruption, name: str, seed: int) -> torch.Tensor:
-    """`damage` done to float images [N, 3, size, size]; the same each time."""
+def _corrupt_all(images: torch.Tensor, corruption: Corruption, name: str, seed: int) -> torch.Tensor:
+    """Apply `corruption` to float images [N, 3, size, size]; equal names and seeds draw equal numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(rng(seed, "controls", name).get_state())
-        return to_float(torch.stack([damage(image) for image in to_bytes(images).cpu()])).to(images.device)
+        corrupted = torch.stack([corruption(image) for image in to_bytes(images).cpu()])
+    return to_float(corrupted).to(images.device)

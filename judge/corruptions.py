@@ -1,14 +1,13 @@
-"""Images that are neither photograph nor painting: what a judge learns as its third class, and the
-controls that a score is tested with.
+"""Random corruptions of images: training data for a judge's class "neither", and controls of the score.
 
-A classifier of two kinds must call every image one of them, and a search that maximises its word
-finds the mush that it calls painting. So a judge is shown the third kind in training: real images
-damaged in many ways (`SHOWN`), textures without a source, and what generators paint that have
-learnt nothing or next to nothing (`barely_trained`). The damages in `HELD_OUT` are shown to no
-judge: they measure whether it knows damage, or only the damages that it was shown.
+A classifier with two classes must call every image a photo or a painting, so a search that maximises its
+P(painting) ends at meaningless images that it calls paintings. A judge therefore learns a third class,
+from real images corrupted by `TRAINING_CORRUPTIONS` and the outputs of barely trained generators
+(`judge.undertrained`). No judge is trained with `HELD_OUT_CORRUPTIONS`: they measure how well it
+recognises corruptions that it has never seen.
 
-A damage takes and returns uint8 [3, H, W] and draws from torch's global generator, as torchvision's
-transforms do, so that it can stand among them.
+A corruption maps uint8 [3, H, W] to the same and draws from torch's global generator, like torchvision's
+transforms. The names of the functions in `TRAINING_CORRUPTIONS` are the names of the controls.
 """
 
 import io
@@ -27,42 +26,45 @@ Corruption = Callable[[torch.Tensor], torch.Tensor]
 
 
 def between(low: float, high: float) -> float:
-    """A number drawn uniformly from [low, high)."""
+    """Draw a number uniformly from [low, high)."""
     return low + (high - low) * torch.rand(()).item()
 
 
 def choice(*values):
-    """One of `values`."""
+    """Draw one of `values`."""
     return values[int(torch.randint(len(values), ()))]
 
 
+def reencode_jpeg(image: torch.Tensor, quality: int = 75, chroma: str = "4:2:0") -> torch.Tensor:
+    """Encode and decode uint8 [3, H, W] as JPEG; with Pillow, because torchvision is dropping its codecs."""
+    encoded = io.BytesIO()
+    F.to_pil_image(image).save(encoded, "JPEG", quality=quality, subsampling=chroma)
+    return F.pil_to_tensor(Image.open(encoded))
+
+
+def _fill(tile: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Repeat `tile`, [C, h, w], over the height and width of `image`."""
+    height, width = image.shape[1:]
+    return tile.tile(1, -(-height // tile.shape[1]), -(-width // tile.shape[2]))[:, :height, :width]
+
+
 # ---------------------------------------------------------------------------------------------
-# Shown in training
+# Training
 
 
 def shuffled(image: torch.Tensor) -> torch.Tensor:
-    """Cut into a grid of squares, put together in another order: textures without a scene."""
-    patches = _patches(image, cells := choice(4, 8))
-    mixed = _unpatched(patches[torch.randperm(cells**2)], cells)
-    return F.resize(mixed, list(image.shape[1:]), antialias=True)
-
-
-def _patches(image: torch.Tensor, cells: int) -> torch.Tensor:
-    """[cells^2, 3, edge, edge], row by row, of the image resized to what divides."""
-    edge = max(1, image.shape[-1] // cells)
-    image = F.resize(image, [edge * cells, edge * cells], antialias=True)
-    parts = image.unfold(1, edge, edge).unfold(2, edge, edge)
-    return parts.permute(1, 2, 0, 3, 4).reshape(-1, image.shape[0], edge, edge)
-
-
-def _unpatched(patches: torch.Tensor, cells: int) -> torch.Tensor:
-    edge = patches.shape[-1]
-    grid = patches.view(cells, cells, -1, edge, edge).permute(2, 0, 3, 1, 4)
-    return grid.reshape(-1, cells * edge, cells * edge)
+    """Shuffle the cells of a grid of 4 x 4 or 8 x 8: textures without a scene."""
+    cells = choice(4, 8)
+    size = max(1, image.shape[-1] // cells)
+    square = F.resize(image, [cells * size] * 2, antialias=True)
+    patches = square.unfold(1, size, size).unfold(2, size, size).flatten(1, 2)  # [3, cells^2, size, size]
+    grid = patches[:, torch.randperm(cells**2)].view(3, cells, cells, size, size)
+    shuffled_square = grid.transpose(2, 3).reshape(3, cells * size, cells * size)
+    return F.resize(shuffled_square, list(image.shape[1:]), antialias=True)
 
 
 def rephased(image: torch.Tensor) -> torch.Tensor:
-    """The same spectrum with random phases: the colours and the grain of an image that is gone."""
+    """Randomise the phases of the spectrum: colours and grain stay, the scene is lost."""
     spectrum = torch.fft.rfft2(to_float(image))
     phases = torch.fft.rfft2(torch.randn(image.shape[1:])).angle()  # of a real image, shared by RGB
     mean = spectrum[:, :1, :1].clone()
@@ -72,68 +74,64 @@ def rephased(image: torch.Tensor) -> torch.Tensor:
 
 
 def convolved(image: torch.Tensor) -> torch.Tensor:
-    """Through one random convolution, brought back to its mean and deviation (RandConv: Xu et al.
-    2021, 2007.13003): false colours, false edges."""
-    x, edge = to_float(image), choice(3, 5, 7)
-    out = conv2d(x[None], torch.randn(3, 3, edge, edge), padding=edge // 2)[0]
+    """Apply a random convolution and restore mean and deviation (RandConv: Xu et al. 2021, 2007.13003)."""
+    x, size = to_float(image), choice(3, 5, 7)
+    out = conv2d(x[None], torch.randn(3, 3, size, size), padding=size // 2)[0]
     out = (out - out.mean()) / (out.std() + 1e-6)
     return to_bytes(out * x.std() + x.mean())
 
 
 def mixed(image: torch.Tensor) -> torch.Tensor:
-    """Each channel a random mixture of all three, within the image's own range of light."""
+    """Replace each channel by a random linear combination of all three, scaled to the full range."""
     x = torch.einsum("ij,jhw->ihw", torch.randn(3, 3), to_float(image))
     low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
     return to_bytes((x - low) / (high - low + 1e-6) * 2 - 1)
 
 
 def regraded(image: torch.Tensor) -> torch.Tensor:
-    """Through a table of colours: black and white stay, every other corner of the RGB cube goes to a
-    random colour, and what lies between them to what lies between those."""
+    """Move the corners of the RGB cube, except black and white, to random colours; interpolate the rest."""
     corners = torch.rand(2, 2, 2, 3)
     corners[0, 0, 0], corners[1, 1, 1] = 0, 1
-    near = torch.stack([1 - image / 255, image / 255])  # to 0 and to 1, [2, RGB, H, W]
-    red, green, blue = near.unbind(1)
+    weights = torch.stack([1 - image / 255, image / 255])  # of the corners at 0 and at 1, [2, RGB, H, W]
+    red, green, blue = weights.unbind(1)
     return (torch.einsum("rgbc,rhw,ghw,bhw->chw", corners, red, green, blue) * 255).round().byte()
 
 
 def pixelated(image: torch.Tensor) -> torch.Tensor:
-    """Averaged over coarse squares."""
-    height, width = image.shape[1:]
+    """Average over the cells of a grid of 6 x 6 to 16 x 16."""
     cells = choice(6, 8, 12, 16)
     small = F.resize(image, [cells, cells], antialias=True)
-    return F.resize(small, [height, width], F.InterpolationMode.NEAREST)
+    return F.resize(small, list(image.shape[1:]), F.InterpolationMode.NEAREST)
 
 
 def striped(image: torch.Tensor) -> torch.Tensor:
-    """Under waves of a random colour, direction and period of 2 to 10 pixels."""
-    height, width = image.shape[1:]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    angle, turns = between(0, math.pi), 2 * math.pi / between(2, 10)
-    wave = torch.sin(turns * (x * math.cos(angle) + y * math.sin(angle)) + between(0, 6))
+    """Add a sine wave of random colour and direction, with a period of 2 to 10 pixels."""
+    y, x = torch.meshgrid(*map(torch.arange, image.shape[1:]), indexing="ij")
+    angle, frequency = between(0, math.pi), 2 * math.pi / between(2, 10)
+    wave = torch.sin(frequency * (x * math.cos(angle) + y * math.sin(angle)) + between(0, 6))
     colour = torch.randn(3, 1, 1)
     return to_bytes(to_float(image) + between(0.2, 0.8) * wave * colour / colour.norm())
 
 
 def rippled(image: torch.Tensor) -> torch.Tensor:
-    """A pattern a few pixels wide all over it, of 1 to 15/256: hardly or not to be seen. Networks
-    paint such patterns, and hide in them what a judge or another network is to read."""
-    height, width = image.shape[1:]
-    down, across = choice(3, 4, 5), choice(3, 4, 5)
-    tile = torch.randn(choice(1, 3), down, across).sign()
-    pattern = tile.tile(1, -(-height // down), -(-width // across))[:, :height, :width]
-    return to_bytes(to_float(image) + 2 / 256 * 15 ** between(0, 1) * pattern)
+    """Add a repeated pattern of 3 to 5 pixels, of 1 to 15/256: hardly visible or invisible.
+
+    Networks leave such patterns, and hide information for a judge or another network in them.
+    """
+    height, width = choice(3, 4, 5), choice(3, 4, 5)
+    tile = torch.randn(choice(1, 3), height, width).sign()
+    return to_bytes(to_float(image) + 2 / 256 * 15 ** between(0, 1) * _fill(tile, image))
 
 
 def speckled(image: torch.Tensor) -> torch.Tensor:
-    """A share of the pixels lost: black, white or of any colour."""
-    lost = torch.rand(image.shape[1:]) < between(0.05, 0.5)
+    """Replace 5 to 50 % of the pixels, all by one random colour or each by its own."""
+    replaced = torch.rand(image.shape[1:]) < between(0.05, 0.5)
     colour = torch.randint(256, (3, *choice((1, 1), image.shape[1:])), dtype=torch.uint8)
-    return torch.where(lost, colour, image)
+    return torch.where(replaced, colour, image)
 
 
 def holed(image: torch.Tensor) -> torch.Tensor:
-    """Rectangles of one colour over a third of it and more."""
+    """Draw 3 to 12 filled rectangles, each 15 to 50 % as wide and as high as the image."""
     image = image.clone()
     height, width = image.shape[1:]
     for _ in range(choice(3, 6, 12)):
@@ -144,105 +142,95 @@ def holed(image: torch.Tensor) -> torch.Tensor:
 
 
 def faded(image: torch.Tensor) -> torch.Tensor:
-    """A tenth to a fifth of its contrast left, towards one colour."""
-    to = torch.rand(3, 1, 1) * 2 - 1
-    return to_bytes(torch.lerp(to, to_float(image), between(0.1, 0.2)))
+    """Blend with a random colour until a tenth to a fifth of the contrast remains."""
+    colour = torch.rand(3, 1, 1) * 2 - 1
+    return to_bytes(torch.lerp(colour, to_float(image), between(0.1, 0.2)))
 
 
 def overexposed(image: torch.Tensor) -> torch.Tensor:
-    """Most of it black or white."""
+    """Raise the contrast until most pixels are black or white."""
     return to_bytes(to_float(image) * between(3, 8) + between(-2, 2))
 
 
 def sharpened(image: torch.Tensor) -> torch.Tensor:
-    """Edges with bright and dark rims, as an unsharp mask turned all the way up leaves them."""
+    """Apply an unsharp mask so strong that edges get bright and dark borders."""
     x = to_float(image)
     blurred = F.gaussian_blur(x, [5, 5], [between(0.6, 1.5)])
     return to_bytes(x + between(3, 9) * (x - blurred))
 
 
 def edges(image: torch.Tensor) -> torch.Tensor:
-    """Nothing but differences between neighbours, on grey or black."""
+    """Keep only the difference to a blurred copy, on grey or black."""
     x = to_float(image)
     x = between(3, 8) * (x - F.gaussian_blur(x, [5, 5], [between(0.6, 1.5)]))
     return to_bytes(choice(x, 2 * x.abs() - 1))
 
 
-def reencode_jpeg(image: torch.Tensor, quality: int = 75, chroma: str = "4:2:0") -> torch.Tensor:
-    """uint8 [3, H, W] through JPEG. By Pillow, because torchvision gives its own codecs up."""
-    encoded = io.BytesIO()
-    F.to_pil_image(image).save(encoded, "JPEG", quality=quality, subsampling=chroma)
-    return F.pil_to_tensor(Image.open(encoded))
-
-
 def compressed(image: torch.Tensor) -> torch.Tensor:
-    """JPEG at a quality that shows its blocks."""
-    encoded = io.BytesIO()
-    F.to_pil_image(image).save(encoded, "JPEG", quality=choice(1, 3))
-    return F.pil_to_tensor(Image.open(encoded))
+    """Encode as JPEG at a quality that shows its blocks."""
+    return reencode_jpeg(image, choice(1, 3))
 
 
 def duotone(image: torch.Tensor) -> torch.Tensor:
-    """Its light through a map of three random colours."""
+    """Map brightness to a gradient through three random colours."""
     dark, middle, light = torch.rand(3, 3, 1, 1) * 2 - 1
     grey = to_float(F.rgb_to_grayscale(image))
-    return to_bytes(torch.where(
-        grey < 0, torch.lerp(middle, dark, -grey), torch.lerp(middle, light, grey)))
+    return to_bytes(torch.where(grey < 0, torch.lerp(middle, dark, -grey), torch.lerp(middle, light, grey)))
 
 
 def curved(image: torch.Tensor) -> torch.Tensor:
-    """Each channel through a curve of its own: colours that no light makes."""
-    bend = torch.tensor([-1.0, between(-1, 1), 1.0])[torch.randperm(3)] * between(0.8, 1.6)
-    return ((image / 255) ** bend.exp()[:, None, None] * 255).round().byte()
+    """Apply a random gamma to each channel: colours that no light produces."""
+    gamma = (torch.tensor([-1.0, between(-1, 1), 1.0])[torch.randperm(3)] * between(0.8, 1.6)).exp()
+    return ((image / 255) ** gamma[:, None, None] * 255).round().byte()
 
 
 def gaudy(image: torch.Tensor) -> torch.Tensor:
-    """Colours driven three to eight times away from grey."""
+    """Multiply the saturation by 3 to 8."""
     return F.adjust_saturation(image, between(3, 8))
 
 
 def stretched(image: torch.Tensor) -> torch.Tensor:
-    """A band of a few pixels drawn out into streaks, along or across."""
+    """Stretch a band of 1 to 4 pixels over the whole image, horizontally or vertically."""
     size = image.shape[-1]
-    at, width = int(between(0, size - 4)), choice(1, 2, 4)
-    streaks = F.resize(image[:, :, at : at + width], list(image.shape[1:]), antialias=True)
+    left, width = int(between(0, size - 4)), choice(1, 2, 4)
+    streaks = F.resize(image[:, :, left : left + width], list(image.shape[1:]), antialias=True)
     return choice(streaks, F.rotate(streaks, 90.0))
 
 
 def texture(image: torch.Tensor) -> torch.Tensor:
-    """No source at all: coloured noise with a spectrum of 1 / f^a, a from 0 to 2.5."""
+    """Return coloured noise with a spectrum of 1 / f^a, a from 0 to 2.5; the image is ignored."""
     height, width = image.shape[1:]
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
     frequency[0, 0] = 1
     noise = torch.fft.rfft2(torch.randn(3, height, width)) / frequency ** between(0, 2.5)
     noise = torch.fft.irfft2(noise, s=(height, width))
-    mixed = torch.einsum("ij,jhw->ihw", torch.randn(3, 3), noise)
-    mixed = (mixed - mixed.mean((1, 2), keepdim=True)) / mixed.std()
-    return to_bytes(mixed * between(0.1, 0.6) + torch.rand(3, 1, 1) * 1.4 - 0.7)
+    coloured = torch.einsum("ij,jhw->ihw", torch.randn(3, 3), noise)
+    coloured = (coloured - coloured.mean((1, 2), keepdim=True)) / coloured.std()
+    return to_bytes(coloured * between(0.1, 0.6) + torch.rand(3, 1, 1) * 1.4 - 0.7)
 
 
 def warped(image: torch.Tensor) -> torch.Tensor:
-    """Pulled about by a fifth of its width, smoothly."""
+    """Distort smoothly, by up to a fifth of the width."""
     return v2.ElasticTransform(alpha=image.shape[-1] * between(3, 8), sigma=between(2, 5))(image)
 
 
 def solarised(image: torch.Tensor) -> torch.Tensor:
-    """Everything lighter than a threshold inverted."""
+    """Invert all values above a random threshold."""
     return F.solarize(image, choice(64, 96, 128))
 
 
 TRAINING_CORRUPTIONS: dict[str, Corruption] = {
-    damage.__name__: damage
-    for damage in (
+    corruption.__name__: corruption
+    for corruption in (
         shuffled, rephased, convolved, mixed, regraded, pixelated, striped, rippled, speckled, holed,
         faded, overexposed, sharpened, edges, compressed, duotone, curved, gaudy, stretched, texture,
         warped, solarised,
     )
-}  # fmt: skip
+}
 
 
 def corrupt(image: torch.Tensor) -> torch.Tensor:
-    """One of the damages in `SHOWN`, and now and then a second on top."""
+    """Apply one of `TRAINING_CORRUPTIONS`, or two with a probability of 1/4."""
     for _ in range(choice(1, 1, 1, 2)):
         image = choice(*TRAINING_CORRUPTIONS.values())(image)
     return image
@@ -253,39 +241,29 @@ def corrupt(image: torch.Tensor) -> torch.Tensor:
 
 
 def checkerboard(image: torch.Tensor) -> torch.Tensor:
-    """Every other pixel lighter, those between darker, by a seventh of the range."""
+    """Make every other pixel lighter and the rest darker, by 0.3 of [-1, 1]."""
     y, x = torch.meshgrid(*map(torch.arange, image.shape[1:]), indexing="ij")
     return to_bytes(to_float(image) + 0.3 * (1 - 2 * ((x + y) % 2)))
 
 
-def inverted(image: torch.Tensor) -> torch.Tensor:
-    """The negative."""
-    return 255 - image
-
-
-def swapped(image: torch.Tensor) -> torch.Tensor:
-    """Red, green and blue as green, blue and red."""
-    return image[[1, 2, 0]]
-
-
 def constant(image: torch.Tensor) -> torch.Tensor:
-    """Its mean colour everywhere."""
+    """Return the mean colour everywhere."""
     return image.float().mean((1, 2), keepdim=True).round().byte().expand_as(image)
 
 
 def nearly_constant(image: torch.Tensor) -> torch.Tensor:
-    """A twentieth of its contrast left."""
+    """Keep a twentieth of the contrast."""
     x = to_float(image)
     return to_bytes(torch.lerp(x.mean((1, 2), keepdim=True), x, 0.05))
 
 
 def noisy(sigma: float) -> Corruption:
-    """Gaussian noise of `sigma`, of a range of 0 to 1."""
+    """Return a corruption that adds Gaussian noise of deviation `sigma`, for values in [0, 1]."""
     return lambda image: to_bytes(to_float(image) + 2 * sigma * torch.randn(image.shape))
 
 
 def blurred(share: float) -> Corruption:
-    """Gaussian blur with a deviation of `share` of its edge."""
+    """Return a Gaussian blur with a deviation of `share` times the image's width."""
 
     def blur(image: torch.Tensor) -> torch.Tensor:
         sigma = share * image.shape[-1]
@@ -294,40 +272,26 @@ def blurred(share: float) -> Corruption:
     return blur
 
 
-def posterised(bits: int) -> Corruption:
-    """`bits` bits a channel left."""
-    return lambda image: F.posterize(image, bits)
-
-
 def tiled(image: torch.Tensor) -> torch.Tensor:
-    """Nine small copies of it."""
-    size = image.shape[-1]
-    small = F.resize(image, [-(-size // 3)] * 2, antialias=True)
-    return small.tile(1, 3, 3)[:, :size, :size]
-
-
-def hue(turn: float) -> Corruption:
-    """Hue turned by `turn` of the circle."""
-    return lambda image: F.adjust_hue(image, turn)
+    """Return a grid of 3 x 3 small copies."""
+    return _fill(F.resize(image, [-(-image.shape[-1] // 3)] * 2, antialias=True), image)
 
 
 def high_frequency(image: torch.Tensor) -> torch.Tensor:
-    """Vertical lines of 3/256, at which CycleGANs hide their source (Chu et al. 2017, 1712.02950)."""
+    """Add vertical lines of 3/256: where CycleGANs hide the source (Chu et al. 2017, 1712.02950)."""
     sign = 1 - 2 * (torch.arange(image.shape[-1]) % 2)
     return (image.short() + 3 * sign).clamp(0, 255).byte()
 
 
 def grid(image: torch.Tensor) -> torch.Tensor:
-    """A random tile of 4 x 4 pixels all over it, as transposed convolutions leave one."""
-    height, width = image.shape[1:]
-    tile = torch.randn(3, 4, 4).tile(1, -(-height // 4), -(-width // 4))[:, :height, :width]
-    return to_bytes(to_float(image) + 0.3 * tile)
+    """Add a repeated random tile of 4 x 4 pixels, as transposed convolutions leave."""
+    return to_bytes(to_float(image) + 0.3 * _fill(torch.randn(3, 4, 4), image))
 
 
 HELD_OUT_CORRUPTIONS: dict[str, Corruption] = {
     "checkerboard": checkerboard,
-    "inverted": inverted,
-    "channels swapped": swapped,
+    "inverted": lambda image: 255 - image,
+    "channels swapped": lambda image: image[[1, 2, 0]],
     "constant": constant,
     "nearly constant": nearly_constant,
     "noise 0.1": noisy(0.1),
@@ -335,11 +299,11 @@ HELD_OUT_CORRUPTIONS: dict[str, Corruption] = {
     "noise 0.4": noisy(0.4),
     "blur 3 %": blurred(0.03),
     "blur 6 %": blurred(0.06),
-    "posterised, 2 bits": posterised(2),
-    "posterised, 1 bit": posterised(1),
+    "posterised, 2 bits": lambda image: F.posterize(image, 2),
+    "posterised, 1 bit": lambda image: F.posterize(image, 1),
     "tiled": tiled,
-    "hue, a quarter": hue(0.25),
-    "hue, half": hue(0.5),
+    "hue, a quarter": lambda image: F.adjust_hue(image, 0.25),
+    "hue, half": lambda image: F.adjust_hue(image, 0.5),
     "high frequency 3/256": high_frequency,
     "grid": grid,
 }

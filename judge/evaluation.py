@@ -1,9 +1,9 @@
-"""TODO"""
+"""Evaluation of a judge on test images: AUC, accuracy, calibration, and P(painting) of each image."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn import metrics as sk
 
@@ -15,75 +15,78 @@ from judge.score import extract_features
 CALIBRATION_BINS = 15  # Guo et al. 2017, section 5
 
 
-# ---------------------------------------------------------------------------------------------
-# Measuring
+def load_domains(
+    domains: dict[str, list[Path]], size: int
+) -> tuple[torch.Tensor, torch.Tensor, dict, list[str]]:
+    """Return uint8 pixels [N, 3, size, size], labels [N] (1: painting), counts by domain, and N paths."""
+    photos, paintings = load_images(domains[PHOTOS], size), load_images(domains[PAINTINGS], size)
+    labels = torch.tensor([0] * len(photos.paths) + [1] * len(paintings.paths))
+    counts = {"photos": photos.counts(), "paintings": paintings.counts()}
+    return torch.cat([photos.pixels, paintings.pixels]), labels, counts, photos.paths + paintings.paths
 
 
 def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """A weight for each class, so that each counts the same however many images it has, [classes].
+    """Return a weight for each class, [classes], such that every class has the same total weight.
 
-    Without it a judge expects as many paintings as it was calibrated on, and says so in every P.
+    A judge calibrated without them learns the share of paintings in its data as a prior.
     """
     counts = torch.bincount(labels, minlength=classes).clamp(min=1)
     return counts.sum() / (classes * counts)
 
 
-@dataclass(frozen=True)
-class Verdicts:
-    """What a judge says of each test image, to look at its mistakes."""
+def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, pd.DataFrame]:
+    """Return metrics on the test images, and a table with a row for each: file, label, p_painting.
 
-    paths: Sequence[str]
-    labels: np.ndarray
-    """1 for a painting, 0 for a photograph, [N]."""
-    painting: np.ndarray
-    """P(painting), [N] in [0, 1]."""
-
-
-def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, Verdicts]:
-    """Measures on the test images: auc, auc_reencoded, accuracy, brier, calibration_error,
-    painting_calibration_error, confusion, counts.
-
-    All but the confusion count photographs and paintings the same, however many there are of each.
-    They are of photo against painting, P(neither) left aside: `judge.controls` measures the rest.
-    `auc_reencoded` is the AUC that changes most when one domain alone goes through JPEG of quality
-    75 with halved chroma: far from `auc`, the judge looks at compression, not at style.
-    `confusion` has rows by truth and columns by verdict;
-    `calibration_error` is the expected calibration error of the likelier class's probability (Guo et
-    al. 2017, equation 3), `painting_calibration_error` that of P(painting), which is stricter: where
-    too many are called paintings, too many photographs elsewhere do not make up for it.
+    Metrics, all of P(painting) given that an image is a photo or a painting (`judge.controls` measures
+    corrupted images); all but the confusion matrix give both classes the same total weight:
+        auc: area under the ROC curve.
+        auc_reencoded: the AUC when only one class goes through JPEG of quality 75 with halved chroma; of
+            the two such AUCs the one further from `auc`. A large difference means that the judge looks
+            at compression rather than style.
+        accuracy, brier: share of correct predictions, Brier score.
+        calibration_error: expected calibration error of the predicted class's probability.
+        painting_calibration_error: that of P(painting). It is stricter: at equal confidence, errors
+            about photographs and about paintings cannot cancel out.
+        confusion: [2, 2] counts, a row for each true class and a column for each predicted class.
+        counts: images read, skipped and enlarged, by domain.
     """
-    photos, paintings = (load_images(data.test[domain], judge.size) for domain in (PHOTOS, PAINTINGS))
-    pixels = torch.cat([photos.pixels, paintings.pixels])
-    labels = np.repeat([0, 1], [len(photos.paths), len(paintings.paths)])
-    painting, through_jpeg = (painting_probabilities(judge, x, device)
-                              for x in (pixels, torch.stack([reencode_jpeg(x) for x in pixels])))
-    auc = float(sk.roc_auc_score(labels, painting))
-    one_sided = [float(sk.roc_auc_score(labels, np.where(labels == label, through_jpeg, painting)))
-                 for label in (0, 1)]
-    weights = class_weights(torch.from_numpy(labels), 2).numpy()[labels]
-    measured = {
+    pixels, labels, counts, files = load_domains(data.test, judge.size)
+    weights, labels = class_weights(labels, 2)[labels].numpy(), labels.numpy()
+    reencoded = torch.stack([reencode_jpeg(image) for image in pixels])
+    p_painting, p_reencoded = (painting_probabilities(judge, x, device) for x in (pixels, reencoded))
+    auc = float(sk.roc_auc_score(labels, p_painting))
+    one_class_reencoded = [float(sk.roc_auc_score(labels, np.where(labels == label, p_reencoded, p_painting)))
+                           for label in (0, 1)]
+    predicted = p_painting > 0.5
+    metrics = {
         "auc": auc,
-        "auc_reencoded": max(one_sided, key=lambda other: abs(other - auc)),
-        "accuracy": float(sk.accuracy_score(labels, painting > 0.5, sample_weight=weights)),
-        "brier": float(sk.brier_score_loss(labels, painting, sample_weight=weights)),
+        "auc_reencoded": max(one_class_reencoded, key=lambda other: abs(other - auc)),
+        "accuracy": float(sk.accuracy_score(labels, predicted, sample_weight=weights)),
+        "brier": float(sk.brier_score_loss(labels, p_painting, sample_weight=weights)),
         "calibration_error": calibration_error(
-            (painting > 0.5) == labels, np.maximum(painting, 1 - painting), weights),
-        "painting_calibration_error": calibration_error(labels, painting, weights),
-        "confusion": sk.confusion_matrix(labels, painting > 0.5).tolist(),
-        "counts": {"photos": photos.counts(), "paintings": paintings.counts()},
+            predicted == labels, np.maximum(p_painting, 1 - p_painting), weights),
+        "painting_calibration_error": calibration_error(labels, p_painting, weights),
+        "confusion": sk.confusion_matrix(labels, predicted).tolist(),
+        "counts": counts,
     }
-    return measured, Verdicts(photos.paths + paintings.paths, labels, painting)
+    return metrics, pd.DataFrame({"file": files, "label": labels, "p_painting": p_painting})
 
 
 @torch.no_grad()
 def painting_probabilities(judge: Judge, pixels: torch.Tensor, device: torch.device) -> np.ndarray:
-    """P(painting) against photo, [N], of uint8 [N, 3, size, size]."""
+    """Return P(painting) against photo, [N], of uint8 [N, 3, size, size]."""
     features = torch.cat([extract_features(judge, to_float(part).to(device)) for part in pixels.split(256)])
     return judge.against_photo(features).double().cpu().numpy()
 
 
-def calibration_error(happened: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
-    """Mean gap between `probabilities`, [N], and how often what they foretell `happened`, bool [N], over
-    bins of equal width, in [0, 1]; each image of a weight. Guo et al. 2017 (1706.04599), equation 3."""
+def calibration_error(outcomes: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
+    """Return the expected calibration error, in [0, 1]: the mean over bins of equal width of
+    |mean probability - frequency of the outcome|. Guo et al. 2017 (1706.04599), equation 3.
+
+    Args:
+        outcomes: 0 or 1 for each image, [N].
+        probabilities: predicted probability of outcome 1, [N].
+        weights: of each image, [N].
+    """
     bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    return float(np.abs(np.bincount(bins, weights * (probabilities - happened))).sum() / weights.sum())
+    return float(np.abs(np.bincount(bins, weights * (probabilities - outcomes))).sum() / weights.sum())

@@ -1,4 +1,4 @@
-"""What a judge thinks of translations: named parts, and the one number that the tuner sees."""
+"""The score of translations: one number for each part, and the combined number that the tuner maximises."""
 
 import math
 import warnings
@@ -14,69 +14,70 @@ from judge.model import Judge
 
 WORST_SCORE = 0.0  # the score of a trial that diverged: no score is lower
 
-MIN_IMAGES = 4  # images that can be scored: the distance draws halves of them
+MIN_IMAGES = 4  # smallest set that can be scored: the distance draws halves of it
 CONTENT_POWER, DISTANCE_POWER = 3, 2  # powers of content and of 1 + kid in the combined formula
-FINE_FREQUENCY = 0.2  # cycles a pixel, down or across, from which a pattern is a network's rather than a scene's
-KID_SUBSETS = 20  # draws whose mean and spread are the KID's value and error
+FINE_FREQUENCY = 0.2  # cycles per pixel, in either direction, above which only networks leave strong patterns
+KID_SUBSETS = 20  # draws whose mean and deviation are the KID and its error
 
 
 def combined(parts: Mapping[str, float]) -> float:
-    """style x content^3 x diversity x clean / (1 + kid)^2, in [0, 1]; a part that was not measured is
-    left out.
+    """Return style x content^3 x diversity x clean / (1 + kid)^2, in [0, 1]; missing parts are left out.
 
-    A product as ArtFID's (Wright and Ommer 2022, 2207.12280, equation 4), which multiplies a term of
-    content with a term of style so that neither makes up for the other; monotone in each part. The
-    power of content is its weight against style, fixed by looking at 60 pairs, that of the distance is
-    what it takes for damaged photographs to score less than the published setting trained to the end
-    (judge/README.md).
+    A product like ArtFID's (Wright and Ommer 2022, 2207.12280, equation 4), in which a good style cannot
+    make up for lost content, or the reverse. It is monotone in each part. The power of content, its
+    weight against style, was fixed by looking at 60 pairs. The power of the distance is the one for which
+    damaged photographs score less than the published setting after full training (judge/README.md).
     """
-    kept = parts["style"] * parts.get("content", 1.0) ** CONTENT_POWER * parts.get("diversity", 1.0)
-    return kept * parts.get("clean", 1.0) / (1 + max(0.0, parts.get("kid", 0.0))) ** DISTANCE_POWER
+    quality = parts["style"] * parts.get("content", 1.0) ** CONTENT_POWER * parts.get("diversity", 1.0)
+    return quality * parts.get("clean", 1.0) / (1 + max(0.0, parts.get("kid", 0.0))) ** DISTANCE_POWER
 
 
 def plain(parts: Mapping[str, float]) -> float:
-    """The formula that Salon grew from: mean P(painting) and nothing else. Easily fooled."""
+    """Return the mean P(painting) alone, Salon's first formula. Searches exploit its errors easily."""
     return parts["style"]
 
 
-# What a search can maximise, by the name that --score takes.
+# Formulas that a search can maximise, by their name for --score.
 FORMULAS: dict[str, Callable[[Mapping[str, float]], float]] = {"combined": combined, "plain": plain}
 DEFAULT_FORMULA = "combined"
 
 
 @dataclass(frozen=True)
 class Score:
-    """Parts by name and their combination `default`, all finite; a higher `default` is better."""
+    """A score and its parts, all finite."""
 
     default: float
+    """The combination of the parts that the tuner maximises."""
     parts: dict[str, float]
+    """Parts by name."""
     extras: dict[str, float] = field(default_factory=dict)
-    """What a trial records beside the parts, and no tuner sees."""
+    """Other figures that a trial records; the tuner does not get them."""
 
     def as_dict(self) -> dict[str, float]:
-        """`default` first, then the parts: the form in which it is reported."""
+        """Return `default` and the parts, as a trial reports them."""
         return {"default": self.default, **self.parts}
 
 
 def check_test_images(data: DataSet) -> None:
-    """Find out before training whether there are test images enough. Opens none.
+    """Check, before training and without opening files, that there are enough test images.
 
     Raises:
-        UserError: fewer than `FEWEST` in a domain.
+        UserError: a domain has fewer than `MIN_IMAGES`.
     """
     for files in data.test.values():
         if len(files) < MIN_IMAGES:
-            raise UserError(f"{files[0].parent}: {len(files)} test images, a score takes at least {MIN_IMAGES}")
+            raise UserError(
+                f"{files[0].parent}: {len(files)} test images, a score needs at least {MIN_IMAGES}")
 
 
 class Scorer:
-    """Scores translations of the same photographs again and again, as a trial does.
+    """Scores translations of the same photographs, at each report of a trial.
 
     Args:
-        judge: see `judge.model.load`.
-        sources: the photographs, float [N, 3, size, size] in [-1, 1], None when unknown.
-        paintings: real paintings to measure the distance to, float [M, 3, size, size].
-        formula: of `FORMULAS`, what `default` is.
+        judge: from `judge.model.load_judge`.
+        sources: the photographs, float [N, 3, size, size] in [-1, 1], or None if unknown.
+        paintings: real paintings to measure the distance to, float [M, 3, size, size], or None.
+        formula: name in `FORMULAS` of the one that computes `default`.
     """
 
     def __init__(
@@ -84,23 +85,22 @@ class Scorer:
         formula: str = DEFAULT_FORMULA,
     ):
         self.judge, self.sources, self.formula = judge, sources, FORMULAS[formula]
-        self.real = None if paintings is None else extract_features(judge, paintings)
-        self.varied = None if sources is None else vendi_score(extract_features(judge, sources))
+        self.painting_features = None if paintings is None else extract_features(judge, paintings)
+        self.source_diversity = None if sources is None else vendi_score(extract_features(judge, sources))
         real = [images for images in (sources, paintings) if images is not None]
         self.patterns = FinePatterns(real) if real else None
 
     def __call__(self, images: torch.Tensor) -> Score:
-        """The score of `images`, float [N, 3, size, size] in [-1, 1], in the sources' order.
+        """Return the score of `images`, float [N, 3, size, size] in [-1, 1], in the order of the sources.
 
         Parts:
             style: mean calibrated P(painting), in [0, 1].
-            content: mean structure kept of the source, in [0, 1] (`structure`); with sources.
-            diversity: how many different images there are in the judge's features, as a share of
-                the sources' and at most 1 (`vendi`, 1 / N for one image again and again); with
-                sources.
-            clean: 1 without patterns of a few pixels that no real image has, down to 0 (`Patterns`);
-                with sources or paintings.
-            kid: distance to the real paintings in the judge's features, and `kid_error`; with
+            content: mean `structure_similarity` to the sources, in [0, 1]; needs sources.
+            diversity: `vendi_score` of the judge's features, divided by that of the sources, at most 1 (1 / N
+                for N equal images of N different sources); needs sources.
+            clean: 1 without fine patterns that real images do not have, down to 0 (`FinePatterns`); needs
+                sources or paintings.
+            kid, kid_error: `kernel_inception_distance` to the paintings in the judge's features; needs
                 paintings.
 
         Raises:
@@ -110,68 +110,106 @@ class Scorer:
         parts = {"style": self.judge.painting(features).mean().item()}
         if self.sources is not None:
             parts["content"] = structure_similarity(images, self.sources).mean().item()
-            parts["diversity"] = min(1.0, vendi_score(features) / self.varied)
+            parts["diversity"] = min(1.0, vendi_score(features) / self.source_diversity)
         if self.patterns:
             parts["clean"] = self.patterns.clean(images)
-        if self.real is not None:
-            parts["kid"], parts["kid_error"] = kernel_inception_distance(features, self.real)
+        if self.painting_features is not None:
+            parts["kid"], parts["kid_error"] = kernel_inception_distance(features, self.painting_features)
         return Score(self.formula(parts), parts)
 
 
 @torch.no_grad()
 def extract_features(judge: Judge, images: torch.Tensor, batch: int = 64) -> torch.Tensor:
-    """The judge's features of many images, [N, features], computed in batches."""
+    """Return the judge's features of `images`, [N, features], computed in batches."""
     return torch.cat([judge.features(part) for part in images.split(batch)])
 
 
-def structure_similarity(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-    """How much of each source's structure its image keeps, [N] in [0, 1].
+# ---------------------------------------------------------------------------------------------
+# Content
 
-    The contrast and structure term of SSIM (Wang et al. 2004, equations 9 and 10 multiplied, as
-    MS-SSIM uses it) of luma at half the resolution, where brush strokes weigh less than what they
-    depict; times the correlation of luma over the whole image, which is where inverted light shows
-    in flat areas too: there both count as 0. Colour and brightness are free to change.
+
+def structure_similarity(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+    """Return how much of its source's structure each image keeps, [N] in [0, 1].
+
+    The product of two terms, both clipped at 0; colour and brightness may change freely:
+    - the contrast and structure terms of SSIM (Wang et al. 2004, equations 9 and 10 multiplied, as in
+      MS-SSIM) of luma at half the resolution, where brush strokes weigh less than the scene;
+    - the correlation of luma over the whole image, which also detects inverted light in flat areas.
 
     Raises:
         UserError: there are not as many images as sources.
     """
-    # Not above: takes a second.
+    # Imported here because it takes a second.
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     if images.shape != sources.shape:
-        raise UserError(f"{len(images)} images for {len(sources)} sources: one each, in the same order")
+        raise UserError(f"{len(images)} images for {len(sources)} sources: give one source for each image, "
+                        "in the same order")
     _, local = structural_similarity_index_measure(
         avg_pool2d(luma(images), 2), avg_pool2d(luma(sources), 2), data_range=2.0,
         return_contrast_sensitivity=True, reduction="none",
     )
-    whole = correlation(precise_luma(images), precise_luma(sources))[:, 0]
-    return local.clamp(0, 1) * whole.clamp(0, 1)
+    overall = correlation(precise_luma(images), precise_luma(sources))
+    return local.clamp(0, 1) * overall.clamp(0, 1)
+
+
+def edge_correlation(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+    """Return the Pearson correlation of edge strength between images and sources, [N] in [-1, 1].
+
+    0 where one has no edges. Inversion does not change it. Another measure of content than the score's,
+    to check the score with.
+    """
+    return correlation(*(edge_strength(precise_luma(x)) for x in (images, sources)))
+
+
+def edge_strength(grey: torch.Tensor) -> torch.Tensor:
+    """Return the norm of the gradient (differences to the right and down) as [N, 1, H - 1, W - 1]."""
+    corner = grey[..., :-1, :-1]
+    return torch.cat([grey[..., :-1, 1:] - corner, grey[..., 1:, :-1] - corner], 1).norm(dim=1, keepdim=True)
+
+
+def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the Pearson correlation of each pair of [N, 1, H, W] images, [N]; 0 where one is constant."""
+    centred = [z.flatten(2) - z.flatten(2).mean(2, keepdim=True) for z in (x, y)]
+    return torch.cosine_similarity(*centred, dim=2)[:, 0]
+
+
+def precise_luma(images: torch.Tensor) -> torch.Tensor:
+    """Return `luma` in double precision: rounding in float would leave edges in a constant image."""
+    return luma(images.double())
+
+
+# ---------------------------------------------------------------------------------------------
+# Fine patterns
 
 
 class FinePatterns:
-    """The fine patterns that real images have, to find those that only a network paints.
+    """The spectrum of real images at high frequencies, to detect patterns that only networks leave.
 
-    Upsampling layers leave grids, and generators hide their source in patterns that nobody sees: both
-    are peaks in the spectrum (Zhang et al. 2019, 1907.06515, section 3; Chu et al. 2017, 1712.02950).
+    Upsampling layers leave grids, and generators hide information about their source in invisible
+    patterns. Both are peaks in the spectrum (Zhang et al. 2019, 1907.06515, section 3; Chu et al. 2017,
+    1712.02950).
 
     Args:
         real: sets of real images, float [N, 3, H, W] in [-1, 1] each.
     """
 
     def __init__(self, real: list[torch.Tensor]):
-        self.power = torch.stack([fine_spectrum(images) for images in real]).amax(0)
-        halves = [(fine_spectrum(images[::2]), fine_spectrum(images[1::2]))
+        self.spectrum = torch.stack([fine_spectrum(images) for images in real]).amax(0)
+        halves = [[fine_spectrum(half) for half in (images[::2], images[1::2])]
                   for images in real if len(images) > 1]
-        self.chance = max([1.0, *(max(peak_ratio(a, b), peak_ratio(b, a)) for a, b in halves)])
+        self.chance_ratio = max([1.0, *(max(peak_ratio(a, b), peak_ratio(b, a)) for a, b in halves)])
 
     def clean(self, images: torch.Tensor) -> float:
-        """How much weaker, in amplitude, the strongest foreign pattern would have to be to pass for
-        chance between one half of the real images and the other, in [0, 1]; 1 where there is none."""
-        return math.sqrt(self.chance / max(self.chance, peak_ratio(fine_spectrum(images), self.power)))
+        """Return the factor, in [0, 1], that would reduce the amplitude of the strongest pattern to what
+        occurs by chance between the two halves of the real images; 1 if it is no stronger."""
+        ratio = peak_ratio(fine_spectrum(images), self.spectrum)
+        return math.sqrt(self.chance_ratio / max(self.chance_ratio, ratio))
 
 
 def fine_spectrum(images: torch.Tensor, batch: int = 64) -> torch.Tensor:
-    """Mean power of luma at the frequencies from `FINE` up, [F], of [N, 3, H, W], under a Hann window."""
+    """Return the mean power of luma at frequencies from `FINE_FREQUENCY`, [F], of [N, 3, H, W], under a
+    Hann window."""
     height, width = images.shape[-2:]
     window = torch.hann_window(height)[:, None] * torch.hann_window(width)
     frequency = torch.maximum(torch.fft.fftfreq(height).abs()[:, None], torch.fft.rfftfreq(width))
@@ -182,67 +220,50 @@ def fine_spectrum(images: torch.Tensor, batch: int = 64) -> torch.Tensor:
 
 
 def peak_ratio(power: torch.Tensor, reference: torch.Tensor) -> float:
-    """The largest ratio of two spectra."""
+    """Return the largest ratio of two spectra."""
     return (power / reference.clamp(min=1e-9)).max().item()
 
 
-def edge_correlation(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-    """Pearson correlation of the strength of edges, image and source, [N] in [-1, 1]; 0 where one of
-    them has none. Blind to inversion: a yardstick for content, not a part of the score."""
-    ours, theirs = (gradients(precise_luma(x)).norm(dim=1, keepdim=True) for x in (images, sources))
-    return correlation(ours, theirs)[:, 0]
-
-
-def gradients(grey: torch.Tensor) -> torch.Tensor:
-    """Differences to the right and downwards, [N, 1, H, W] to [N, 2, H - 1, W - 1]."""
-    corner = grey[..., :-1, :-1]
-    return torch.cat([grey[..., :-1, 1:] - corner, grey[..., 1:, :-1] - corner], 1)
-
-
-def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Pearson's, for each image and channel of two [N, C, H, W]: [N, C], 0 where one is constant."""
-    centred = [z.flatten(2) - z.flatten(2).mean(2, keepdim=True) for z in (x, y)]
-    return torch.cosine_similarity(*centred, dim=2)
-
-
-def precise_luma(images: torch.Tensor) -> torch.Tensor:
-    """`luma` in double: float's rounding would leave edges in a constant image."""
-    return luma(images.double())
+# ---------------------------------------------------------------------------------------------
+# Features
 
 
 def vendi_score(features: torch.Tensor) -> float:
-    """Vendi score of [N, features]: how many different images there are in effect, from 1, all the
-    same, to N. Friedman and Dieng 2023 (2210.02410), definition 3.1, with cosine similarity."""
+    """Return the Vendi score of [N, features]: the effective number of different rows, from 1 to N.
+
+    Friedman and Dieng 2023 (2210.02410), definition 3.1, with cosine similarity.
+    """
     rows = normalize(features.double(), dim=1)
-    shares = torch.linalg.eigvalsh(rows @ rows.T / len(rows)).clamp(min=0)
-    return torch.special.entr(shares).sum().exp().item()
+    eigenvalues = torch.linalg.eigvalsh(rows @ rows.T / len(rows)).clamp(min=0)
+    return torch.special.entr(eigenvalues).sum().exp().item()
 
 
 def kernel_inception_distance(features: torch.Tensor, real: torch.Tensor) -> tuple[float, float]:
-    """Kernel Inception Distance between two sets of features, and its error; unbiased, so around
-    0 (also below) for equal distributions. Binkowski et al. 2018 (1801.01401), section 4.
+    """Return the Kernel Inception Distance between two sets of features, and its standard error.
 
-    Mean and standard deviation over draws of half the smaller set. The spread over halves is the
-    standard error of the whole (delete-half jackknife, Shao and Wu 1989), a little more where the
-    sets differ in size. The draws are the same each time: equal images have equal scores.
+    Unbiased: around 0, also below, for equal distributions. Binkowski et al. 2018 (1801.01401), section 4.
+
+    Mean and standard deviation over random subsets of half the smaller set. The deviation over halves is
+    the standard error of the whole set (delete-half jackknife, Shao and Wu 1989), a little more if the
+    sets differ in size. The subsets are the same in every call, so that equal images have equal scores.
 
     Raises:
-        UserError: either set has fewer than `FEWEST` rows.
+        UserError: a set has fewer than `MIN_IMAGES` rows.
     """
-    from torchmetrics.image.kid import KernelInceptionDistance  # not above: takes a second
+    from torchmetrics.image.kid import KernelInceptionDistance  # here because it takes a second
 
     if min(len(features), len(real)) < MIN_IMAGES:
         raise UserError(f"{len(features)} images and {len(real)} paintings are too few to measure a "
-                        f"distance between: give at least {MIN_IMAGES} of each")
-    # torchmetrics warns of the memory that features take: these are a few hundred rows.
+                        f"distance between them: give at least {MIN_IMAGES} of each")
+    # torchmetrics warns of the memory that features need: these are a few hundred rows.
     warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance`")
     metric = KernelInceptionDistance(
         feature=torch.nn.Identity(), subsets=KID_SUBSETS, subset_size=min(len(features), len(real)) // 2,
-        sync_on_compute=False,  # a score is one process's, whatever others do meanwhile
+        sync_on_compute=False,  # a score is of this process alone
     ).to(features.device)
     metric.update(real, real=True)
     metric.update(features, real=False)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs, for good
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would also seed the GPUs, permanently
         mean, deviation = metric.compute()
     return mean.item(), deviation.item()

@@ -1,4 +1,4 @@
-"""Trains a judge, calibrates it, and measures it on images it never saw."""
+"""Training of a judge: augmentation, fine-tuning, early stopping and calibration."""
 
 import copy
 import math
@@ -23,41 +23,41 @@ from judge.common.device import supports_bf16
 from judge.common.errors import UserError
 from judge.common.rng import rng
 from judge.corruptions import between, choice, corrupt, reencode_jpeg
-from judge.evaluation import class_weights, evaluate
-from judge.images import PAINTINGS, PHOTOS, DataSet, load_images, to_float
+from judge.evaluation import class_weights, evaluate, load_domains
+from judge.images import DataSet, load_images, to_float
 from judge.model import CLASSES, NEITHER, Judge, ModelCard, log_probabilities
 from judge.score import extract_features
 from judge.undertrained import translate_with, undertrained_generators
 
 HELD_OUT_FRACTION = 0.1  # share of the training images kept for early stopping and calibration
-GENERATED = 0.2  # share of the third class that barely trained generators paint; the rest is damage
-GENERATORS, BY_EACH = 24, 32  # so many of them at the most, and pictures by each
-CROP_MARGIN = 1.25  # images are kept this much larger than the judge's size, for crops to cut from
+GENERATED_FRACTION = 0.2  # share of the class "neither" from undertrained generators; the rest is corrupted
+MAX_GENERATORS, IMAGES_PER_GENERATOR = 24, 32
+CROP_MARGIN = 1.25  # images are kept this much larger than the judge's size, for random crops
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a judge is trained."""
+    """Settings of a judge's training."""
 
     arch: str = "resnet18"
     """Name of a torchvision ResNet or RegNet."""
     weights: str = "imagenet"
-    """Where training starts: `imagenet` (torchvision's pretrained), `none`, or a state-dict file."""
+    """Initial weights: `imagenet` (torchvision's pretrained), `none`, or a state-dict file."""
     epochs: PositiveInt = 60
-    """At the most; one has as many views as there are training images, a third of each class."""
+    """Maximum number; an epoch has a view for each training image, equally many of each class."""
     patience: PositiveInt = 30
-    """Epochs without a better held-out loss after which training stops; the best is kept."""
+    """Stop after this many epochs without a lower held-out loss; the best epoch's weights are kept."""
     batch_size: PositiveInt = 32
-    """Images a step."""
+    """Images per step."""
     lr: LearningRate = 1e-3
     """Peak learning rate of AdamW under a one-cycle schedule (Smith 2018, 1803.09820)."""
     weight_decay: Weight = 0.05
-    """Of AdamW (Loshchilov and Hutter 2019, 1711.05101)."""
+    """Weight decay of AdamW (Loshchilov and Hutter 2019, 1711.05101)."""
     neither: bool = True
-    """Whether there is a third class of what is neither photograph nor painting (`judge.controls`).
-    A judge of two classes calls mush a painting."""
+    """Learn a third class: images that are neither photographs nor paintings (`judge.corruptions`).
+    A judge with two classes calls meaningless images paintings."""
     seed: int = 0
-    """Same seed, same machine: same judge, on a CPU. A GPU adds up in an order of its own."""
+    """Random seed. On a CPU, equal seeds give equal judges; on a GPU, sums vary from run to run."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -65,12 +65,12 @@ class TrainingOptions:
 
 
 def augmentation(size: int) -> v2.Transform:
-    """Random views, uint8 [3, *, *] -> uint8 [3, size, size], alike for every class.
+    """Return a random transform, uint8 [3, H, W] to uint8 [3, size, size], the same for every class.
 
-    The two domains reach us compressed differently (photographs at JPEG quality 75 with halved
-    chroma, Monets often better), and a network learns that rather than style. So every image of
-    both is resized by a random factor and re-encoded at a random quality, with its chroma halved or
-    not. Blur and colour shifts move a CNN from texture to shape (Geirhos et al. 2019, 1811.12231).
+    Photographs and paintings come with different compression (photographs at JPEG quality 75 with halved
+    chroma, Monets often better), and a network would learn that instead of style. So every image is
+    resized by a random factor and re-encoded at a random quality, with or without halved chroma. Blur and
+    colour shifts move a CNN from texture towards shape (Geirhos et al. 2019, 1811.12231).
     """
     return v2.Compose([
         v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.9, 1.1), antialias=True),
@@ -82,20 +82,19 @@ def augmentation(size: int) -> v2.Transform:
 
 
 class AugmentedViews(Dataset):
-    """Random views, as many of one class as of the next, an epoch of them as long as there are
-    images of the first two.
+    """Random views of training images, with equal numbers of each class.
 
-    A view depends on (seed, epoch, index) alone, so that the number of worker processes does not
-    change the judge.
+    An epoch has as many views as there are photographs and paintings. A view is a function of (seed,
+    epoch, index), so that the number of worker processes does not change the judge.
 
     Args:
-        classes: images of each, uint8 [N, 3, *, *]. A third class gets them in the share
-            `GENERATED`, and otherwise damaged views of the first two.
+        classes: images of each class, uint8 [N, 3, H, W]. Of the views of a third class, a share of
+            `GENERATED_FRACTION` are of its images, the others corrupted views of the first two classes.
     """
 
     def __init__(self, classes: Sequence[torch.Tensor], size: int, seed: int = 0):
         self.classes, self.seed, self.epoch = classes, seed, 0
-        self.view = augmentation(size)
+        self.augment = augmentation(size)
 
     def __len__(self) -> int:
         return sum(map(len, self.classes[:NEITHER]))
@@ -104,205 +103,210 @@ class AugmentedViews(Dataset):
         label = index % len(self.classes)
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(rng(self.seed, "augment", self.epoch, index).get_state())
-            if label == NEITHER and between(0, 1) > GENERATED:
-                return corrupt(self._any(choice(*self.classes[:NEITHER]))), label
-            return self._any(self.classes[label]), label
+            if label == NEITHER and between(0, 1) > GENERATED_FRACTION:
+                return corrupt(self._random_view(choice(*self.classes[:NEITHER]))), label
+            return self._random_view(self.classes[label]), label
 
-    def _any(self, images: torch.Tensor) -> torch.Tensor:
-        return self.view(images[int(torch.randint(len(images), ()))])
-
-
-def load_domains(domains: dict[str, list[Path]], size: int) -> tuple[torch.Tensor, torch.Tensor, dict, list[str]]:
-    """Pixels [N, 3, size, size] of both domains, labels [N] in the order of `CLASSES`, counts, paths."""
-    photos, paintings = load_images(domains[PHOTOS], size), load_images(domains[PAINTINGS], size)
-    labels = torch.tensor([0.0] * len(photos.paths) + [1.0] * len(paintings.paths)).long()
-    counts = {"photos": photos.counts(), "paintings": paintings.counts()}
-    return torch.cat([photos.pixels, paintings.pixels]), labels, counts, photos.paths + paintings.paths
+    def _random_view(self, images: torch.Tensor) -> torch.Tensor:
+        return self.augment(images[int(torch.randint(len(images), ()))])
 
 
 def split_held_out(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices to train on and to hold out; each class gives the same share.
+    """Return the indices of the images to train on and of those to hold out, the same share of each class.
 
     Raises:
-        UserError: a class has only one image, or none.
+        UserError: a class has fewer than two images.
     """
-    counts = torch.bincount(labels, minlength=2)
-    if counts.min() < 2:
+    if torch.bincount(labels, minlength=2).min() < 2:
         raise UserError("one image of a kind cannot be both trained on and held out: give at least 2")
     order = torch.randperm(len(labels), generator=rng(seed, "split"))
-    held = []
-    for label in range(len(counts)):
-        of_class = order[labels[order] == label]
-        held.append(of_class[: max(1, round(len(of_class) * HELD_OUT_FRACTION))])
-    mask = torch.zeros(len(labels), dtype=torch.bool)
-    mask[torch.cat(held)] = True
-    return order[~mask[order]], torch.cat(held)
+    of_class = [order[labels[order] == label] for label in (0, 1)]
+    held_out = torch.cat([indices[: max(1, round(len(indices) * HELD_OUT_FRACTION))] for indices in of_class])
+    return order[~torch.isin(order, held_out)], held_out
 
 
 # ---------------------------------------------------------------------------------------------
 # Training
 
 
-def train(data: DataSet, size: int, recipe: TrainingOptions, device: torch.device) -> tuple[Judge, ModelCard]:
-    """A calibrated judge for images of `size` pixels, and its card.
+def train(
+    data: DataSet, size: int, options: TrainingOptions, device: torch.device
+) -> tuple[Judge, ModelCard]:
+    """Return a calibrated judge for images of `size` pixels, and its card.
 
     Raises:
-        UserError: no such architecture, weights that do not fit, or no images.
+        UserError: the architecture is unknown, the weights do not fit, or there are no images.
     """
     started = time.perf_counter()
-    judge, origin = initial_judge(recipe, size, device)
+    judge, initial_weights = initial_judge(options, size, device)
     pixels, labels, counts, paths = load_domains(data.train, round(size * CROP_MARGIN))
-    fit_at, held_at = split_held_out(labels, recipe.seed)
-    # Decoded anew: resized from the above they would be softer than what a trial shows, and the
-    # judge calibrated for that.
-    unseen = load_images([Path(paths[index]) for index in held_at], size).pixels
-    views = AugmentedViews(class_images(pixels[fit_at], labels[fit_at], recipe, device), size, recipe.seed)
-    held = held_out_images(unseen, labels[held_at], recipe, device)
+    train_indices, held_out_indices = split_held_out(labels, options.seed)
+    # Decoded again at the judge's size: resizing the larger ones would give softer images than a trial's,
+    # and a calibration for those.
+    held_out_pixels = load_images([Path(paths[index]) for index in held_out_indices], size).pixels
+    classes = class_images(pixels[train_indices], labels[train_indices], options, device)
+    held_out = held_out_images(held_out_pixels, labels[held_out_indices], options, device)
 
-    epochs = fit(judge, views, held, recipe, device)
-    calibrate(judge, *held)
-    report = {
+    epochs = fit(judge, AugmentedViews(classes, size, options.seed), held_out, options, device)
+    calibrate(judge, *held_out)
+    record = {
         "data": data.name, "stand_in": data.stand_in, "counts": counts,
-        **vars(recipe), "weights": origin, "epochs": epochs,
+        **vars(options), "weights": initial_weights, "epochs": epochs,
         "seconds": round(time.perf_counter() - started, 1), "device": str(device),
         "versions": {"torch": str(torch.__version__), "torchvision": torchvision.__version__},
     }
-    measured, _ = evaluate(judge, data, device)
-    return judge, ModelCard(recipe.arch, size, judge.classes, report, measured)
+    metrics, _ = evaluate(judge, data, device)
+    return judge, ModelCard(options.arch, size, judge.classes, record, metrics)
 
 
-def class_images(pixels: torch.Tensor, labels: torch.Tensor, recipe: TrainingOptions, device) -> list[torch.Tensor]:
-    """Images of each class to learn from, uint8 [N, 3, *, *]: photographs, paintings, and if
-    `recipe` has a third what generators paint that have barely been trained."""
-    classes = [pixels[labels == label] for label in (0, 1)]
-    if recipe.neither:
-        count = min(GENERATORS, math.ceil(len(pixels) / BY_EACH))
-        draw = rng(recipe.seed, "sources")
-        chosen = torch.randint(len(classes[0]), (count, BY_EACH), generator=draw)
-        networks = undertrained_generators(*classes, recipe.seed, device, count)
-        classes.append(torch.cat([
-            translate_with(network, classes[0][own], device) for network, own in zip(networks, chosen)]))
-    return classes
+def class_images(
+    pixels: torch.Tensor, labels: torch.Tensor, options: TrainingOptions, device: torch.device
+) -> list[torch.Tensor]:
+    """Return the training images of each class, uint8 [N, 3, H, W]: photographs, paintings and, with
+    `options.neither`, the outputs of undertrained generators."""
+    photos, paintings = (pixels[labels == label] for label in (0, 1))
+    if not options.neither:
+        return [photos, paintings]
+    count = min(MAX_GENERATORS, math.ceil(len(pixels) / IMAGES_PER_GENERATOR))
+    draw = rng(options.seed, "sources")
+    sources = torch.randint(len(photos), (count, IMAGES_PER_GENERATOR), generator=draw)
+    generators = undertrained_generators(photos, paintings, options.seed, device, count)
+    generated = torch.cat([translate_with(generator, photos[indices], device)
+                           for generator, indices in zip(generators, sources)])
+    return [photos, paintings, generated]
 
 
-def held_out_images(pixels: torch.Tensor, labels: torch.Tensor, recipe: TrainingOptions, device) -> tuple:
-    """Images to stop and to calibrate by, float [-1, 1] [N, 3, size, size], and labels [N]: the
-    real ones as they are, and half as many damaged ones if `recipe` has a third class."""
-    if recipe.neither:
+def held_out_images(
+    pixels: torch.Tensor, labels: torch.Tensor, options: TrainingOptions, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images for early stopping and calibration, float [-1, 1] [N, 3, size, size], and labels [N].
+
+    With `options.neither`, half as many corrupted images are added to the real ones.
+    """
+    if options.neither:
         with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(rng(recipe.seed, "held out").get_state())
-            chosen = torch.randint(len(pixels), (math.ceil(len(pixels) / 2),))
-            pixels = torch.stack([*pixels, *(corrupt(image) for image in pixels[chosen])])
-        labels = torch.cat([labels, torch.full_like(chosen, NEITHER)])
+            torch.set_rng_state(rng(options.seed, "held out").get_state())
+            indices = torch.randint(len(pixels), (math.ceil(len(pixels) / 2),))
+            pixels = torch.stack([*pixels, *(corrupt(image) for image in pixels[indices])])
+        labels = torch.cat([labels, torch.full_like(indices, NEITHER)])
     return to_float(pixels).to(device), labels.to(device)
 
 
-def initial_judge(recipe: TrainingOptions, size: int, device: torch.device) -> tuple[Judge, str]:
-    """An untrained judge and where its weights came from.
+def initial_judge(options: TrainingOptions, size: int, device: torch.device) -> tuple[Judge, str]:
+    """Return an untrained judge and the source of its weights.
 
-    Pretrained weights that cannot be had are said to be missing, never passed over in silence.
+    If the pretrained weights cannot be downloaded, print so and start from random weights.
+
+    Raises:
+        UserError: the architecture is unknown, or a file's weights do not fit.
     """
-    if not recipe.arch.startswith(("resnet", "wide_resnet", "resnext", "regnet")):
-        raise UserError(f"--arch {recipe.arch} is neither a ResNet nor a RegNet: for example resnet18")
+    if not options.arch.startswith(("resnet", "wide_resnet", "resnext", "regnet")):
+        raise UserError(f"--arch {options.arch} is neither a ResNet nor a RegNet: for example resnet18")
     with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(rng(recipe.seed, "init").get_state())
+        torch.set_rng_state(rng(options.seed, "init").get_state())
         try:
-            judge = Judge(recipe.arch, size, CLASSES if recipe.neither else CLASSES[:NEITHER])
+            judge = Judge(options.arch, size, CLASSES if options.neither else CLASSES[:NEITHER])
         except ValueError as error:
-            raise UserError(f"--arch {recipe.arch}: {error}") from None
-    origin = recipe.weights
-    if recipe.weights == "imagenet":
+            raise UserError(f"--arch {options.arch}: {error}") from None
+    source = options.weights
+    if options.weights == "imagenet":
         try:
-            state = models.get_model_weights(recipe.arch)["DEFAULT"].get_state_dict(progress=True)
-            judge.backbone.load_state_dict(_without_head(state))
+            state = models.get_model_weights(options.arch)["DEFAULT"].get_state_dict(progress=True)
+            _load_backbone(state, judge)
         except (URLError, OSError, RuntimeError) as error:
-            origin = "none (imagenet could not be had)"
-            print(f"pretrained weights could not be had ({error}): training from scratch")
-    elif recipe.weights != "none":
-        _load_file(recipe.weights, judge)
-    return judge.to(device), origin
+            source = "none (imagenet could not be downloaded)"
+            print(f"pretrained weights could not be downloaded ({error}): training from scratch")
+    elif options.weights != "none":
+        _load_file(options.weights, judge)
+    return judge.to(device), source
 
 
-def _without_head(state: dict) -> dict:
-    """ImageNet's 1000 classes are not ours; everything below them is."""
-    return {name: value for name, value in state.items() if not name.startswith("fc.")}
+def _load_backbone(state: dict, judge: Judge) -> None:
+    """Load a torchvision state dict except the last layer, which is for ImageNet's 1000 classes."""
+    judge.backbone.load_state_dict({name: x for name, x in state.items() if not name.startswith("fc.")})
 
 
 def _load_file(file: str, judge: Judge) -> None:
-    """Take a torchvision state dict from the user's own file."""
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        judge.backbone.load_state_dict(_without_head(state))
+        _load_backbone(torch.load(file, map_location="cpu", weights_only=True), judge)
     except FileNotFoundError:
         raise UserError(f"no weights at {file}: give imagenet, none or a file") from None
-    except Exception:  # foreign bytes fail in many ways, all of which mean one thing
+    except Exception:  # other files raise many types of errors, which all mean the same
         raise UserError(f"{file} does not hold the weights of a torchvision {judge.arch}") from None
 
 
-def fit(judge: Judge, views: AugmentedViews, held: tuple, recipe: TrainingOptions, device: torch.device) -> int:
-    """Train `judge` in place; the weights of the best epoch remain. Returns the epochs run."""
-    optimizer = torch.optim.AdamW(judge.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
-    held_loss_of = nn.CrossEntropyLoss(class_weights(held[1], len(judge.classes)))
-    steps = math.ceil(len(views) / recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps * recipe.epochs)
-    best, best_loss, best_epoch = None, math.inf, -1
+def fit(
+    judge: Judge, views: AugmentedViews, held_out: tuple[torch.Tensor, torch.Tensor],
+    options: TrainingOptions, device: torch.device,
+) -> int:
+    """Train `judge` in place, leave it with the weights of the best epoch, and return the number of epochs.
+
+    Raises:
+        UserError: the loss was never finite.
+    """
+    images_held_out, labels_held_out = held_out
+    optimizer = torch.optim.AdamW(judge.parameters(), options.lr, weight_decay=options.weight_decay)
+    held_out_loss = nn.CrossEntropyLoss(class_weights(labels_held_out, len(judge.classes)))
+    steps = math.ceil(len(views) / options.batch_size) * options.epochs
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, steps)
+    best_weights, best_loss, best_epoch = None, math.inf, -1
     judge.to(memory_format=torch.channels_last)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=supports_bf16(device))
-    bar = tqdm(total=steps * recipe.epochs, desc="judge", unit="step", disable=None)
-    for epoch in range(recipe.epochs):
-        judge.train()
-        for images, labels in batches(views, epoch, recipe, device):
-            with autocast:
-                logits = judge(to_float(images.to(device)))
-            loss = nn.functional.cross_entropy(logits.float(), labels.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            bar.update()
-        held_loss = held_loss_of(extract_logits(judge.eval(), held[0]), held[1]).item()
-        bar.set_postfix(held_out_loss=f"{held_loss:.3f}")
-        if held_loss < best_loss:
-            best, best_loss, best_epoch = copy.deepcopy(judge.state_dict()), held_loss, epoch
-        elif epoch - best_epoch >= recipe.patience:
-            break
-    bar.close()
-    if best is None:
-        raise UserError(f"the judge's training diverged: lower --lr {recipe.lr}")
-    judge.load_state_dict(best)
+    with tqdm(total=steps, desc="judge", unit="step", disable=None) as bar:
+        for epoch in range(options.epochs):
+            judge.train()
+            for images, labels in batches(views, epoch, options, device):
+                with autocast:
+                    logits = judge(to_float(images.to(device)))
+                loss = nn.functional.cross_entropy(logits.float(), labels.to(device))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                bar.update()
+            loss = held_out_loss(extract_logits(judge.eval(), images_held_out), labels_held_out).item()
+            bar.set_postfix(held_out_loss=f"{loss:.3f}")
+            if loss < best_loss:
+                best_weights, best_loss, best_epoch = copy.deepcopy(judge.state_dict()), loss, epoch
+            elif epoch - best_epoch >= options.patience:
+                break
+    if best_weights is None:
+        raise UserError(f"the judge's training diverged: lower --lr {options.lr}")
+    judge.load_state_dict(best_weights)
     return epoch + 1
 
 
-def batches(views: AugmentedViews, epoch: int, recipe: TrainingOptions, device: torch.device) -> DataLoader:
-    """An epoch's views, by (seed, epoch) alone."""
+def batches(views: AugmentedViews, epoch: int, options: TrainingOptions, device: torch.device) -> DataLoader:
+    """Return the batches of an epoch, a function of (seed, epoch)."""
     views.epoch = epoch
-    # Decoded images and two cores: worker processes only pay where a GPU waits for them.
+    # The images are in memory: worker processes only help where a GPU waits for the augmentation.
     workers = min(8, torch.get_num_threads()) if device.type == "cuda" else 0
-    return DataLoader(views, recipe.batch_size, num_workers=workers)
+    return DataLoader(views, options.batch_size, num_workers=workers)
 
 
 @torch.no_grad()
 def extract_logits(judge: Judge, images: torch.Tensor) -> torch.Tensor:
-    """The judge's logits of many images, computed in batches."""
+    """Return the judge's logits before calibration, [N, classes], computed in batches."""
     return judge.head(extract_features(judge, images))
 
 
 def calibrate(judge: Judge, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """Set the calibration that fits held-out images best: Dirichlet calibration (Kull et al. 2019,
-    1910.12656, section 3).
+    """Fit `judge.calibration` to held-out images: Dirichlet calibration (Kull et al. 2019, 1910.12656,
+    section 3).
 
-    It is drawn to the identity, where they draw it to the diagonal, by a normal prior of variance
-    1/2 on every entry: a few images, or images all told apart, change little of what the network says.
+    Every entry is regularised towards the identity with a normal prior of variance 1/2, where the paper
+    regularises towards a diagonal: few images, or images that the network separates perfectly, then change
+    its probabilities little.
     """
-    evidence = log_probabilities(extract_logits(judge.eval(), images).double())
-    weights = class_weights(labels, evidence.shape[1]).double()
-    identity = torch.eye(*judge.calibration.shape).to(evidence)
+    x = log_probabilities(extract_logits(judge.eval(), images).double())
+    weights = class_weights(labels, x.shape[1]).double()
+    identity = torch.eye(*judge.calibration.shape).to(x)
 
-    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
-        x = torch.tensor(x.reshape(identity.shape), device=evidence.device, requires_grad=True)
-        value = nn.functional.cross_entropy(evidence @ x[:, :-1].T + x[:, -1], labels, weights)
-        value = value + (x - identity).square().sum() / len(labels)
-        return value.item(), torch.autograd.grad(value, x)[0].cpu().numpy().ravel()
+    def loss_and_gradient(entries: np.ndarray) -> tuple[float, np.ndarray]:
+        w = torch.tensor(entries.reshape(identity.shape), device=x.device, requires_grad=True)
+        loss = nn.functional.cross_entropy(x @ w[:, :-1].T + w[:, -1], labels, weights)
+        loss = loss + (w - identity).square().sum() / len(labels)
+        return loss.item(), torch.autograd.grad(loss, w)[0].cpu().numpy().ravel()
 
-    found = minimize(loss, identity.cpu().numpy().ravel(), jac=True, method="L-BFGS-B").x
-    judge.calibration.copy_(torch.from_numpy(found).reshape(identity.shape))
+    fitted = minimize(loss_and_gradient, identity.cpu().numpy().ravel(), jac=True, method="L-BFGS-B").x
+    judge.calibration.copy_(torch.from_numpy(fitted).reshape(identity.shape))

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Generators that have barely been trained: their outputs are examples of the class "neither"."""
 
 from collections.abc import Iterator
 
@@ -11,17 +11,19 @@ from judge.common.rng import rng
 from judge.corruptions import between, choice
 from judge.images import to_bytes, to_float
 
+BATCH_SIZE, CROP_SIZE = 4, 64  # generators leave grids as wide as their kernels at any image size
+
 
 def undertrained_generators(
     photos: torch.Tensor, paintings: torch.Tensor, seed: int, device: torch.device,
-    count: int = 24, longest: int = 120,
+    count: int = 24, max_steps: int = 120,
 ) -> Iterator[nn.Module]:
-    """`count` small generators after 0 to `longest` steps of training.
+    """Yield `count` small generators; the i-th was trained for `max_steps` * i // `count` steps.
 
-    Each is an encoder and decoder with transposed convolutions, as CycleGAN's, trained on the
-    least-squares GAN loss with a weight on copying its input and rates that differ by a factor of
-    100 from one to the next: they paint checkerboards, colour mush, inverted light and streaks, as
-    the first hundred steps of a search bring them.
+    Each is an encoder and decoder with transposed convolutions, like CycleGAN's, trained with the
+    least-squares GAN loss and a weighted L1 loss to its input. Learning rates differ by a factor of up
+    to 100. Outputs are checkerboards, blurred colours, inverted light and streaks, as in the first
+    hundred steps of the trials of a search.
 
     Args:
         photos, paintings: uint8 [N, 3, size, size].
@@ -29,40 +31,36 @@ def undertrained_generators(
     for number in range(count):
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(rng(seed, "barely trained", number).get_state())
-            network = _train_briefly(photos, paintings, longest * number // count, device)
+            network = _train_generator(photos, paintings, max_steps * number // count, device)
         yield network
 
 
 @torch.no_grad()
 def translate_with(network: nn.Module, photos: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Translations of uint8 [N, 3, H, W], the same."""
+    """Return the network's translations of `photos`, both uint8 [N, 3, H, W]."""
     return torch.cat([to_bytes(network(to_float(part).to(device))).cpu() for part in photos.split(64)])
 
 
-def _train_briefly(
-    photos: torch.Tensor, paintings: torch.Tensor, steps: int, device: torch.device,
-    batch: int = 4, edge: int = 64,
+def _train_generator(
+    photos: torch.Tensor, paintings: torch.Tensor, steps: int, device: torch.device
 ) -> nn.Module:
-    """A generator after `steps` steps, its settings and batches drawn from the global generator."""
+    """Train a generator for `steps` steps, with settings and batches from torch's global generator."""
     G, D = _generator(choice(8, 16)).to(device), _discriminator(16).to(device)
-    copying = 10 ** between(-1, 1.3)
-    adam_G, adam_D = (
-        torch.optim.Adam(network.parameters(), 10 ** between(-4, -2), betas=(0.5, 0.999))
-        for network in (G, D)
-    )
-    crop = v2.RandomCrop(min(edge, photos.shape[-1]))  # grids are as wide as kernels at any size
+    copy_weight = 10 ** between(-1, 1.3)
+    adam_G, adam_D = (torch.optim.Adam(network.parameters(), 10 ** between(-4, -2), betas=(0.5, 0.999))
+                      for network in (G, D))
+    crop = v2.RandomCrop(min(CROP_SIZE, photos.shape[-1]))
     for _ in range(steps):
-        b, a = (
-            to_float(crop(domain[torch.randint(len(domain), (batch,))])).to(device)
-            for domain in (photos, paintings)
-        )
-        fake = G(b)
+        photo, painting = (
+            to_float(crop(images[torch.randint(len(images), (BATCH_SIZE,))])).to(device)
+            for images in (photos, paintings))
+        fake = G(photo)
         on_fake = D(fake)
-        loss = mse_loss(on_fake, torch.ones_like(on_fake)) + copying * l1_loss(fake, b)
+        loss = mse_loss(on_fake, torch.ones_like(on_fake)) + copy_weight * l1_loss(fake, photo)
         adam_G.zero_grad()
         loss.backward()
         adam_G.step()
-        on_real, on_fake = D(a), D(fake.detach())
+        on_real, on_fake = D(painting), D(fake.detach())
         loss = mse_loss(on_real, torch.ones_like(on_real)) + mse_loss(on_fake, torch.zeros_like(on_fake))
         adam_D.zero_grad()
         loss.backward()
@@ -81,7 +79,7 @@ def _generator(n: int) -> nn.Module:
         *stage(nn.ConvTranspose2d(4 * n, 2 * n, 3, stride=2, padding=1, output_padding=1), 2 * n),
         *stage(nn.ConvTranspose2d(2 * n, n, 3, stride=2, padding=1, output_padding=1), n),
         nn.Conv2d(n, 3, 7, padding=3), nn.Tanh(),
-    )  # fmt: skip
+    )
 
 
 def _discriminator(n: int) -> nn.Module:
@@ -89,4 +87,4 @@ def _discriminator(n: int) -> nn.Module:
         nn.Conv2d(3, n, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True),
         nn.Conv2d(n, 2 * n, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True),
         nn.Conv2d(2 * n, 1, 4, padding=1),
-    )  # fmt: skip
+    )

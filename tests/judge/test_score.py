@@ -1,4 +1,4 @@
-"""Claims about the score: each part has the value that its name promises, and is always finite."""
+"""Claims about the score: each part measures what its name says, and is always finite."""
 
 import math
 import warnings
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from judge import model
 from judge.common.errors import UserError
@@ -31,34 +31,25 @@ def judge(judge_file: Path) -> model.Judge:
 
 
 def noise(count: int, seed: int, size: int = 64) -> torch.Tensor:
-    """Images [N, 3, size, size] in [-1, 1]."""
+    """Images [count, 3, size, size] in [-1, 1]."""
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def normal(rows: int, seed: int, dimensions: int = 64) -> torch.Tensor:
-    return torch.randn(rows, dimensions, generator=torch.Generator().manual_seed(seed))
+def normal(rows: int, seed: int) -> torch.Tensor:
+    """Features [rows, 64]."""
+    return torch.randn(rows, 64, generator=torch.Generator().manual_seed(seed))
+
+
+def scenes(count: int) -> torch.Tensor:
+    """Smooth images, each with its own structure, [count, 3, 64, 64] in [-1, 1]."""
+    return interpolate(noise(count, 7, 8), size=(64, 64), mode="bicubic").clamp(-1, 1)
 
 
 # ---------------------------------------------------------------------------------------------
 # Content
 
 
-def scenes(count: int, size: int = 64) -> torch.Tensor:
-    """Smooth images with a structure of their own each, [count, 3, size, size] in [-1, 1]."""
-    coarse = noise(count, 7, 8)
-    return torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(-1, 1)
-
-
-@pytest.mark.parametrize("measure", [structure_similarity, edge_correlation])
-def test_content_is_one_for_equal_images(measure):
-    assert measure(scenes(3), scenes(3)).tolist() == pytest.approx([1, 1, 1], abs=1e-4)
-
-
-def test_structure_of_inverted_light_is_nothing():
-    assert structure_similarity(-scenes(3), scenes(3)).tolist() == [0, 0, 0]
-
-
-def test_structure_is_ssim_without_its_brightness_times_the_correlation_of_the_whole():
+def test_structure_is_ssim_without_luminance_times_the_overall_correlation():
     """Against a plain transcription of Wang et al. 2004, equations 9 and 10, with C3 = C2 / 2."""
     images, sources = scenes(2) * 0.6 + 0.2 * noise(2, 1), scenes(2)
     x, y = (avg_pool2d(precise_luma(z), 2) for z in (images, sources))
@@ -67,31 +58,36 @@ def test_structure_is_ssim_without_its_brightness_times_the_correlation_of_the_w
     window = torch.outer(bell, bell)[None, None] / bell.sum() ** 2
 
     def mean(z):
-        return torch.nn.functional.conv2d(z, window)
+        return conv2d(z, window)
 
     covariance = mean(x * y) - mean(x) * mean(y)
     variances = mean(x * x) - mean(x) ** 2 + mean(y * y) - mean(y) ** 2
     local = ((2 * covariance + 0.06**2) / (variances + 0.06**2)).mean((1, 2, 3))
-    whole = [np.corrcoef(a.ravel(), b.ravel())[0, 1]
-             for a, b in zip(precise_luma(images).numpy(), precise_luma(sources).numpy())]
-    expected = [float(a * b) for a, b in zip(local, whole)]
+    overall = [np.corrcoef(a.ravel(), b.ravel())[0, 1]
+               for a, b in zip(precise_luma(images).numpy(), precise_luma(sources).numpy())]
+    expected = [float(a * b) for a, b in zip(local, overall)]
     assert structure_similarity(images, sources).tolist() == pytest.approx(expected, abs=0.02)  # borders
 
 
-def test_structure_falls_as_noise_grows():
-    kept = [structure_similarity(scenes(4) + level * noise(4, 1), scenes(4)).mean() for level in (0, 0.2, 0.5, 1, 3)]
+def test_structure_is_1_for_equal_images_0_for_inverted_light_and_falls_as_noise_grows():
+    sources = scenes(4)
+    images = torch.stack([sources[0], -sources[1]])
+    assert structure_similarity(images, sources[:2]).tolist() == pytest.approx([1, 0], abs=1e-4)
+    kept = [structure_similarity(sources + level * noise(4, 1), sources).mean()
+            for level in (0, 0.2, 0.5, 1, 3)]
     assert kept == sorted(kept, reverse=True) and kept[-1] < 0.3
 
 
-def test_structure_is_free_of_brightness_and_nearly_of_colour():
+def test_structure_ignores_brightness_and_nearly_ignores_colour():
     images, sources = 0.5 * scenes(3) - 0.4, 0.5 * scenes(3)
     assert structure_similarity(images, sources).min() > 0.999
-    coloured = sources.mean(1, keepdim=True) + torch.tensor([0.3, -0.1, 0.1])[:, None, None]
-    assert structure_similarity(coloured, sources.mean(1, keepdim=True).expand(-1, 3, -1, -1)).min() > 0.999
+    grey = sources.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    assert structure_similarity(grey + torch.tensor([0.3, -0.1, 0.1])[:, None, None], grey).min() > 0.999
 
 
-def test_edges_are_blind_to_inversion_and_ignore_contrast():
-    assert edge_correlation(-0.3 * scenes(3) + 0.1, scenes(3)).tolist() == pytest.approx([1, 1, 1], abs=1e-4)
+def test_edge_correlation_ignores_inversion_and_contrast():
+    for images in (scenes(3), -0.3 * scenes(3) + 0.1):
+        assert edge_correlation(images, scenes(3)).tolist() == pytest.approx([1, 1, 1], abs=1e-4)
 
 
 @pytest.mark.parametrize("measure", [structure_similarity, edge_correlation])
@@ -100,34 +96,25 @@ def test_one_colour_keeps_nothing_of_a_scene(measure):
     assert measure(flat, scenes(3)).max() < 0.05
 
 
-def test_content_is_per_image():
-    sources = scenes(2)
-    images = torch.stack([sources[0], -sources[1]])
-    assert structure_similarity(images, sources).tolist() == pytest.approx([1, 0], abs=1e-4)
-
-
 # ---------------------------------------------------------------------------------------------
 # Diversity
 
 
-def test_vendi_counts_the_different_ones():
+def test_the_vendi_score_counts_different_directions():
     same, other = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 2.0, 0.0])
     assert vendi_score(torch.stack([same, 3 * same, same])) == pytest.approx(1)
     assert vendi_score(torch.stack([same, other, 5 * other, 2 * same])) == pytest.approx(2)
     assert vendi_score(torch.eye(3)) == pytest.approx(3)
 
 
-def test_a_generator_that_always_paints_the_same_has_least_diversity(judge):
+def test_diversity_is_a_share_of_the_sources_at_most_1_and_lowest_for_a_collapsed_generator(judge):
     scorer = Scorer(judge, scenes(5), None)
     collapsed = scorer(scenes(1).expand(5, -1, -1, -1)).parts["diversity"]
     assert collapsed == pytest.approx(1 / vendi_score(extract_features(judge, scenes(5))), abs=1e-3)
     assert collapsed < scorer(0.8 * scenes(5)).parts["diversity"]
-
-
-def test_diversity_is_a_share_of_the_sources_and_at_most_one(judge):
-    scorer = Scorer(judge, 0.5 * scenes(5), None)
-    assert scorer(0.5 * scenes(5)).parts["diversity"] == pytest.approx(1)
-    assert scorer(noise(5, 3)).parts["diversity"] <= 1
+    assert scorer(scenes(5)).parts["diversity"] == pytest.approx(1)
+    few_alike = torch.cat([scenes(1).expand(4, -1, -1, -1), scenes(2)[1:]])
+    assert Scorer(judge, few_alike, None)(noise(5, 3) * scenes(5)).parts["diversity"] == 1
 
 
 # ---------------------------------------------------------------------------------------------
@@ -146,132 +133,105 @@ def test_a_formula_is_monotone_in_each_part_and_stays_between_0_and_1(formula, n
         assert 0 <= formula(end) <= 1
 
 
-def test_no_part_makes_up_for_another_that_is_nothing():
+def test_the_combined_formula_is_0_if_any_part_is_0_and_1_if_all_are_perfect():
     perfect = {"style": 1.0, "content": 1.0, "diversity": 1.0, "clean": 1.0, "kid": 0.0}
     for name in ("style", "content", "diversity", "clean"):
         assert FORMULAS["combined"](perfect | {name: 0.0}) == 0
     assert FORMULAS["combined"](perfect) == 1
 
 
-def test_another_number_of_images_than_sources_is_refused(judge):
-    with pytest.raises(UserError, match="^5 images for 4 sources: "):
-        Scorer(judge, noise(4, 0), None)(noise(5, 0))
-
-
 # ---------------------------------------------------------------------------------------------
-# Patterns
+# Fine patterns
 
 
 def natural(count: int, seed: int) -> torch.Tensor:
-    """Images whose spectrum falls as natural ones' does, [count, 3, 64, 64]."""
+    """Images with a spectrum that falls as natural ones' does, [count, 3, 64, 64]."""
     draw = torch.Generator().manual_seed(seed)
     frequency = torch.hypot(torch.fft.fftfreq(64)[:, None], torch.fft.rfftfreq(64)).clamp(min=1 / 64)
-    noise = torch.fft.rfft2(torch.randn(count, 3, 64, 64, generator=draw)) / frequency**1.5
-    images = torch.fft.irfft2(noise, s=(64, 64))
+    spectrum = torch.fft.rfft2(torch.randn(count, 3, 64, 64, generator=draw)) / frequency**1.5
+    images = torch.fft.irfft2(spectrum, s=(64, 64))
     return (images / images.abs().amax((1, 2, 3), keepdim=True)).clamp(-1, 1)
 
 
 def lines(amplitude: float) -> torch.Tensor:
-    """Vertical lines a pixel wide, of `amplitude` on a scale of 0 to 255."""
+    """Vertical lines one pixel wide, of `amplitude` for values of 0 to 255."""
     return 2 * amplitude / 255 * (1 - 2 * (torch.arange(64) % 2)).expand(1, 3, 64, 64)
 
 
-def test_real_images_and_others_of_their_kind_are_clean():
+def test_an_invisible_pattern_is_found_in_proportion_to_its_amplitude():
+    patterns = FinePatterns([natural(32, 0)])
+    clean = [patterns.clean(natural(32, 2) + lines(amplitude)) for amplitude in (0, 3, 10, 30)]
+    assert clean == sorted(clean, reverse=True) and clean[0] > 0.8 and clean[1] < 0.5
+    assert clean[2] == pytest.approx(0.3 * clean[1], rel=0.2)
+
+
+def test_real_images_coarse_waves_and_one_colour_are_clean():
     patterns = FinePatterns([natural(32, 0), natural(32, 1)])
-    assert patterns.clean(natural(32, 0)) == 1
-    assert patterns.clean(natural(32, 2)) > 0.8
-    assert patterns.clean(torch.zeros(32, 3, 64, 64)) == 1
-
-
-def test_a_pattern_that_no_eye_sees_is_found_and_a_stronger_one_is_worse():
-    patterns = FinePatterns([natural(32, 0)])
-    found = [patterns.clean(natural(32, 2) + lines(amplitude)) for amplitude in (0, 3, 10, 30)]
-    assert found == sorted(found, reverse=True) and found[0] > 0.8 and found[1] < 0.5
-    assert found[2] == pytest.approx(0.3 * found[1], rel=0.2)  # in proportion to its amplitude
-
-
-def test_a_pattern_that_the_real_images_have_too_is_none():
-    patterns = FinePatterns([natural(32, 0) + lines(10)])
-    assert patterns.clean(natural(32, 2) + lines(10)) > 0.8
-
-
-def test_what_is_coarse_or_one_colour_is_no_pattern():
-    patterns = FinePatterns([natural(32, 0)])
     wave = torch.sin(2 * torch.pi * torch.arange(64) / 16).expand(1, 3, 64, 64)
-    assert patterns.clean(0.3 * natural(32, 2) + 0.5 * wave) > 0.8
-    assert patterns.clean(0.3 * natural(32, 2) + 0.5) > 0.8
+    assert patterns.clean(natural(32, 0)) == patterns.clean(torch.zeros(32, 3, 64, 64)) == 1
+    for images in (natural(32, 2), 0.3 * natural(32, 2) + 0.5 * wave, 0.3 * natural(32, 2) + 0.5):
+        assert patterns.clean(images) > 0.8
+
+
+def test_a_pattern_of_the_real_images_is_clean():
+    assert FinePatterns([natural(32, 0) + lines(10)]).clean(natural(32, 2) + lines(10)) > 0.8
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_few_real_images_find_less_but_never_fail(count):
-    found = FinePatterns([natural(count, 0)]).clean(natural(4, 1) + lines(3))
-    assert 0 < found <= 1
+def test_few_real_images_are_enough_to_find_a_strong_pattern(count):
+    patterns = FinePatterns([natural(count, 0)])
+    assert patterns.clean(natural(4, 1) + lines(30)) < 0.3 * patterns.clean(natural(4, 1))
 
 
 # ---------------------------------------------------------------------------------------------
-# Kernel distance
+# Kernel Inception Distance
 
 
-def unbiased(x: torch.Tensor, y: torch.Tensor) -> float:
-    """The unbiased MMD of the cubic kernel over all rows, written out from the paper."""
+def unbiased_mmd(x: torch.Tensor, y: torch.Tensor) -> float:
+    """The unbiased MMD of the cubic kernel over all rows, transcribed from the paper."""
     def kernel(a, b):
         return (a.double() @ b.double().T / a.shape[1] + 1) ** 3
 
-    within = sum(
-        (kernel(a, a).sum() - kernel(a, a).trace()) / (len(a) * (len(a) - 1)) for a in (x, y)
-    )
+    within = sum((kernel(a, a).sum() - kernel(a, a).trace()) / (len(a) * (len(a) - 1)) for a in (x, y))
     return (within - 2 * kernel(x, y).mean()).item()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_samples_of_one_distribution_are_no_distance_apart(seed):
+def test_samples_of_one_distribution_have_no_distance(seed):
     distance, error = kernel_inception_distance(normal(80, 2 * seed), normal(80, 2 * seed + 1))
     assert 0 < error and abs(distance) < 3 * error
 
 
-def test_a_shifted_distribution_is_clearly_apart_and_further_when_shifted_further():
+def test_the_distance_grows_with_a_shift():
     near, far = (kernel_inception_distance(normal(80, 0) + shift, normal(80, 1)) for shift in (0.5, 1.0))
     assert near[0] > 5 * near[1] and far[0] > near[0] + 5 * (near[1] + far[1])
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3, 1.0])
-def test_the_distance_is_the_one_in_the_paper_within_its_error(shift):
-    ours, real = normal(100, 0) + shift, normal(60, 1)
-    distance, error = kernel_inception_distance(ours, real)
-    assert distance == pytest.approx(unbiased(ours, real), abs=3 * error)
+def test_the_distance_is_that_of_the_paper_within_its_error(shift):
+    features, real = normal(100, 0) + shift, normal(60, 1)
+    distance, error = kernel_inception_distance(features, real)
+    assert distance == pytest.approx(unbiased_mmd(features, real), abs=3 * error)
 
 
-def test_the_distance_is_equal_each_time_and_leaves_the_global_generator_alone():
-    first = kernel_inception_distance(normal(30, 0), normal(40, 1))
-    torch.manual_seed(123)
-    before = torch.get_rng_state()
-    assert kernel_inception_distance(normal(30, 0), normal(40, 1)) == first
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_the_gpus_generators_are_left_alone_too(monkeypatch):
+def test_the_distance_is_reproducible_without_touching_global_generators_or_warning(monkeypatch):
     seeded = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    torch.manual_seed(5)
-    assert seeded == [5], "torch seeds GPUs in another way now: this test no longer sees it"
-    kernel_inception_distance(normal(30, 0), normal(40, 1))
-    assert seeded == [5]
-
-
-def test_the_distance_warns_of_nothing():
+    first = kernel_inception_distance(normal(30, 0), normal(40, 1))
+    torch.manual_seed(123)
+    assert seeded == [123], "torch seeds GPUs in another way now: this test no longer sees it"
+    before = torch.get_rng_state()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        kernel_inception_distance(normal(10, 0), normal(10, 1))
+        assert kernel_inception_distance(normal(30, 0), normal(40, 1)) == first
+    assert torch.equal(torch.get_rng_state(), before) and seeded == [123]
 
 
-@pytest.mark.parametrize(("ours", "real"), [(1, 9), (2, 9), (3, 9), (9, 3)])
-def test_too_few_images_for_a_distance_are_refused_in_one_line(ours, real):
-    with pytest.raises(UserError, match="at least 4"):
-        kernel_inception_distance(normal(ours, 0), normal(real, 1))
-
-
-def test_four_images_are_enough_for_a_distance():
+def test_a_distance_needs_four_images_on_each_side():
     assert all(map(math.isfinite, kernel_inception_distance(normal(4, 0), normal(4, 1))))
+    for count, real_count in ((3, 9), (1, 9), (9, 3)):
+        with pytest.raises(UserError, match="at least 4"):
+            kernel_inception_distance(normal(count, 0), normal(real_count, 1))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -279,31 +239,31 @@ def test_four_images_are_enough_for_a_distance():
 
 
 def test_style_is_the_mean_probability_of_a_painting(judge):
-    images = noise(6, 0)
-    expected = torch.softmax(judge(images), 1)[:, 1].mean().item()  # of a judge not calibrated yet
+    expected = torch.softmax(judge(noise(6, 0)), 1)[:, 1].mean().item()  # of a judge not yet calibrated
     assert judge.classes[1] == "painting"
-    assert Scorer(judge, None, None)(images).parts == {"style": pytest.approx(expected)}
+    assert Scorer(judge, None, None)(noise(6, 0)).parts == {"style": pytest.approx(expected)}
 
 
-@pytest.mark.parametrize("name", FORMULAS)
-def test_default_comes_first_and_is_the_formula_asked_for(judge, name):
-    named = Scorer(judge, noise(4, 0), noise(4, 1), name)(noise(4, 2)).as_dict()
-    assert list(named) == ["default", "style", "content", "diversity", "clean", "kid", "kid_error"]
-    assert named["default"] == FORMULAS[name](named)
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_default_comes_first_and_is_the_chosen_formula_of_the_parts(judge, formula):
+    score = Scorer(judge, noise(4, 0), noise(4, 1), formula)(noise(4, 2)).as_dict()
+    assert list(score) == ["default", "style", "content", "diversity", "clean", "kid", "kid_error"]
+    assert score["default"] == FORMULAS[formula](score)
+    assert {type(value) for value in score.values()} == {float}
 
 
-def test_named_keeps_every_part():
-    assert Score(0.5, {"b": 1.0, "a": 2.0}).as_dict() == {"default": 0.5, "b": 1.0, "a": 2.0}
+def test_extras_are_not_reported():
+    assert Score(0.5, {"b": 1.0, "a": 2.0}, {"c": 3.0}).as_dict() == {"default": 0.5, "b": 1.0, "a": 2.0}
 
 
-def test_parts_that_nothing_is_known_for_are_left_out(judge):
+def test_parts_without_their_reference_images_are_left_out(judge):
     without_paintings = Scorer(judge, noise(4, 0), None)(noise(4, 1)).parts
     assert set(without_paintings) == {"style", "content", "diversity", "clean"}
     without_sources = Scorer(judge, None, noise(4, 0))(noise(4, 1)).parts
     assert set(without_sources) == {"style", "clean", "kid", "kid_error"}
 
 
-def test_a_scorer_scores_equal_images_equally_again_and_again(judge):
+def test_equal_images_have_equal_scores_however_often_a_scorer_was_used(judge):
     scorer = Scorer(judge, noise(5, 0), noise(6, 1))
     first = scorer(noise(5, 2))
     scorer(noise(5, 3))
@@ -320,18 +280,17 @@ def test_the_paintings_themselves_are_nearer_than_noise(judge):
 def test_every_part_is_finite_for_images_of_one_colour(judge, value):
     flat = torch.full((4, 3, 64, 64), value)
     for sources, paintings in ((flat, flat), (noise(4, 0), noise(4, 1))):
-        named = Scorer(judge, sources, paintings)(flat).as_dict()
-        assert all(map(math.isfinite, named.values())), named
-        assert 0 <= named["default"] <= 1
+        score = Scorer(judge, sources, paintings)(flat).as_dict()
+        assert all(map(math.isfinite, score.values())), score
+        assert 0 <= score["default"] <= 1
 
 
-def test_every_part_is_a_plain_number(judge):
-    named = Scorer(judge, noise(4, 0), noise(4, 1))(noise(4, 2)).as_dict()
-    assert {type(value) for value in named.values()} == {float}
+def test_another_number_of_images_than_sources_is_refused(judge):
+    with pytest.raises(UserError, match="^5 images for 4 sources: "):
+        Scorer(judge, noise(4, 0), None)(noise(5, 0))
 
 
-def test_batches_do_not_change_the_features(judge):
-    images = noise(7, 0)
-    whole, parts = extract_features(judge, images), extract_features(judge, images, batch=3)
-    assert torch.allclose(whole, parts, atol=1e-5) and whole.shape == (7, 512)
-    assert not whole.requires_grad
+def test_the_batch_size_does_not_change_the_features(judge):
+    at_once, in_batches = (extract_features(judge, noise(7, 0), batch) for batch in (64, 3))
+    assert torch.allclose(at_once, in_batches, atol=1e-5) and at_once.shape == (7, 512)
+    assert not at_once.requires_grad
