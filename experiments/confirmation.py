@@ -1,8 +1,8 @@
-"""Confirmation: does the winner of a search really win?
+"""Confirmation of a search: do its best trials beat the published setting?
 
-The best trials of a search and the published setting are trained to the end of the schedule with several seeds.
-A confirmation is an experiment of NNI's like a search, but its tuner proposes a fixed list of settings. Its
-trials go on from copies of the search's checkpoints, or of those of a confirmation that was cut off.
+All are trained to the end of the schedule with several seeds. A confirmation is an experiment of NNI's like
+a search, but its tuner proposes a fixed list of settings. Its trials go on from copies of the checkpoints of
+the search, or of a confirmation that was cut off.
 """
 
 import math
@@ -50,16 +50,19 @@ def config(search: Experiment, best: list[results.Row], seeds: int) -> dict:
     module, _, run_options = trial_command.parse(command)
     defaults, searched = vars(module.Settings()), list(best[0].trial.parameters)
     settings = {PUBLISHED: {name: defaults[name] for name in searched},
-                **{f"trial {row.trial.number}": row.trial.parameters for row in best}}  # fmt: skip
-    common = {name: value for name, value in results.settings_of(search, best[0]).items() if name not in searched}
-    first = common.pop("seed")
-    seed_list = list(range(first, first + seeds))
+                **{f"trial {row.trial.number}": row.trial.parameters for row in best}}
+    complete = results.settings_of(search, best[0])
+    common = {name: value for name, value in complete.items() if name not in (*searched, "seed")}
+    seed_list = list(range(complete["seed"], complete["seed"] + seeds))
     choices = {name: list(dict.fromkeys(each[name] for each in settings.values())) for name in searched}
-    options = vars(run_options) | {"budget": 1.0, "earlier": search.config["experimentWorkingDirectory"]}
+    options = vars(run_options) | {
+        "python": trial_command.python_of(command), "budget": 1.0,
+        "earlier": search.config["experimentWorkingDirectory"],
+    }  # fmt: skip
     return {
         "experimentName": f"confirmation of {search.id}",
         **{key: search.config[key] for key in COPIED_KEYS if search.config.get(key) is not None},
-        "trialCommand": trial_command.render(module, common, python=trial_command.python_of(command), **options),
+        "trialCommand": trial_command.render(module, common, **options),
         "maxTrialNumber": len(settings) * seeds,
         "searchSpace": {name: {"_type": "choice", "_value": values}
                         for name, values in {**choices, "seed": seed_list}.items()},
@@ -91,8 +94,8 @@ def ends(confirmation: Experiment) -> pd.DataFrame:
             searched = {name: value for name, value in trial.parameters.items() if name != "seed"}
             setting = next(name for name, parameters in settings.items() if parameters == searched)
             parts = {name: value for name, value in trial.final.items() if name != "default"}
-            rows.append({"setting": setting, "seed": trial.parameters["seed"], "score": trial.final["default"],
-                         **parts, "folder": trial.folder})  # fmt: skip
+            rows.append({"setting": setting, "seed": trial.parameters["seed"],
+                         "score": trial.final["default"], **parts, "folder": trial.folder})
     return pd.DataFrame(rows)
 
 
@@ -114,7 +117,7 @@ def measure_independently(table: pd.DataFrame, judge: str, data: str) -> pd.Data
 
 
 def text(confirmation: Experiment, table: pd.DataFrame) -> str:
-    """Return the table of `ends` as text: mean and standard deviation over seeds, then a verdict per setting."""
+    """Return the table of `ends` as text, mean ± standard deviation over seeds, and a verdict per setting."""
     if table.empty:
         return f"{confirmation.config['experimentName']}: no trial has finished yet"
     values = table.drop(columns=["seed", "folder", "kid_error"], errors="ignore")
@@ -131,10 +134,7 @@ def text(confirmation: Experiment, table: pd.DataFrame) -> str:
 
 
 def verdict(table: pd.DataFrame, name: str, target: str) -> str:
-    """Return a sentence that compares a setting with the published one.
-
-    It gives the difference of the means and its 95 % interval over seeds (Welch's test).
-    """
+    """Return how a setting compares with the published one: 95 % interval over seeds by Welch's test."""
     ours, published = (table.loc[table["setting"] == each, target] for each in (name, PUBLISHED))
     if min(len(ours), len(published)) < 2:
         return f"{name}: no comparison with one seed, which shows no spread"

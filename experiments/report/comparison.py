@@ -16,12 +16,12 @@ UNITS = ("trials", "seconds")  # of a budget
 
 
 def best_so_far(search: Experiment) -> pd.DataFrame:
-    """Return a table with a row per ended trial, in the order in which they ended.
+    """Return a row per ended trial, in the order of their ends, from the first score on.
 
-    Columns: `trials` and `seconds` since the first trial began, and `best`, the best score until then. A trial
-    without a score counts as a trial; rows before the first score are left out.
+    Columns: `trials` so far, with or without a score; `seconds` since the first began; `best` score so far.
     """
-    ended = sorted((trial for trial in search.trials() if trial.over and trial.ended), key=lambda trial: trial.ended)
+    ended = [trial for trial in search.trials() if trial.over and trial.ended]
+    ended.sort(key=lambda trial: trial.ended)
     start = min((trial.started for trial in ended if trial.started), default=0.0)
     scores = pd.Series([trial.latest["default"] if trial.latest else None for trial in ended], dtype=float)
     return pd.DataFrame({
@@ -103,17 +103,16 @@ def write(searches: list[Experiment], curves: dict[str, list[pd.DataFrame]], out
 
 
 def figure(curves: dict[str, list[pd.DataFrame]], unit: str) -> go.Figure:
-    """Return a plot with a line per group, the mean of its searches, in a band from the lowest to the highest."""
+    """Return a plot with a line per group, the mean of its searches, in a band from lowest to highest."""
     plot = go.Figure()
     for (name, group), colour in zip(curves.items(), qualitative.D3 * len(curves)):
         x = sorted({value for curve in group for value in curve[unit]})
         values = pd.DataFrame([[value_at(curve, unit, budget) for budget in x] for curve in group], columns=x)
         if len(group) > 1:
-            edge = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "showlegend": False,
-                    "hoverinfo": "skip"}  # fmt: skip
-            plot.add_scatter(x=x, y=values.min(), **edge)
-            plot.add_scatter(x=x, y=values.max(), fill="tonexty", opacity=0.2, **edge)
-        plot.add_scatter(x=x, y=values.mean(), name=f"{name} ({len(group)})", mode="lines",
-                         line={"color": colour, "shape": "hv"})  # fmt: skip
+            edge = {"line": {"width": 0, "shape": "hv"}, "showlegend": False, "hoverinfo": "skip"}
+            plot.add_scatter(x=x, y=values.min(), mode="lines", **edge)
+            plot.add_scatter(x=x, y=values.max(), mode="lines", fill="tonexty", opacity=0.2, **edge)
+        line = {"color": colour, "shape": "hv"}
+        plot.add_scatter(x=x, y=values.mean(), name=f"{name} ({len(group)})", mode="lines", line=line)
     return plot.update_layout(
         xaxis_title=unit, yaxis_title="best score so far", legend={"orientation": "h", "y": -0.25})

@@ -31,7 +31,7 @@ def weight_ratios(parameters: pd.DataFrame) -> pd.DataFrame:
 
 
 def optuna_study(parameters: pd.DataFrame, values: pd.DataFrame) -> optuna.Study:
-    """Return Optuna's study of finished trials: a row per trial in both tables, each value to be maximised."""
+    """Return Optuna's study of finished trials, a row each in both tables; values are to be maximised."""
     study = optuna.create_study(directions=["maximize"] * values.shape[1])
     distributions = {name: distribution(column) for name, column in parameters.items()}
     for params, results in zip(parameters.to_dict("records"), values.to_numpy().tolist()):
@@ -81,6 +81,6 @@ def _shares(parameters: pd.DataFrame, scores: pd.Series) -> dict[str, float]:
 
 
 def pareto_front(values: pd.DataFrame) -> list:
-    """Return the index of the rows on the Pareto front: no row is as good in each column and better in one."""
+    """Return the index of the rows on the Pareto front, those that no other row dominates."""
     study = optuna_study(pd.DataFrame(index=values.index), values)
     return [values.index[trial.number] for trial in study.best_trials]

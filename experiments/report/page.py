@@ -5,21 +5,23 @@ Pictures are cut from the trials' sample sheets, plotly draws the figures, and `
 
 import base64
 import io
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import optuna.visualization
 import pandas as pd
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, select_autoescape
+from optuna.visualization import plot_parallel_coordinate as plot_parallel
+from optuna.visualization import plot_slice
 from plotly.offline import get_plotlyjs
 
 from experiments import confirmation
 from experiments.nni_adapter.database import Experiment, find_experiment
 from experiments.report import importance, results
 from judge.common.errors import UserError
-from judge.common.files import atomic_write
+from judge.common.files import as_user_error, atomic_write
 from trials.parts import sheets
 from trials.session.records import read_lines
 
@@ -29,9 +31,9 @@ FEW_TRIALS = 50  # with fewer finished trials, the importances come with a warni
 TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
 PAGES = Environment(loader=TEMPLATES, autoescape=select_autoescape(), trim_blocks=True)
 
-RATIO_NOTE = "Loss weights are shown as ratios: with Adam, a factor common to all of them changes next to nothing."
-FEW_NOTE = ("<strong>With so few trials this is a hint, not a finding</strong>: "
-            "where the intervals overlap, the order means nothing.")  # fmt: skip
+RATIO_NOTE = "Loss weights are shown as ratios: with Adam, a factor common to all has next to no effect."
+FEW_NOTE = """<strong>With so few trials this is a hint, not a finding</strong>:
+where the intervals overlap, the order means nothing."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +41,12 @@ class Entry:
     """A trial as the page shows it."""
 
     row: results.Row
+    scores: dict[str, float]
+    """The score (`default`) and its parts as last reported."""
     strips: dict[int, str]
-    """Its paintings as data URLs, by step."""
+    """Its paintings as data URLs, by step in rising order."""
     command: str
     """The shell command that repeats it."""
-    best: bool
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """The score (`default`) and its parts as last reported."""
-        return self.row.trial.latest or {}
-
-    @property
-    def earlier_strips(self) -> dict[int, str]:
-        """All strips but the last, which the page shows first."""
-        return {step: strip for step, strip in self.strips.items() if step != max(self.strips)}
 
 
 @dataclass(frozen=True)
@@ -90,16 +83,10 @@ def write(experiment: Experiment, out: Path | None = None) -> Path:
 
 
 def save(file: Path, html: str) -> Path:
-    """Write `html` to `file` atomically, and return the file.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
+    """Write a page to `file` and return the file; raise UserError if it cannot be written."""
+    with as_user_error(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(file, lambda part: part.write_text(html))
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from None
     return file
 
 
@@ -108,12 +95,10 @@ def render(experiment: Experiment) -> str:
     rows = results.rows(experiment)
     winner = results.best(rows)
     steps = max(1, MAX_STRIPS // max(1, len(rows)))
-    entries = [
-        Entry(row, painted_strips(row.trial.folder, steps), results.command(experiment, row), row is winner)
-        for row in rows
-    ]
+    entries = [Entry(row, row.trial.latest or {}, painted_strips(row.trial.folder, steps),
+                     results.command(experiment, row)) for row in rows]  # fmt: skip
     return PAGES.get_template("report.html").render(
-        entries=entries, parameters=list(rows[0].trial.parameters) if rows else [],
+        entries=entries, winner=winner, parameters=list(rows[0].trial.parameters) if rows else [],
         score_names=list(dict.fromkeys(name for entry in entries for name in entry.scores)),
         heading=results.heading(experiment, rows).splitlines(),
         advice=results.advice(experiment, winner, rows) if winner else [],
@@ -124,15 +109,12 @@ def render(experiment: Experiment) -> str:
 
 
 def confirmation_text(experiment: Experiment) -> str | None:
-    """Return the table of `experiment` if it is a confirmation, else of the newest confirmation of it.
-
-    Confirmations are looked for in the folder that `experiment` is in; None if there is none.
-    """
+    """Return the table of `experiment` if it is a confirmation, else of its newest one beside it, or None."""
     if confirmation.is_confirmation(experiment):
         return confirmation.text(experiment, confirmation.ends(experiment))
     databases = experiment.folder.parent.glob("[!_]*/db/nni.sqlite")
     for file in sorted(databases, key=lambda file: file.stat().st_mtime, reverse=True):
-        with suppress(UserError):  # another experiment may be damaged: that must not cost this one its page
+        with suppress(UserError):  # the other experiment may be damaged
             other = find_experiment(str(file.parents[1]))
             if confirmation.search_of(other) == experiment.id:
                 return confirmation.text(other, confirmation.ends(other))
@@ -144,9 +126,9 @@ def confirmation_text(experiment: Experiment) -> str | None:
 
 
 def painted_strips(folder: Path, count: int) -> dict[int, str]:
-    """Return the painted row of a trial's sample sheets as data URLs, by step.
+    """Return what a trial painted as data URLs, at up to `count` steps, evenly spaced, with the last.
 
-    At most `count` steps, evenly spaced, the last among them. Unreadable sheets are left out.
+    They are the lower halves of its sample sheets. Sheets that cannot be read are left out.
     """
     files = sheets.list_sheets(folder)
     steps = list(files)[::-1]
@@ -185,14 +167,17 @@ def figures(rows: list[results.Row]) -> list[Figure]:
         parameters = pd.DataFrame([row.trial.parameters for row in finished])
         parameters = parameters.loc[:, parameters.nunique() > 1]
         finals = pd.DataFrame([row.trial.final for row in finished])
+        scores, ratios = finals["default"], importance.weight_ratios(parameters)
+        both = pd.concat([parameters, ratios], axis=1)
+        both = both.loc[:, ~both.columns.duplicated()]
         few = sum(row.trial.final is not None for row in rows) < FEW_TRIALS
+        note = f"{RATIO_NOTE} {FEW_NOTE}" if few else RATIO_NOTE
         made += [
-            Figure("What matters", importances(parameters, finals["default"]),
-                   note=f"{RATIO_NOTE} {FEW_NOTE}" if few else RATIO_NOTE),
-            Figure("Slices", slices(parameters, finals["default"]), wide=True),
-            Figure("Parallel coordinates", parallel(parameters, finals["default"]), wide=True),
+            Figure("What matters", importances(ratios, scores), note),
+            Figure("Slices", optuna_plot(plot_slice, both, scores), wide=True),
+            Figure("Parallel coordinates", optuna_plot(plot_parallel, parameters, scores), wide=True),
             Figure("Style against content", trade_off(finished, finals)),
-        ]  # fmt: skip
+        ]
     return [figure for figure in made if figure.plot is not None]
 
 
@@ -206,7 +191,8 @@ def curves(rows: list[results.Row]) -> go.Figure | None:
         # Each trial ends with a gap, so that all trials of a group are one trace: plotly draws that faster.
         groups[group] += [(line["step"], line["score"], label) for line in lines]
         groups[group] += [(None, {}, "")] if lines else []
-    names = list(dict.fromkeys(name for points in groups.values() for _, score, _ in points for name in score))
+    scores = [score for points in groups.values() for _, score, _ in points]
+    names = list(dict.fromkeys(name for score in scores for name in score))
     if not names:
         return None
     figure = go.Figure()
@@ -228,31 +214,20 @@ def curves(rows: list[results.Row]) -> go.Figure | None:
 
 
 def importances(parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None:
-    """Return bars with intervals: the importance of each parameter, loss weights as ratios."""
-    table = importance.importance(importance.weight_ratios(parameters), scores)[::-1]
+    """Return bars with intervals: the importance of each parameter."""
+    table = importance.importance(parameters, scores)[::-1]
     if table.empty:
         return None
     intervals = {"array": (table["high"] - table["importance"]).clip(lower=0),
-                 "arrayminus": (table["importance"] - table["low"]).clip(lower=0), "color": "#888"}  # fmt: skip
+                 "arrayminus": (table["importance"] - table["low"]).clip(lower=0), "color": "#888"}
     bars = go.Bar(x=table["importance"], y=table.index, orientation="h", error_x=intervals,
-                  marker={"color": "#2a7fde"})  # fmt: skip
+                  marker={"color": "#2a7fde"})
     axis = "share of the explained variance (fANOVA), adds up to 1; 90 % interval over resampled trials"
     return go.Figure(bars).update_yaxes(automargin=True).update_layout(xaxis_title=axis)
 
 
-def slices(parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None:
-    """Return a plot of the score against each single parameter and each ratio of loss weights."""
-    columns = pd.concat([parameters, importance.weight_ratios(parameters)], axis=1)
-    columns = columns.loc[:, ~columns.columns.duplicated()]
-    return _optuna_plot(optuna.visualization.plot_slice, columns, scores)
-
-
-def parallel(parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None:
-    """Return a plot with a line per trial through its parameters and its score."""
-    return _optuna_plot(optuna.visualization.plot_parallel_coordinate, parameters, scores)
-
-
-def _optuna_plot(plot, parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None:
+def optuna_plot(plot: Callable, parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None:
+    """Return one of Optuna's plots of the score and the parameters; None if no parameter varies."""
     if parameters.empty:
         return None
     return plot(importance.optuna_study(parameters, scores.to_frame()), target_name="score")

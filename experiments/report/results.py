@@ -43,7 +43,8 @@ class Row:
 def rows(experiment: Experiment) -> list[Row]:
     """Return the trials, best score first, then those without a score."""
     module = trial_command.module_of(experiment.config["trialCommand"])
-    unsorted = [Row(trial, read_record(trial.folder), is_published(trial, module)) for trial in experiment.trials()]
+    trials = experiment.trials()
+    unsorted = [Row(trial, read_record(trial.folder), is_published(trial, module)) for trial in trials]
     return sorted(unsorted, key=lambda row: (row.score is None, -(row.score or 0), row.trial.number))
 
 
@@ -96,7 +97,7 @@ def text(experiment: Experiment) -> str:
 
 
 def heading(experiment: Experiment, rows: list[Row]) -> str:
-    """Return lines with the experiment's name, data, judge and main settings, and the number of trials by state."""
+    """Return lines with the experiment's name, data, judge, main settings, and number of trials by state."""
     lines = [f"experiment {experiment.id}: {experiment.config.get('experimentName', '')}"]
     record = next((row.record for row in rows if row.record.get("data")), None)
     if record:
@@ -107,20 +108,22 @@ def heading(experiment: Experiment, rows: list[Row]) -> str:
             figures = [f"{label} {judge[key]:.3f}" for key, label in JUDGE_FIGURES.items()
                        if judge.get(key) is not None]
             lines.append(", ".join([f"judge: {judge['file']}, trained on {judge.get('data')}", *figures]))
-        lines.append("; ".join(f"{key}: {settings[key]}" for key in ("size", "budget", "seed") if key in settings))
-    states = pd.Series([row.state for row in rows], dtype=str).value_counts()
-    lines.append("trials: " + (", ".join(f"{count} {state}" for state, count in states.items()) or "none yet"))
+        known = [key for key in ("size", "budget", "seed") if key in settings]
+        lines.append("; ".join(f"{key}: {settings[key]}" for key in known))
+    counts = pd.Series([row.state for row in rows], dtype=str).value_counts()
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    lines.append(f"trials: {states or 'none yet'}")
     return "\n".join(lines)
 
 
 def advice(experiment: Experiment, winner: Row, rows: list[Row]) -> list[str]:
     """Return lines that compare the best trial with the published setting and give the next commands."""
     published = next((row for row in rows if row.published and row.score is not None), None)
-    comparison = f", the published setting {published.score:.4f}" if published else ""
+    against = f", the published setting {published.score:.4f}" if published else ""
     if published and not published.trial.final:
-        comparison += f" when it was stopped at report {len(published.trial.reports)}"
+        against += f" when it was stopped at report {len(published.trial.reports)}"
     return [
-        f"best: trial {winner.trial.number} with {winner.score:.4f}{comparison} (one seed: a hint, not a proof)",
+        f"best: trial {winner.trial.number} with {winner.score:.4f}{against} (one seed: a hint, not a proof)",
         "parameters: " + ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                                    for key, value in winner.trial.parameters.items()),
         f"pictures: {winner.trial.folder / 'samples'}",
@@ -137,7 +140,8 @@ def command(experiment: Experiment, row: Row, **options: object) -> str:
 
 
 def settings_of(experiment: Experiment, row: Row) -> dict:
-    """Return a trial's settings by name: those in its record, else the trial command's with its parameters."""
+    """Return a trial's settings: those in its record, else the trial command's with its parameters."""
     if settings := row.record.get("settings"):
         return settings
-    return vars(trial_command.parse(experiment.config["trialCommand"])[1]) | row.trial.parameters
+    _, settings, _ = trial_command.parse(experiment.config["trialCommand"])
+    return vars(settings) | row.trial.parameters
