@@ -26,8 +26,9 @@ from trials.translate import trained
 
 TUNER = "experiments.tuner.Listed"
 PUBLISHED = "published"
+# Keys that a confirmation takes over from the search's configuration.
 COPIED_KEYS = ("trialCodeDirectory", "experimentWorkingDirectory", "trialConcurrency", "trialGpuNumber",
-               "trainingService")  # from the search's configuration  # fmt: skip
+               "trainingService")
 
 
 def write(search: Experiment, top: int, seeds: int) -> Path:
@@ -78,7 +79,8 @@ def is_confirmation(experiment: Experiment) -> bool:
 
 def search_of(experiment: Experiment) -> str | None:
     """Return the ID of the search that `experiment` confirms; None if it is not a confirmation."""
-    return experiment.config["tuner"]["classArgs"].get("search") if is_confirmation(experiment) else None
+    tuner = experiment.config["tuner"] if is_confirmation(experiment) else {}
+    return tuner.get("classArgs", {}).get("search")
 
 
 # ---------------------------------------------------------------------------------------------

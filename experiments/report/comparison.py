@@ -46,10 +46,7 @@ def groups(searches: list[Experiment]) -> dict[str, list[pd.DataFrame]]:
 
 
 def at_equal_budget(curves: dict[str, list[pd.DataFrame]]) -> pd.DataFrame:
-    """Return what each group has reached where the shortest search ends, in trials and in seconds.
-
-    The values are mean and standard deviation over the searches of a group.
-    """
+    """Return each group's mean ± standard deviation where the shortest search ends, in trials and seconds."""
     limits = {unit: min(curve[unit].max() for group in curves.values() for curve in group) for unit in UNITS}
     rows = []
     for name, group in curves.items():
@@ -89,11 +86,7 @@ def text(searches: list[Experiment], curves: dict[str, list[pd.DataFrame]]) -> s
 
 
 def write(searches: list[Experiment], curves: dict[str, list[pd.DataFrame]], out: Path) -> Path:
-    """Write the page of the searches' `groups` into the folder `out`, and return the file.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write the page of the searches' `groups` into the folder `out`, and return the file."""
     html = page.PAGES.get_template("comparison.html").render(
         names=list(curves), differences=differences(searches), plotly=get_plotlyjs(),
         table=at_equal_budget(curves).to_html(border=0, **TABLE_FORMAT),

@@ -74,16 +74,16 @@ class Figure:
 
 
 def write(experiment: Experiment, out: Path | None = None) -> Path:
-    """Write the page of `experiment` into its own folder or into `out`, and return the file.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write the page of `experiment` into its own folder or into `out`, and return the file."""
     return save((out or experiment.folder) / f"{experiment.id}.html", render(experiment))
 
 
 def save(file: Path, html: str) -> Path:
-    """Write a page to `file` and return the file; raise UserError if it cannot be written."""
+    """Write a page to `file`, atomically, and return the file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     with as_user_error(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(file, lambda part: part.write_text(html))

@@ -157,11 +157,7 @@ class StudyTable:
 
 
 def sample_settings(space: Path, count: int) -> list[dict]:
-    """Return `count` settings: the published one, then others sampled from `space` by NNI's random tuner.
-
-    Raises:
-        UserError: the search space cannot be read.
-    """
+    """Return `count` settings: the published one, then others sampled from `space` by NNI's random tuner."""
     from nni.algorithms.hpo.random_tuner import RandomTuner  # not above: the import takes a second
 
     try:
@@ -174,17 +170,11 @@ def sample_settings(space: Path, count: int) -> list[dict]:
 
 
 def kept(folder: Path, step: int) -> torch.Tensor:
-    """Return what the trial in `folder` painted at `step`, float [N, 3, size, size] in [-1, 1].
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
+    """Return what the trial in `folder` painted at `step`, float [N, 3, size, size] in [-1, 1]."""
     file = folder / "paintings" / f"step_{step:06d}.pt"
     try:
         return images.to_float(read_tensors(file))
-    except FileNotFoundError:
-        raise UserError(f"{file} is missing: move {folder} away to train it again") from None
-    except (ValueError, AttributeError) as error:  # AttributeError: not a tensor
+    except (OSError, ValueError, AttributeError) as error:  # AttributeError: it holds no tensor
         raise UserError(f"{file} cannot be read ({error}): move {folder} away to train it again") from None
 
 

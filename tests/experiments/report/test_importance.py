@@ -55,7 +55,8 @@ def test_a_range_is_logarithmic_if_its_values_span_more_than_a_factor_of_ten(val
 
 
 def test_the_pareto_front_is_the_rows_that_no_other_dominates():
-    values = pd.DataFrame({"style": [0.9, 0.1, 0.5, 0.4], "content": [0.1, 0.9, 0.5, 0.4]}, index=list("abcd"))
+    scores = {"style": [0.9, 0.1, 0.5, 0.4], "content": [0.1, 0.9, 0.5, 0.4]}
+    values = pd.DataFrame(scores, index=list("abcd"))
     assert sorted(importance.pareto_front(values)) == ["a", "b", "c"]
 
 

@@ -111,7 +111,7 @@ def test_a_study_trains_measures_and_continues_where_it_was_stopped(small, monke
         # Without its paintings, the message names the missing file.
         shorter.to_csv(small.table, index=False)
         (small.out / "02-0" / "paintings" / "step_000002.pt").unlink()
-        with pytest.raises(UserError, match="step_000002.pt is missing: move .*02-0 away"):
+        with pytest.raises(UserError, match="step_000002.pt cannot be read .*: move .*02-0 away"):
             study.run(small)
 
     # A trial that fails is one line that names its log: two photographs are too few for a score.
