@@ -58,7 +58,7 @@ class Figure:
     note: str = ""
     """HTML to show above it."""
     wide: bool = False
-    """True if it is unreadable when squeezed: on a narrow screen it is scrolled."""
+    """True if it needs a minimum width: a narrow screen scrolls it."""
 
     @property
     def html(self) -> str:
