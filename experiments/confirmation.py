@@ -1,8 +1,8 @@
-"""Does the winner of a search really win? Its best trials and the published setting, trained to the
-end of the schedule with several seeds.
+"""Confirmation of a search: do its best trials beat the published setting?
 
-A promotion is an experiment of NNI's like a search, whose tuner proposes a list. Trials go on from
-copies of what is already trained of them, in the search or in a promotion that was cut off.
+All are trained to the end of the schedule with several seeds. A confirmation is an experiment of NNI's like
+a search, but its tuner proposes a fixed list of settings. Its trials go on from copies of the checkpoints of
+the search, or of a confirmation that was cut off.
 """
 
 import math
@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from scipy.stats import ttest_ind
 
+from experiments import trial_command
 from experiments.nni_adapter.database import Experiment
 from experiments.nni_adapter.manager import write_config
 from experiments.report import results
@@ -25,115 +26,121 @@ from trials.translate import trained
 
 TUNER = "experiments.tuner.Listed"
 PUBLISHED = "published"
-# Of the search's configuration.
-KEPT = ("trialCodeDirectory", "experimentWorkingDirectory", "trialConcurrency", "trialGpuNumber",
-        "trainingService")  # fmt: skip
+# Keys that a confirmation takes over from the search's configuration.
+COPIED_KEYS = ("trialCodeDirectory", "experimentWorkingDirectory", "trialConcurrency", "trialGpuNumber",
+               "trainingService")
 
 
 def write(search: Experiment, top: int, seeds: int) -> Path:
-    """The promotion of the published setting and of the best `top` others that trained to the
-    search's budget, as an experiment file in the search's folder.
+    """Write the experiment file of a confirmation into the search's folder, and return the file.
+
+    It trains the published setting and the best `top` other trials that finished, each with `seeds` seeds.
 
     Raises:
-        UserError: nothing can be promoted, or the file cannot be written.
+        UserError: no trial has finished, or the file cannot be written.
     """
-    best = [row for row in results.finished(results.rows(search)) if not row.reference][:top]
+    best = [row for row in results.finished(results.rows(search)) if not row.published][:top]
     if not best:
         raise UserError(f"experiment {search.id} has no finished trial to promote")
     return write_config(search.folder / f"promotion-{top}x{seeds}.yml", config(search, best, seeds))
 
 
 def config(search: Experiment, best: list[results.Row], seeds: int) -> dict:
-    """NNI's configuration of a promotion."""
-    defaults = vars(results.module_of(search.config["trialCommand"]).Settings())
-    record, searched = best[0].record, best[0].trial.parameters
+    """Return NNI's configuration of the confirmation of the trials `best`."""
+    command = search.config["trialCommand"]
+    module, _, run_options = trial_command.parse(command)
+    defaults, searched = vars(module.Settings()), list(best[0].trial.parameters)
     settings = {PUBLISHED: {name: defaults[name] for name in searched},
                 **{f"trial {row.trial.number}": row.trial.parameters for row in best}}
-    first = record["settings"]["seed"]
-    arguments = {"settings": settings, "seeds": list(range(first, first + seeds))}
-    taken = {name: list(dict.fromkeys(s[name] for s in settings.values())) for name in searched}
-    options = {"budget": 1.0, "earlier": search.config["experimentWorkingDirectory"]}
+    complete = results.settings_of(search, best[0])
+    common = {name: value for name, value in complete.items() if name not in (*searched, "seed")}
+    seed_list = list(range(complete["seed"], complete["seed"] + seeds))
+    choices = {name: list(dict.fromkeys(each[name] for each in settings.values())) for name in searched}
+    options = vars(run_options) | {
+        "python": trial_command.python_of(command), "budget": 1.0,
+        "earlier": search.config["experimentWorkingDirectory"],
+    }  # fmt: skip
     return {
-        "experimentName": confirmation_name(search),
-        **{key: search.config[key] for key in KEPT if search.config.get(key) is not None},
-        "trialCommand": results.command_with(search, record, options),
+        "experimentName": f"confirmation of {search.id}",
+        **{key: search.config[key] for key in COPIED_KEYS if search.config.get(key) is not None},
+        "trialCommand": trial_command.render(module, common, **options),
         "maxTrialNumber": len(settings) * seeds,
         "searchSpace": {name: {"_type": "choice", "_value": values}
-                        for name, values in {**taken, "seed": arguments["seeds"]}.items()},
+                        for name, values in {**choices, "seed": seed_list}.items()},
         "tuner": {"className": TUNER, "codeDirectory": search.config["trialCodeDirectory"],
-                  "classArgs": arguments},
+                  "classArgs": {"settings": settings, "seeds": seed_list, "search": search.id}},
     }  # fmt: skip
 
 
-def confirmation_name(search: Experiment) -> str:
-    """How a promotion's name begins."""
-    return f"promotion of {search.id}"
-
-
 def is_confirmation(experiment: Experiment) -> bool:
-    """Whether `experiment` compares a list of settings, and is no search."""
+    """Return True if `experiment` is a confirmation, not a search."""
     return (experiment.config.get("tuner") or {}).get("className") == TUNER
 
 
+def search_of(experiment: Experiment) -> str | None:
+    """Return the ID of the search that `experiment` confirms; None if it is not a confirmation."""
+    tuner = experiment.config["tuner"] if is_confirmation(experiment) else {}
+    return tuner.get("classArgs", {}).get("search")
+
+
 # ---------------------------------------------------------------------------------------------
-# What came out
+# Results
 
 
-def ends(promotion: Experiment) -> pd.DataFrame:
-    """A row a finished trial: setting by name, seed, score with its parts, folder."""
-    settings = promotion.config["tuner"]["classArgs"]["settings"]
-    lines = []
-    for trial in promotion.trials():
+def ends(confirmation: Experiment) -> pd.DataFrame:
+    """Return a table with a row per finished trial: name of its setting, seed, score, its parts, folder."""
+    settings = confirmation.config["tuner"]["classArgs"]["settings"]
+    rows = []
+    for trial in confirmation.trials():
         if trial.final:
-            own = {name: value for name, value in trial.parameters.items() if name != "seed"}
-            name = next(name for name, parameters in settings.items() if parameters == own)
-            lines.append({"setting": name, "seed": trial.parameters["seed"],
-                          "score": trial.final["default"],
-                          **{k: v for k, v in trial.final.items() if k != "default"},
-                          "folder": trial.folder})
-    return pd.DataFrame(lines)
+            searched = {name: value for name, value in trial.parameters.items() if name != "seed"}
+            setting = next(name for name, parameters in settings.items() if parameters == searched)
+            parts = {name: value for name, value in trial.final.items() if name != "default"}
+            rows.append({"setting": setting, "seed": trial.parameters["seed"],
+                         "score": trial.final["default"], **parts, "folder": trial.folder})
+    return pd.DataFrame(rows)
 
 
-def measure_independently(found: pd.DataFrame, judge: str, data: str) -> pd.DataFrame:
-    """`found` with the yardstick's figures of what each trial paints at its end, and `quality`.
+def measure_independently(table: pd.DataFrame, judge: str, data: str) -> pd.DataFrame:
+    """Return the table of `ends` with an independent judge's measures of the final paintings, and `quality`.
 
     Raises:
-        UserError: as `Yardstick`, a trial's checkpoint cannot be read, or they paint no photographs.
+        UserError: as `IndependentJudge`; a checkpoint cannot be read; or the trials do not paint photographs.
     """
-    cpu, record = torch.device("cpu"), read_record(found["folder"].iloc[0])
+    cpu, record = torch.device("cpu"), read_record(table["folder"].iloc[0])
     if record["system"] != "cyclegan":
-        raise UserError(f"trials.{record['system']} paints no photographs, which a yardstick measures")
+        raise UserError(f"trials.{record['system']} does not paint photographs, so no judge can measure them")
     settings = cyclegan.Settings(**record["settings"])
     test = load_held_out(images.find_dataset(settings.data), settings.pixels, settings.photos, cpu)
-    yardstick = IndependentJudge(judge, data, test)
-    figures = [yardstick(trained(folder, cpu).paint(test.photos)) for folder in found["folder"]]
-    found = found.join(pd.DataFrame(figures, index=found.index))
-    return found.assign(quality=final_quality(found))
+    measure = IndependentJudge(judge, data, test)
+    measures = [measure(trained(folder, cpu).paint(test.photos)) for folder in table["folder"]]
+    table = table.join(pd.DataFrame(measures, index=table.index))
+    return table.assign(quality=final_quality(table))
 
 
-def text(promotion: Experiment, found: pd.DataFrame) -> str:
-    """The table for reading, mean and standard deviation over seeds, and what follows from it."""
-    if found.empty:
-        return f"{promotion.config['experimentName']}: no trial has finished yet"
-    values = found.drop(columns=["seed", "folder", "kid_error"], errors="ignore")
+def text(confirmation: Experiment, table: pd.DataFrame) -> str:
+    """Return the table of `ends` as text, mean ± standard deviation over seeds, and a verdict per setting."""
+    if table.empty:
+        return f"{confirmation.config['experimentName']}: no trial has finished yet"
+    values = table.drop(columns=["seed", "folder", "kid_error"], errors="ignore")
     by_setting = values.groupby("setting", sort=False)
-    mean, spread = by_setting.mean(), by_setting.std()
-    shown = mean.map("{:.3f}".format) + spread.map(lambda s: "" if math.isnan(s) else f" ± {s:.3f}")
-    shown.insert(0, "seeds", by_setting.size())
-    aim = "quality" if "quality" in found else "score"
-    order = mean[aim].sort_values(ascending=False).index
-    lines = [promotion.config["experimentName"], "", shown.loc[order].to_string(), ""]
+    mean, deviation = by_setting.mean(), by_setting.std()
+    cells = mean.map("{:.3f}".format) + deviation.map(lambda s: "" if math.isnan(s) else f" ± {s:.3f}")
+    cells.insert(0, "seeds", by_setting.size())
+    target = "quality" if "quality" in table else "score"
+    order = mean[target].sort_values(ascending=False).index
+    lines = [confirmation.config["experimentName"], "", cells.loc[order].to_string(), ""]
     if PUBLISHED in order:
-        lines += [verdict(found, name, aim) for name in order if name != PUBLISHED]
+        lines += [verdict(table, name, target) for name in order if name != PUBLISHED]
     return "\n".join(lines)
 
 
-def verdict(found: pd.DataFrame, name: str, aim: str) -> str:
-    """How far a setting is from the published one, with the 95 % interval of Welch's test over seeds."""
-    ours, theirs = (found.loc[found["setting"] == one, aim] for one in (name, PUBLISHED))
-    if min(len(ours), len(theirs)) < 2:
-        return f"{name}: one seed tells no spread"
-    low, high = ttest_ind(ours, theirs, equal_var=False).confidence_interval()
-    word = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
-    return (f"{name} is {word} {PUBLISHED}: {aim} {ours.mean() - theirs.mean():+.3f} "
+def verdict(table: pd.DataFrame, name: str, target: str) -> str:
+    """Return how a setting compares with the published one: 95 % interval over seeds by Welch's test."""
+    ours, published = (table.loc[table["setting"] == each, target] for each in (name, PUBLISHED))
+    if min(len(ours), len(published)) < 2:
+        return f"{name}: no comparison with one seed, which shows no spread"
+    low, high = ttest_ind(ours, published, equal_var=False).confidence_interval()
+    word = "better than" if low > 0 else "worse than" if high < 0 else "not clearly different from"
+    return (f"{name} is {word} {PUBLISHED}: {target} {ours.mean() - published.mean():+.3f} "
             f"[{low:+.3f}, {high:+.3f}], 95 % over {len(ours)} seeds")

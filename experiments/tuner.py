@@ -84,9 +84,11 @@ class Listed(Tuner):
     Args:
         settings: parameters by name of setting, by a name for people.
         seeds: all settings with the first, then all with the second, and so on.
+        search: ID of the search that the settings come from. It is not used here; NNI stores it with
+            the experiment, where the search's report finds it.
     """
 
-    def __init__(self, settings: dict[str, dict], seeds: list[int]):
+    def __init__(self, settings: dict[str, dict], seeds: list[int], search: str | None = None):
         super().__init__()
         self._left = [{**one, "seed": seed} for seed in seeds for one in settings.values()]
 

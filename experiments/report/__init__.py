@@ -1,1 +1,1 @@
-"""What a search found: a table and a page."""
+"""Results of experiments as tables and pages."""

@@ -1,4 +1,4 @@
-"""Several searches at equal budget: the best so far against trials and against seconds."""
+"""Several searches at equal budget: the best score so far against trials and against seconds."""
 
 from pathlib import Path
 
@@ -11,104 +11,101 @@ from experiments.nni_adapter.database import Experiment
 from experiments.report import page, results
 from judge.common.errors import UserError
 
-FORM = {"index": False, "float_format": "{:.4g}".format, "na_rep": ""}  # of the table
+TABLE_FORMAT = {"index": False, "float_format": "{:.4g}".format, "na_rep": ""}
+UNITS = ("trials", "seconds")  # of a budget
 
 
 def best_so_far(search: Experiment) -> pd.DataFrame:
-    """A row a trial that is over, in the order in which they ended: `trials`, `seconds` since the
-    first began, and `best`, the best score until then; a trial without one counts as trial too."""
-    over = sorted((t for t in search.trials() if t.over and t.ended), key=lambda trial: trial.ended)
-    began = min((t.started for t in over if t.started), default=0.0)
-    scores = pd.Series([t.latest["default"] if t.latest else None for t in over], dtype=float)
+    """Return a row per ended trial, in the order of their ends, from the first score on.
+
+    Columns: `trials` so far, with or without a score; `seconds` since the first began; `best` score so far.
+    """
+    ended = [trial for trial in search.trials() if trial.over and trial.ended]
+    ended.sort(key=lambda trial: trial.ended)
+    start = min((trial.started for trial in ended if trial.started), default=0.0)
+    scores = pd.Series([trial.latest["default"] if trial.latest else None for trial in ended], dtype=float)
     return pd.DataFrame({
-        "trials": range(1, len(over) + 1), "seconds": [t.ended - began for t in over],
+        "trials": range(1, len(ended) + 1), "seconds": [trial.ended - start for trial in ended],
         "best": scores.cummax().ffill(),
     }).dropna()  # fmt: skip
 
 
 def groups(searches: list[Experiment]) -> dict[str, list[pd.DataFrame]]:
-    """The searches' courses by name: equal names are one search with several seeds.
+    """Return the searches' `best_so_far` by name: searches of one name are one search with several seeds.
 
     Raises:
-        UserError: one has no finished trial.
+        UserError: a search has no trial with a score.
     """
-    found: dict[str, list[pd.DataFrame]] = {}
+    by_name: dict[str, list[pd.DataFrame]] = {}
     for search in searches:
-        course = best_so_far(search)
-        if course.empty:
+        curve = best_so_far(search)
+        if curve.empty:
             raise UserError(f"experiment {search.id} has no trial with a score yet")
-        found.setdefault(search.config.get("experimentName") or search.id, []).append(course)
-    return found
+        by_name.setdefault(search.config.get("experimentName") or search.id, []).append(curve)
+    return by_name
 
 
-def at_equal_budget(courses: dict[str, list[pd.DataFrame]]) -> pd.DataFrame:
-    """What each group of searches has reached where the shortest search ends, in trials and in
-    seconds: mean and standard deviation over its searches."""
-    everything = [course for group in courses.values() for course in group]
-    lines = []
-    for name, group in courses.items():
-        line = {"search": name, "seeds": len(group)}
-        for unit in ("trials", "seconds"):
-            limit = min(course[unit].max() for course in everything)
-            reached = pd.Series([value_at(course, unit, limit) for course in group])
-            line |= {f"best after {limit:.0f} {unit}": reached.mean(), f"± ({unit})": reached.std()}
-        lines.append(line)
-    return pd.DataFrame(lines)
+def at_equal_budget(curves: dict[str, list[pd.DataFrame]]) -> pd.DataFrame:
+    """Return each group's mean ± standard deviation where the shortest search ends, in trials and seconds."""
+    limits = {unit: min(curve[unit].max() for group in curves.values() for curve in group) for unit in UNITS}
+    rows = []
+    for name, group in curves.items():
+        row = {"search": name, "seeds": len(group)}
+        for unit, limit in limits.items():
+            reached = pd.Series([value_at(curve, unit, limit) for curve in group])
+            row |= {f"best after {limit:.0f} {unit}": reached.mean(), f"± ({unit})": reached.std()}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
-def value_at(course: pd.DataFrame, unit: str, at: float) -> float:
-    """The best so far at `at` trials or seconds; 0, the worst score, before the first."""
-    until = course.loc[course[unit] <= at, "best"]
-    return float(until.iloc[-1]) if len(until) else 0.0
+def value_at(curve: pd.DataFrame, unit: str, budget: float) -> float:
+    """Return the best score after `budget` trials or seconds; 0, the worst score, before the first one."""
+    values = curve.loc[curve[unit] <= budget, "best"]
+    return float(values.iloc[-1]) if len(values) else 0.0
 
 
 def differences(searches: list[Experiment]) -> list[str]:
-    """In what, beside their search, the searches differ: then their scores say little of each other."""
-    facts = []
+    """Return the conditions in which the searches differ, which makes their scores not comparable."""
+    conditions = []
     for search in searches:
         record = next((row.record for row in results.rows(search) if row.record.get("data")), {})
-        settings, judge, data = (record.get(name) or {} for name in ("settings", "judge", "data"))
-        facts.append({
+        settings, judge, data = (record.get(key) or {} for key in ("settings", "judge", "data"))
+        conditions.append({
             "judge": judge.get("sha256"), "data set": data.get("name"),
-            **{name: settings.get(name) for name in ("score", "size", "budget")},
+            **{key: settings.get(key) for key in ("score", "size", "budget")},
         })  # fmt: skip
-    return [name for name in facts[0] if len({str(fact[name]) for fact in facts}) > 1]
+    return [name for name in conditions[0] if len({str(each[name]) for each in conditions}) > 1]
 
 
-def text(searches: list[Experiment], courses: dict[str, list[pd.DataFrame]]) -> str:
-    """The table of the searches' `groups` for reading, and what forbids comparing."""
-    lines = [at_equal_budget(courses).to_string(**FORM)]
-    if differ := differences(searches):
-        lines.append(f"not comparable: the searches differ in {', '.join(differ)}")
+def text(searches: list[Experiment], curves: dict[str, list[pd.DataFrame]]) -> str:
+    """Return the table of the searches' `groups` as text, with a warning if they are not comparable."""
+    lines = [at_equal_budget(curves).to_string(**TABLE_FORMAT)]
+    if names := differences(searches):
+        lines.append(f"not comparable: the searches differ in {', '.join(names)}")
     return "\n".join(lines)
 
 
-def write(searches: list[Experiment], courses: dict[str, list[pd.DataFrame]], out: Path) -> Path:
-    """Write the page of the searches' `groups` into the folder `out`, and return it.
-
-    Raises:
-        UserError: the page cannot be written.
-    """
+def write(searches: list[Experiment], curves: dict[str, list[pd.DataFrame]], out: Path) -> Path:
+    """Write the page of the searches' `groups` into the folder `out`, and return the file."""
     html = page.PAGES.get_template("comparison.html").render(
-        names=list(courses), differences=differences(searches), plotly=get_plotlyjs(),
-        table=at_equal_budget(courses).to_html(border=0, **FORM),
-        figures={f"Against {unit}": page.html(figure(courses, unit)) for unit in ("trials", "seconds")},
-    )
-    return page.saved(out / f"compare-{'-'.join(search.id for search in searches)}.html", html)
+        names=list(curves), differences=differences(searches), plotly=get_plotlyjs(),
+        table=at_equal_budget(curves).to_html(border=0, **TABLE_FORMAT),
+        figures=[page.Figure(f"Against {unit}", figure(curves, unit)) for unit in UNITS],
+    )  # fmt: skip
+    return page.save(out / f"compare-{'-'.join(search.id for search in searches)}.html", html)
 
 
-def figure(courses: dict[str, list[pd.DataFrame]], unit: str) -> go.Figure:
-    """A line for each group, the mean of its searches, with a band from the lowest to the highest."""
-    drawn = go.Figure()
-    for (name, group), colour in zip(courses.items(), qualitative.D3 * len(courses)):
-        at = sorted({x for course in group for x in course[unit]})
-        values = pd.DataFrame([[value_at(course, unit, x) for x in at] for course in group], columns=at)
-        line = {"color": colour, "shape": "hv"}
+def figure(curves: dict[str, list[pd.DataFrame]], unit: str) -> go.Figure:
+    """Return a plot with a line per group, the mean of its searches, in a band from lowest to highest."""
+    plot = go.Figure()
+    for (name, group), colour in zip(curves.items(), qualitative.D3 * len(curves)):
+        x = sorted({value for curve in group for value in curve[unit]})
+        values = pd.DataFrame([[value_at(curve, unit, budget) for budget in x] for curve in group], columns=x)
         if len(group) > 1:
-            none = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "showlegend": False,
-                    "hoverinfo": "skip"}
-            drawn.add_scatter(x=at, y=values.min(), **none)
-            drawn.add_scatter(x=at, y=values.max(), fill="tonexty", opacity=0.2, **none)
-        drawn.add_scatter(x=at, y=values.mean(), name=f"{name} ({len(group)})", mode="lines", line=line)
-    return drawn.update_layout(
+            edge = {"line": {"width": 0, "shape": "hv"}, "showlegend": False, "hoverinfo": "skip"}
+            plot.add_scatter(x=x, y=values.min(), mode="lines", **edge)
+            plot.add_scatter(x=x, y=values.max(), mode="lines", fill="tonexty", opacity=0.2, **edge)
+        line = {"color": colour, "shape": "hv"}
+        plot.add_scatter(x=x, y=values.mean(), name=f"{name} ({len(group)})", mode="lines", line=line)
+    return plot.update_layout(
         xaxis_title=unit, yaxis_title="best score so far", legend={"orientation": "h", "y": -0.25})

@@ -1,1 +1,1 @@
-"""Does the early score predict how a setting ends?"""
+"""Does the early score predict how good a setting is at the end of the schedule?"""

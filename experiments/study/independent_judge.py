@@ -1,5 +1,8 @@
-"""Final quality, by something that no trial is scored with: a second judge, of another architecture,
-trained on other images (`python -m judge halves`, `python -m judge train --arch resnet34`)."""
+"""Final quality, measured by an independent judge: one that no trial is scored with.
+
+It has another architecture and was trained on other images (`python -m judge halves`, then
+`python -m judge train --arch resnet34`).
+"""
 
 import pandas as pd
 import torch
@@ -8,36 +11,43 @@ from judge import images, model
 from judge.score import Scorer, edge_correlation
 from trials.parts.batches import HeldOut
 
-STYLE_WEIGHT = 0.4  # weight of style against content in final quality, fixed by looking: judge/README.md
+STYLE_WEIGHT = 0.4  # of style against content in final quality; chosen by looking: judge/README.md
 
 
 class IndependentJudge:
-    """Measures finished trials, all by the translations of the same photographs.
+    """Measures the translations that finished trials make of the same photographs.
 
     Args:
-        judge: file of the second judge.
-        data: data set whose test paintings distances are measured to.
-        test: what the trials paint.
+        judge: file of the independent judge.
+        data: data set to whose test paintings distances are measured.
+        test: the test images of the trials.
 
     Raises:
-        UserError: no such judge or data set, or the judge is of another size.
+        UserError: there is no such judge or data set, or the judge has another image size.
     """
 
     def __init__(self, judge: str, data: str, test: HeldOut):
-        others = images.load_images(images.find_dataset(data).test[images.PAINTINGS], test.photos.shape[-1])
+        files = images.find_dataset(data).test[images.PAINTINGS]
+        paintings = images.load_images(files, test.photos.shape[-1])
         self.photos = test.photos
-        self.score = Scorer(model.load_judge(judge)[0], test.photos, images.to_float(others.pixels))
+        self.scorer = Scorer(model.load_judge(judge)[0], test.photos, images.to_float(paintings.pixels))
 
     def __call__(self, painted: torch.Tensor) -> dict[str, float]:
-        """`final_style`, `final_kid`: the second judge's mean P(painting) and distance;
-        `final_content`: mean correlation of edges with the photographs."""
-        parts = self.score(painted).parts
+        """Return measures of the translations, float [N, 3, size, size] in [-1, 1].
+
+        `final_style` is the judge's mean P(painting), `final_kid` the distance to the paintings, and
+        `final_content` the mean correlation of edges with the photographs.
+        """
+        parts = self.scorer(painted).parts
         content = edge_correlation(painted, self.photos).mean().item()
         return {"final_style": parts["style"], "final_kid": parts["kid"], "final_content": content}
 
 
 def final_quality(ends: pd.DataFrame, style: float = STYLE_WEIGHT) -> pd.Series:
-    """Final quality among the trials in `ends`, in (0, 1]: a mean of ranks, `style` the weight of
-    style and distance together, the rest that of content. Raw values have no common unit."""
+    """Return the final quality of each trial among those in `ends`: a weighted mean of ranks, in (0, 1].
+
+    `style` is the weight of style and distance together, the rest is the weight of content. Ranks are used
+    because the measures have no common unit.
+    """
     ranks = ends.assign(close=-ends["final_kid"]).rank(pct=True)
     return style * (ranks["final_style"] + ranks["close"]) / 2 + (1 - style) * ranks["final_content"]

@@ -1,13 +1,13 @@
-"""The best of a search against the published setting, over seeds."""
+"""Confirmations: the best of a search against the published setting, over seeds."""
 
 import json
-import shlex
 
+import nni
 import pandas as pd
 import pytest
 import yaml
 
-from experiments import confirmation
+from experiments import confirmation, trial_command
 from experiments.nni_adapter import database
 from experiments.tuner import Listed
 from judge.common.errors import UserError
@@ -22,7 +22,7 @@ def search(recorded, tmp_path) -> database.Experiment:
     """A search in which the published setting is the best, then trials 2 and 1; 3 was stopped, 4 crashed."""
     config = {
         "experimentName": "A search", "experimentWorkingDirectory": str(tmp_path),
-        "trialCommand": "python -m trials.cyclegan --budget 0.2 --threads 1 --seed 5",
+        "trialCommand": "/env/bin/python -m trials.cyclegan --budget 0.2 --threads 1 --seed 5",
         "trialCodeDirectory": "/code", "trialConcurrency": 2, "trainingService": {
             "platform": "local", "reuseMode": False, "trialCommand": "python -m trials.cyclegan"},
         "tuner": {"className": "experiments.tuner.Tpe"}, "assessor": {"name": "Medianstop"},
@@ -34,29 +34,28 @@ def search(recorded, tmp_path) -> database.Experiment:
         ("ddddd", PUBLISHED | {"cycle_weight": 2.0}, "EARLY_STOPPED", [0.99], None),
         ("eeeee", PUBLISHED | {"cycle_weight": 3.0}, "FAILED", [], None),
     ])
-    record = {"settings": {"data": "/data/here", "judge": "j.pt", "size": "sketch", "seed": 5}}
-    for id_ in ("aaaaa", "bbbbb", "ccccc"):
+    for id_, parameters in (("aaaaa", PUBLISHED), ("bbbbb", GOOD), ("ccccc", BETTER)):
+        settings = Settings(**parameters, data="/data/here", judge="j.pt", size="sketch", seed=5, budget=0.2)
         (folder / "trials" / id_).mkdir(parents=True)
-        (folder / "trials" / id_ / "run.json").write_text(json.dumps(record))
+        (folder / "trials" / id_ / "run.json").write_text(json.dumps({"settings": vars(settings)}))
     return database.find_experiment(str(folder))
 
 
 def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_seed(search):
     config = yaml.safe_load(confirmation.write(search, top=2, seeds=3).read_text())
-    arguments = config["tuner"]["classArgs"]
-    assert arguments["settings"] == {"published": PUBLISHED, "trial 2": BETTER, "trial 1": GOOD}
-    assert arguments["seeds"] == [5, 6, 7] and config["maxTrialNumber"] == 9
-    command = shlex.split(config["trialCommand"])
-    for option, value in {"--budget": "1.0", "--data": "/data/here", "--judge": "j.pt", "--size": "sketch",
-                          "--threads": "1", "--earlier": str(search.folder.parent)}.items():
-        assert command.count(option) == 1 and command[command.index(option) + 1] == value
-    assert config["trialConcurrency"] == 2 and "assessor" not in config
-    assert config["trainingService"] == {"platform": "local", "reuseMode": False}  # no older command
+    assert config["tuner"] == {
+        "className": "experiments.tuner.Listed", "codeDirectory": "/code", "classArgs": {
+            "settings": {"published": PUBLISHED, "trial 2": BETTER, "trial 1": GOOD},
+            "seeds": [5, 6, 7], "search": "abcdefgh"}}  # fmt: skip
+    _, settings, options = trial_command.parse(config["trialCommand"])
+    assert settings == Settings(data="/data/here", judge="j.pt", size="sketch")  # whose budget is 1
+    assert options.threads == 1 and options.earlier == search.folder.parent
+    assert trial_command.python_of(config["trialCommand"]) == "/env/bin/python"
+    assert config["maxTrialNumber"] == 9 and config["trialConcurrency"] == 2 and "assessor" not in config
+    assert config["trainingService"] == {"platform": "local", "reuseMode": False}  # without the old command
     assert config["searchSpace"]["seed"] == {"_type": "choice", "_value": [5, 6, 7]}
 
-
-def test_fewer_finished_trials_than_asked_for_are_all_promoted(search):
-    config = yaml.safe_load(confirmation.write(search, top=9, seeds=1).read_text())
+    config = yaml.safe_load(confirmation.write(search, top=9, seeds=1).read_text())  # more than have finished
     assert list(config["tuner"]["classArgs"]["settings"]) == ["published", "trial 2", "trial 1"]
 
 
@@ -68,62 +67,56 @@ def test_a_search_without_a_finished_trial_is_refused_in_one_line(recorded):
 
 
 def test_the_tuner_proposes_every_setting_with_the_first_seed_then_the_next():
-    import nni
-
-    tuner = Listed({"published": PUBLISHED, "trial 1": GOOD}, [5, 6])
+    tuner = Listed({"published": PUBLISHED, "trial 1": GOOD}, [5, 6], search="abcdefgh")
     proposed = [tuner.generate_parameters(number) for number in range(4)]
-    assert proposed == [{**one, "seed": seed} for seed in (5, 6) for one in (PUBLISHED, GOOD)]
+    assert proposed == [{**setting, "seed": seed} for seed in (5, 6) for setting in (PUBLISHED, GOOD)]
     with pytest.raises(nni.NoMoreTrialError):
         tuner.generate_parameters(4)
 
 
 @pytest.fixture
-def promoted(recorded) -> database.Experiment:
-    arguments = {"settings": {"published": PUBLISHED, "trial 2": BETTER}, "seeds": [0, 1]}
-    config = {"trialCommand": "python -m trials.cyclegan --budget 1.0", "experimentName": "promotion of a",
-              "tuner": {"className": "experiments.tuner.Listed", "classArgs": arguments}}
+def confirmed(recorded) -> database.Experiment:
+    settings = {"published": PUBLISHED, "trial 2": BETTER}
+    tuner = {"className": "experiments.tuner.Listed",
+             "classArgs": {"settings": settings, "seeds": [0, 1], "search": "abcdefgh"}}
+    config = {"trialCommand": "python -m trials.cyclegan", "experimentName": "Seeds", "tuner": tuner}
     finals = {("published", 0): 0.2, ("trial 2", 0): 0.5, ("published", 1): 0.3, ("trial 2", 1): None}
     return database.find_experiment(str(recorded("pppppppp", config, [
-        (f"t{at}", {**arguments["settings"][name], "seed": seed}, final and "SUCCEEDED", [0.1], final)
-        for at, ((name, seed), final) in enumerate(finals.items())
+        (f"t{number}", {**settings[name], "seed": seed}, final and "SUCCEEDED", [0.1], final)
+        for number, ((name, seed), final) in enumerate(finals.items())
     ])))
 
 
-def test_ends_are_those_of_finished_trials_by_setting_and_seed(promoted):
-    found = confirmation.ends(promoted)
-    assert found[["setting", "seed", "score"]].to_numpy().tolist() == [
+def test_the_ends_are_those_of_finished_trials_by_setting_and_seed(confirmed):
+    table = confirmation.ends(confirmed)
+    assert table[["setting", "seed", "score"]].to_numpy().tolist() == [
         ["published", 0, 0.2], ["trial 2", 0, 0.5], ["published", 1, 0.3]]
-    assert list(found["folder"]) == [promoted.folder / "trials" / f"t{at}" for at in range(3)]
+    assert list(table["folder"]) == [confirmed.folder / "trials" / f"t{number}" for number in range(3)]
 
 
-def test_a_promotion_is_known_from_a_search(promoted, search):
-    assert confirmation.is_confirmation(promoted) and not confirmation.is_confirmation(search)
+def test_a_confirmation_names_its_search_and_a_search_is_none(confirmed, search):
+    assert confirmation.is_confirmation(confirmed) and not confirmation.is_confirmation(search)
+    assert confirmation.search_of(confirmed) == search.id and confirmation.search_of(search) is None
 
 
-def frame(**scores: list[float]) -> pd.DataFrame:
+def ends(**scores: list[float]) -> pd.DataFrame:
     return pd.DataFrame([{"setting": name, "seed": seed, "score": score, "folder": "f"}
                          for name, values in scores.items() for seed, score in enumerate(values)])
 
 
-@pytest.mark.parametrize(("winner", "word"), [
-    ([0.60, 0.61, 0.62], "better than"), ([0.10, 0.11, 0.12], "worse than"),
-    ([0.35, 0.60, 0.20], "not told apart from"),
+@pytest.mark.parametrize(("winner", "verdict"), [
+    ([0.60, 0.61, 0.62], "winner is better than published: score +0.300 ["),
+    ([0.10, 0.11, 0.12], "winner is worse than published: score -0.200 ["),
+    ([0.35, 0.60, 0.20], "winner is not clearly different from published: score +0.073 ["),
+    ([0.9], "winner: no comparison with one seed"),
 ])
-def test_a_verdict_counts_the_spread_over_seeds(winner, word):
-    found = frame(published=[0.30, 0.31, 0.32], winner=winner)
-    assert confirmation.verdict(found, "winner", "score").startswith(f"winner is {word} published: score ")
+def test_a_verdict_counts_the_spread_over_seeds(winner, verdict):
+    table = ends(published=[0.30, 0.31, 0.32], winner=winner)
+    assert confirmation.verdict(table, "winner", "score").startswith(verdict)
 
 
-def test_one_seed_gives_no_verdict():
-    found = frame(published=[0.3], winner=[0.9])
-    assert confirmation.verdict(found, "winner", "score") == "winner: one seed tells no spread"
-
-
-def test_the_table_shows_mean_and_spread_the_best_first(promoted):
-    text = confirmation.text(promoted, frame(published=[0.2, 0.4], winner=[0.5, 0.9]))
+def test_the_text_has_mean_and_spread_the_best_first(confirmed):
+    text = confirmation.text(confirmed, ends(published=[0.2, 0.4], winner=[0.5, 0.9]))
     assert "0.300 ± 0.141" in text and "0.700 ± 0.283" in text
     assert text.index("winner") < text.index("published ")
-
-
-def test_a_promotion_without_a_finished_trial_says_so(promoted):
-    assert "no trial has finished yet" in confirmation.text(promoted, pd.DataFrame())
+    assert "no trial has finished yet" in confirmation.text(confirmed, pd.DataFrame())

@@ -1,11 +1,11 @@
-"""Reading NNI's database, and the table made from it."""
+"""The table of a search, and NNI's database that it is read from."""
 
 import json
-from pathlib import Path
+import shlex
 
-import pandas as pd
 import pytest
 
+from experiments import trial_command
 from experiments.nni_adapter import database
 from experiments.report import results
 from judge.common.errors import UserError
@@ -16,8 +16,8 @@ OTHER = {"identity_weight": 2.0, "cycle_weight": 20.0}
 
 
 @pytest.fixture
-def experiment(recorded) -> Path:
-    """A search cut off: the published setting done, one diverged, one crashed, one early-stopped."""
+def experiment(recorded) -> database.Experiment:
+    """A search that was cut off, with a trial of every end; two of them have a record."""
     config = {"trialCommand": "python -m trials.cyclegan --budget 0.2", "experimentName": "A search"}
     folder = recorded("abcdefgh", config | {"revision": 1}, [
         ("aaaaa", PUBLISHED, "SUCCEEDED", [0.3, 0.4], 0.4),
@@ -27,76 +27,64 @@ def experiment(recorded) -> Path:
         ("eeeee", OTHER | {"cycle_weight": 6.0}, "SUCCEEDED", [0.2, 0.6], 0.6),
         ("fffff", OTHER | {"cycle_weight": 7.0}, None, [], None),
     ])
-    facts = {
-        "data": {"name": "sample", "stand_in": True}, "judge": {"file": "j.pt", "data": "sample", "auc": 0.9},
-        "settings": {"size": "sketch", "budget": 0.2, "seed": 0},
-    }
     for id_, status, reason in [("aaaaa", "finished", None), ("bbbbb", "diverged", "cycle_A loss is nan")]:
         (folder / "trials" / id_).mkdir(parents=True)
-        record = facts | {"status": status, "reason": reason}
-        (folder / "trials" / id_ / "run.json").write_text(json.dumps(record))
-    return folder
+        (folder / "trials" / id_ / "run.json").write_text(json.dumps({
+            "status": status, "reason": reason, "data": {"name": "sample", "stand_in": True},
+            "judge": {"file": "j.pt", "data": "sample", "auc": 0.9},
+            "settings": vars(Settings(size="sketch", budget=0.2, seed=3, ngf=16)),
+        }, default=str))  # fmt: skip
+    return database.find_experiment(str(folder))
 
 
 def test_trials_are_read_with_their_states_reports_and_finals(experiment):
-    trials = database.find_experiment(str(experiment)).trials()
-    assert [t.state for t in trials] == [
-        "SUCCEEDED", "SUCCEEDED", "FAILED", "EARLY_STOPPED", "SUCCEEDED", "RUNNING"]
-    assert [len(t.reports) for t in trials] == [2, 1, 0, 1, 2, 0]
+    trials = experiment.trials()
+    assert [(trial.state, len(trial.reports), trial.over) for trial in trials] == [
+        ("SUCCEEDED", 2, True), ("SUCCEEDED", 1, True), ("FAILED", 0, True), ("EARLY_STOPPED", 1, True),
+        ("SUCCEEDED", 2, True), ("RUNNING", 0, False)]
     assert trials[0].parameters == PUBLISHED and trials[0].final["default"] == 0.4
     assert (trials[0].started, trials[0].ended) == (1.0, 2.0)
-    assert [t.over for t in trials] == [True] * 5 + [False]
 
 
-def test_the_latest_configuration_counts(experiment):
-    assert database.find_experiment(str(experiment)).config["revision"] == 1
+def test_an_experiment_is_found_by_its_id_with_its_latest_configuration(experiment, monkeypatch):
+    monkeypatch.setattr(database, "ROOT", experiment.folder.parent)
+    (experiment.folder.parent / "runs").symlink_to(experiment.folder.parent)
+    assert database.find_experiment("abcdefgh").config["revision"] == 1
 
 
-def test_an_experiment_is_found_by_its_id_in_the_runs_folder(experiment, monkeypatch):
-    monkeypatch.setattr(database, "ROOT", experiment.parent)
-    (experiment.parent / "runs").symlink_to(experiment.parent)
-    assert database.find_experiment("abcdefgh").id == "abcdefgh"
-
-
-def test_an_unknown_experiment_is_one_line():
+def test_an_unknown_experiment_and_a_damaged_one_are_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match="no experiment zzzzzzzz"):
         database.find_experiment("zzzzzzzz")
-
-
-def test_a_damaged_database_is_one_line(tmp_path):
     (tmp_path / "db").mkdir()
     (tmp_path / "db" / "nni.sqlite").write_bytes(b"not a database, not at all" * 50)
     with pytest.raises(UserError, match="cannot be read"):
         database.find_experiment(str(tmp_path))
 
 
-def test_the_best_comes_first_and_what_has_no_score_last(experiment):
-    numbers = [row.trial.number for row in results.rows(database.find_experiment(str(experiment)))]
-    assert numbers == [3, 4, 0, 1, 2, 5]
+def test_the_table_has_the_best_first_marks_the_published_and_the_winner_completed_its_training(experiment):
+    rows = results.rows(experiment)
+    table = results.frame(rows)
+    assert list(table["trial"]) == ["3", "4", "0 published", "1", "2", "5"]
+    assert {"score", "style", "identity_weight", "cycle_weight"} <= set(table.columns)
+    assert results.best(rows).trial.number == 4
 
 
-def test_the_winner_is_a_trial_that_trained_to_its_end(experiment):
-    assert results.best(results.rows(database.find_experiment(str(experiment)))).trial.number == 4
-
-
-def test_the_published_setting_is_marked_and_only_it(experiment):
-    table = results.frame(results.rows(database.find_experiment(str(experiment))))
-    assert [name for name in table["trial"] if "published" in name] == ["0 published"]
-
-
-def test_the_report_says_what_a_reader_must_know(experiment):
-    text = results.text(database.find_experiment(str(experiment)))
-    for said in (
+def test_the_report_has_data_judge_states_reasons_and_the_next_commands(experiment):
+    text = results.text(experiment)
+    for words in (
         "sample (built-in stand-in", "AUC 0.900", "2 succeeded", "1 diverged",
         "1 early stopped", "trial 1: cycle_A loss is nan",
         "best: trial 4 with 0.6000, the published setting 0.4000 (one seed",
-        "repeat it: python -m trials.cyclegan --budget 0.2 --identity-weight 2.0 --cycle-weight 6.0",
+        "repeat it: python -m trials.cyclegan --budget 0.2 --identity-weight 2.0 --cycle-weight 6.0\n",
         "end: python -m trials.cyclegan --identity-weight 2.0 --cycle-weight 6.0 --budget 1.0 --out ",
+        "python -m experiments promote abcdefgh",
     ):  # fmt: skip
-        assert said in text, said
+        assert words in text, words
 
 
-def test_the_table_is_one_for_pandas(experiment):
-    table = results.frame(results.rows(database.find_experiment(str(experiment))))
-    assert isinstance(table, pd.DataFrame) and len(table) == 6
-    assert {"score", "style", "identity_weight", "cycle_weight"} <= set(table.columns)
+def test_a_command_repeats_the_settings_of_the_record_not_those_of_the_search(experiment):
+    row = next(row for row in results.rows(experiment) if row.published)
+    command = results.command(experiment, row, out="a folder")
+    _, settings, options = trial_command.parse(command)
+    assert settings == Settings(size="sketch", budget=0.2, seed=3, ngf=16) and str(options.out) == "a folder"
+    assert "--cycle-weight" not in shlex.split(command)  # it is the default

@@ -1,4 +1,4 @@
-"""Claims about the study: it ranks right, goes on where it was, and trains what it says."""
+"""The study: it ranks scores correctly, trains what it says, and continues where it was stopped."""
 
 from dataclasses import replace
 
@@ -7,85 +7,68 @@ import pandas as pd
 import pytest
 
 from experiments.study import study
-from experiments.study.study import REPORTS, SHARES, Study
+from experiments.study.study import REPORTS, SHARES, Study, final_quality, final_rows, ranking
 from judge.common.errors import UserError
 from judge.score import FORMULAS
 from trials.cyclegan import Settings
 
+RISING = [0.1, 0.2, 0.3, 0.4, 0.5]
+FALLING = RISING[::-1]
+ENDS = {"style": RISING, "kid": FALLING, "content": RISING}
 
-def table(early: dict[str, list[float]], final: dict[str, list[float]]) -> pd.DataFrame:
-    """A study's table: the same early values at each share, one seed."""
+
+def study_table(early: dict[str, list[float]], final: dict[str, list[float]]) -> pd.DataFrame:
+    """Return a study's table of five settings with the same early values at each share, one seed."""
     rows = []
-    for number in range(len(next(iter(final.values())))):
+    for number in range(5):
         for share in SHARES:
-            parts = {name: [0.2, 0.4, 0.1, 0.5, 0.3][number] for name in study.PARTS}
+            parts = dict.fromkeys(study.PARTS, [0.2, 0.4, 0.1, 0.5, 0.3][number])
             parts |= {name: values[number] for name, values in early.items()}
             rows.append({"setting": number, "seed": 0, "share": share, **parts})
         rows[-1] |= {f"final_{name}": values[number] for name, values in final.items()}
     return pd.DataFrame(rows)
 
 
-UP = [0.1, 0.2, 0.3, 0.4, 0.5]
-ENDS = {"style": UP, "kid": UP[::-1], "content": UP}
-
-
-def of(found: pd.DataFrame, score: str, target: str) -> pd.DataFrame:
-    return found[(found["score"] == score) & (found["target"] == target)]
-
-
-def test_a_score_that_foretells_the_end_has_coefficient_1_and_no_regret():
-    row = of(study.ranking(table({"style": UP}, ENDS)), "style", "quality")
-    assert len(row) == len(SHARES)
-    assert row[["spearman", "kendall", "low", "high"]].to_numpy() == pytest.approx(1)
-    assert (row["regret"] == 0).all()
-
-
-def test_a_score_that_foretells_the_reverse_picks_the_worst():
-    row = of(study.ranking(table({"style": UP[::-1]}, ENDS)), "style", "quality")
-    assert row["spearman"].to_numpy() == pytest.approx(-1) and (row["regret"] == 1).all()
-
-
-def test_a_smaller_distance_is_a_better_score():
-    row = of(study.ranking(table({"kid": UP[::-1]}, ENDS)), "-kid", "-kid")
-    assert row["spearman"].to_numpy() == pytest.approx(1)
-
-
-def test_regret_is_what_the_early_pick_loses_in_shares_of_the_range():
-    found = study.ranking(table({"content": [0.1, 0.2, 0.3, 0.9, 0.5]}, ENDS))
-    assert of(found, "content", "content")["regret"].to_numpy() == pytest.approx(0.25)
-
-
-def test_every_formula_and_part_is_ranked_at_every_share_against_every_aim():
-    found = study.ranking(table({"style": UP}, ENDS))
-    assert set(found["score"]) == {*FORMULAS, "style", "content", "diversity", "clean", "-kid"}
-    assert len(found) == 4 * 7 * len(SHARES)
+@pytest.mark.parametrize(("early", "score", "target", "spearman", "regret"), [
+    ({"style": RISING}, "style", "quality", 1, 0),
+    ({"style": FALLING}, "style", "quality", -1, 1),
+    ({"kid": FALLING}, "-kid", "-kid", 1, 0),  # a smaller distance is better
+    ({"content": [0.1, 0.2, 0.3, 0.9, 0.5]}, "content", "content", 0.9, 0.25),  # picks the second best
+])
+def test_the_ranking_says_how_well_an_early_score_predicts_the_end(early, score, target, spearman, regret):
+    table = ranking(study_table(early, ENDS))
+    assert set(table["score"]) == {*FORMULAS, "style", "content", "diversity", "clean", "-kid"}
+    assert len(table) == 4 * 7 * len(SHARES)  # targets, scores
+    rows = table[(table["score"] == score) & (table["target"] == target)]
+    assert rows["spearman"].to_numpy() == pytest.approx(spearman)
+    assert rows["regret"].to_numpy() == pytest.approx(regret)
+    if abs(spearman) == 1:
+        assert rows[["kendall", "low", "high"]].to_numpy() == pytest.approx(spearman)
 
 
 def test_quality_weighs_style_against_content():
-    ends = study.finals(table({}, {"style": UP, "kid": UP[::-1], "content": UP[::-1]}))
-    assert study.final_quality(ends, 1.0).is_monotonic_increasing
-    assert study.final_quality(ends, 0.0).is_monotonic_decreasing
-    assert study.final_quality(ends, 0.5).to_numpy() == pytest.approx([0.6] * 5)
+    ends = final_rows(study_table({}, {"style": RISING, "kid": FALLING, "content": FALLING}))
+    assert final_quality(ends, 1.0).is_monotonic_increasing
+    assert final_quality(ends, 0.0).is_monotonic_decreasing
+    assert final_quality(ends, 0.5).to_numpy() == pytest.approx([0.6] * 5)
 
 
 def test_the_interval_is_wider_for_fewer_settings():
-    draw = np.random.default_rng(0)
-    x = draw.normal(size=100)
-    y = x + draw.normal(size=100)
-    widths = [np.ptp(study.interval(x[:n], y[:n])) for n in (10, 100)]
-    assert widths[0] > 2 * widths[1] > 0
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=100)
+    y = x + rng.normal(size=100)
+    few, many = (np.ptp(study.spearman_interval(x[:count], y[:count])) for count in (10, 100))
+    assert few > 2 * many > 0
 
 
-def test_the_published_setting_comes_first_and_draws_are_repeated(tmp_path):
-    first, *others = study.drawn(Study.space, 5)
+def test_the_published_setting_comes_first_and_the_others_are_sampled_again_alike(tmp_path):
+    first, *others = study.sample_settings(Study.space, 5)
     assert first == {name: getattr(Settings(), name) for name in first}
-    assert study.drawn(Study.space, 5) == [first, *others] and study.drawn(Study.space, 3)[1:] == others[:2]
+    assert study.sample_settings(Study.space, 5) == [first, *others]
+    assert study.sample_settings(Study.space, 3)[1:] == others[:2]
     assert len({str(setting) for setting in others}) == 4
-
-
-def test_a_space_that_cannot_be_read_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="^no search space can be read from .*nowhere.json"):
-        study.drawn(tmp_path / "nowhere.json", 2)
+    with pytest.raises(UserError, match="^the search space .*nowhere.json cannot be read: "):
+        study.sample_settings(tmp_path / "nowhere.json", 2)
 
 
 @pytest.fixture
@@ -99,38 +82,38 @@ def small(tmp_path, sample_data, judge_file, monkeypatch) -> Study:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["618938990956", "618938990e56", "007938990956"])
-def test_a_judge_whose_hash_reads_as_a_number_is_known_again(small, name, monkeypatch):
-    monkeypatch.setattr(study.model, "sha256_of", lambda file: name)
-    figures = study.Figures(small)
-    pd.DataFrame([{**figures.judges, "setting": 0, "seed": 0}]).to_csv(small.table, index=False)
-    assert len(figures.complete([(0, 0)])) == 1
+def test_rows_of_the_same_judges_count_also_if_a_hash_reads_as_a_number(small, monkeypatch):
+    for name in ("618938990956", "618938990e56", "007938990956"):
+        monkeypatch.setattr(study.model, "sha256_of", lambda file, name=name: name)
+        results = study.StudyTable(small)
+        rows = [{**results.judges, "setting": 0, "seed": 0}, {**results.judges, "yardstick": "other"}]
+        pd.DataFrame(rows).to_csv(small.table, index=False)
+        assert len(results.complete([(0, 0)])) == 1
 
 
 @pytest.mark.slow
-def test_a_study_trains_measures_and_goes_on_where_it_was_stopped(small, monkeypatch, capfd):
-    found = study.run(small)
-    runs = found[["setting", "seed"]].drop_duplicates()
+def test_a_study_trains_measures_and_continues_where_it_was_stopped(small, monkeypatch):
+    table = study.run(small)
+    runs = table[["setting", "seed"]].drop_duplicates()
     assert len(runs[runs["seed"] == 0]) == 3 and len(runs[runs["seed"] == 1]) == 2
-    assert len(found) == 5 * REPORTS and found["final_style"].notna().sum() == 5
-    assert {0.1, 0.5} <= set(study.ranking(found)["share"])
-    text = study.text(found)
+    assert len(table) == 5 * REPORTS and table["final_style"].notna().sum() == 5
+    assert {0.1, 0.5} <= set(ranking(table)["share"])
+    text = study.text(table)
     assert "against the final quality" in text and "combined" in text
 
-    # A trial is gone from the table: it is measured again from what it painted, not trained again.
-    lost = found[~((found["setting"] == 2) & (found["seed"] == 0))]
-    lost.to_csv(small.table, index=False)
-    monkeypatch.setattr(study.subprocess, "run", None)
-    pd.testing.assert_frame_equal(study.run(small), found, check_dtype=False, rtol=1e-4)
+    # A trial that is missing in the table is measured again from what it painted, not trained again.
+    shorter = table[~((table["setting"] == 2) & (table["seed"] == 0))]
+    shorter.to_csv(small.table, index=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(study.subprocess, "run", None)
+        pd.testing.assert_frame_equal(study.run(small), table, check_dtype=False, rtol=1e-4)
 
-    # Without its pictures it is said which.
-    lost.to_csv(small.table, index=False)
-    (small.out / "02-0" / "paintings" / "step_000002.pt").unlink()
-    with pytest.raises(UserError, match="step_000002.pt is missing: move .*02-0 away"):
-        study.run(small)
+        # Without its paintings, the message names the missing file.
+        shorter.to_csv(small.table, index=False)
+        (small.out / "02-0" / "paintings" / "step_000002.pt").unlink()
+        with pytest.raises(UserError, match="step_000002.pt cannot be read .*: move .*02-0 away"):
+            study.run(small)
 
-
-@pytest.mark.slow
-def test_a_trial_that_fails_is_one_line_that_names_its_log(small):
-    with pytest.raises(UserError, match="the trial of setting 0 did not finish: .*log says why"):
-        study.run(replace(small, out=small.out / "x", photos=2, settings=1, again=0))
+    # A trial that fails is one line that names its log: two photographs are too few for a score.
+    with pytest.raises(UserError, match="the trial of setting 0 did not finish: see .*log$"):
+        study.run(replace(small, out=small.out / "x", table=small.out / "y", photos=2, settings=1, again=0))
