@@ -1,9 +1,10 @@
 """Runs a trial: training with checkpoints, retries, signals, and one final result for the engine."""
 
+import gc
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -14,25 +15,26 @@ import torch
 from tqdm import tqdm
 
 from judge.common.cli import from_namespace, main
-from judge.common.errors import UserError, one_line
+from judge.common.errors import UserError, is_out_of_memory, one_line
 from judge.common.files import as_user_error, atomic_write
 from judge.common.tensors import read_tensors
 from judge.images import to_bytes
-from judge.score import Score
+from judge.score import WORST_SCORE, Score
 from trials.session.checkpoint import Checkpointed
 from trials.session.engine import NniEngine, NoEngine, current_engine
-from trials.session.failures import Stopped
+from trials.session.failures import Diverged, Stopped, backoff_seconds, describe_error, is_transient
 from trials.session.records import Record, settings_hash, write_json
 from trials.session.reporter import Reporter
 from trials.session.settings import RunOptions, Scheduled, fill_unset, trial_parser, with_parameters
-from trials.session.supervision import Train, supervise
 
 # Names from other modules are here until every file imports them from trials.session.
 __all__ = [
-    "Checkpointed", "RunOptions", "Scheduled", "Session", "fill_unset", "run", "trial_parser", "with_parameters",
+    "Checkpointed", "RunOptions", "Scheduled", "Session", "fill_unset", "run", "trial_parser",
+    "with_parameters",
 ]  # fmt: skip
 
 RUNS = Path("runs")  # holds the folders of trials that are started by hand
+Train = Callable[[Any, "Session"], None]  # of settings and session
 
 
 def run(train: Train, Settings: type) -> None:
@@ -114,7 +116,7 @@ class Session:
         self.record.add_inputs(**inputs)
 
     def restore(self, model: Any) -> None:
-        """Load the folder's checkpoint, or a copy of the one of an earlier run (--earlier), if there is one.
+        """Load the folder's checkpoint or, with --earlier, a copy of an earlier run's, if there is one.
 
         Raises:
             UserError: it cannot be read, or does not fit the model.
@@ -167,7 +169,7 @@ class Session:
 
     @contextmanager
     def scoring(self) -> Iterator[None]:
-        """Count the time of the `with` block, which paints and scores, in run.json's `scoring_share`."""
+        """Count the time of the `with` block, which paints and scores, as scoring."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()  # the training steps before do not count
         with self.reporter.scoring():
@@ -189,7 +191,8 @@ class Session:
         values = score.as_dict()
         with as_user_error(self.folder):  # NNI keeps results in the trial's folder
             self.engine.report_intermediate(values)
-        tqdm.write(f"step {model.step}  " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        scores = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        tqdm.write(f"step {model.step}  {scores}")
 
     def save_paintings(self, step: int, painted: torch.Tensor) -> None:
         """With --keep, write `painted`, float [N, 3, H, W] in [-1, 1], to paintings/ as uint8."""
@@ -208,3 +211,82 @@ class Session:
         with as_user_error(self.folder):
             file.parent.mkdir(exist_ok=True)
             atomic_write(file, lambda part: torch.save(content, part))
+
+
+# ---------------------------------------------------------------------------------------------
+# Retries, signals and the end of a trial
+
+
+def supervise(session: Session, train: Train) -> int:
+    """Train until the budget or something else ends it, and return the exit code."""
+
+    def on_signal(number: int, _frame: Any) -> None:
+        if session.stop_signal:  # the second one: stop now, without a checkpoint
+            raise KeyboardInterrupt
+        session.stop_signal = number
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    try:
+        train_with_retries(session, train)
+        end(session, "finished", None, session.reporter.reports[-1]["score"])
+    except Diverged as error:
+        print(f"diverged: {error}")
+        end(session, "diverged", str(error), {"default": WORST_SCORE})
+    except Stopped as error:
+        print(f"stopped: {error}")
+        end(session, "stopped", str(error))
+        return 128 + session.stop_signal
+    except UserError as error:
+        end(session, "failed", one_line(error))
+        raise
+    except Exception as error:
+        reason = describe_error(error, session.settings, session.device)
+        end(session, "failed", reason)
+        if is_out_of_memory(error):  # a traceback would not help
+            raise UserError(reason) from None
+        raise
+    return 0
+
+
+def train_with_retries(session: Session, train: Train) -> None:
+    """Train; after a temporary failure wait, and continue from the checkpoint."""
+    for attempt in range(session.options.retries):
+        try:
+            return train(session.settings, session)
+        except Exception as error:
+            if not is_transient(error, session.device):
+                raise
+            reason = describe_error(error, session.settings, session.device)
+        # Outside of `except`: the exception keeps the tensors of the failed attempt alive.
+        session.close()
+        session.update_record(retries=[*session.record.facts.get("retries", []), reason])
+        print(f"retries in {backoff_seconds(attempt)} s: {reason}")
+        wait(session, backoff_seconds(attempt))
+        session.begin()
+    train(session.settings, session)
+
+
+def wait(session: Session, seconds: float) -> None:
+    """Free memory, and wait for `seconds` or until a signal comes."""
+    gc.collect()  # networks and optimizers refer to each other
+    torch.cuda.empty_cache()
+    end_time = time.monotonic() + seconds
+    while not session.stop_signal and time.monotonic() < end_time:
+        time.sleep(min(1.0, seconds))
+
+
+def end(session: Session, status: str, reason: str | None, score: dict[str, float] | None = None) -> None:
+    """Write to run.json how the trial ended, then report `score` to the engine as the final result."""
+    times = session.reporter.times()
+    session.close()
+    try:
+        session.update_record(status=status, reason=reason, score=score, **times)
+    except UserError:  # a full disk, perhaps; if the trial has failed already, the user needs the first error
+        if status != "failed":
+            raise
+    session.record.close()
+    if score:
+        with as_user_error(session.folder):  # NNI keeps results in the trial's folder
+            session.engine.report_final(score)
+        print(f"{status}: score {score['default']:.4f}, {times['seconds']:.0f} s, {session.folder}")
