@@ -75,7 +75,7 @@ def command(arguments: list[str]) -> int:
     if options.onnx:
         export(generator, options.onnx)
         print(f"wrote {options.onnx}: input and output float [N, 3, height, width] in [-1, 1]")
-    return translate(generator, options, device) if options.photos else 0
+    return translate_folder(generator, options, device) if options.photos else 0
 
 
 def trained(folder: Path, device: torch.device) -> CycleGAN:
@@ -86,7 +86,7 @@ def trained(folder: Path, device: torch.device) -> CycleGAN:
     """
     record = read_record(folder)
     if record.get("system") != "cyclegan":
-        raise UserError(f"{folder} is not the folder of a CycleGAN trial: it has no run.json of one")
+        raise UserError(f"{folder} is not the folder of a CycleGAN trial: look at its run.json")
     net = CycleGAN(settings_of(Settings, record, folder), 1, device)  # it takes no step
     restore(net, folder, device)
     return net
@@ -96,7 +96,7 @@ def trained(folder: Path, device: torch.device) -> CycleGAN:
 # Folders
 
 
-def translate(generator: nn.Module, options: Options, device: torch.device) -> int:
+def translate_folder(generator: nn.Module, options: Options, device: torch.device) -> int:
     """Translate a folder of images, and return the exit code: 1 if an image could not be read.
 
     Raises:
@@ -115,7 +115,7 @@ def translate(generator: nn.Module, options: Options, device: torch.device) -> i
             continue
         if options.longest and max(source.shape[1:]) > options.longest:
             source = resize(source, None, max_size=options.longest, antialias=True)
-        painted = translated(generator, source, options.tile, device)
+        painted = translate_image(generator, source, options.tile, device)
         picture = to_pil_image(torch.cat([source, painted], 2) if options.side_by_side else painted)
         with as_user_error(options.out):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,9 @@ def targets(paths: list[Path], options: Options) -> Iterator[Path]:
 
 
 @torch.no_grad()
-def translated(generator: nn.Module, source: torch.Tensor, tile: int, device: torch.device) -> torch.Tensor:
+def translate_image(
+    generator: nn.Module, source: torch.Tensor, tile: int, device: torch.device
+) -> torch.Tensor:
     """Return the translation of `source`, both uint8 [3, H, W]; in tiles if a side is longer than `tile`.
 
     Raises:
@@ -147,14 +149,15 @@ def translated(generator: nn.Module, source: torch.Tensor, tile: int, device: to
     below, right = (max(MIN_PIXELS, -(-size // STRIDE) * STRIDE) - size for size in (height, width))
     image = pad(to_float(source)[None], (0, right, 0, below), mode="replicate").to(device)
     try:
-        painted = in_tiles(generator, image, tile) if max(image.shape[2:]) > tile else generator(image)
+        tiled = max(image.shape[2:]) > tile
+        painted = translate_in_tiles(generator, image, tile) if tiled else generator(image)
     except torch.OutOfMemoryError:
         raise UserError(f"out of memory for {width}x{height} pixels: try --tile {tile // 2}") from None
     return to_bytes(painted[0, :, :height, :width]).cpu()
 
 
-def in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> torch.Tensor:
-    """Return the translation of `image`, both [1, 3, H, W], computed in tiles of at most `tile` pixels.
+def translate_in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> torch.Tensor:
+    """Return the translation of `image`, both [1, 3, H, W], computed in tiles of up to `tile` pixels.
 
     The generator sees each tile with a margin as wide as its receptive field, and normalises it by the
     statistics of a thumbnail of the whole image.
@@ -177,8 +180,8 @@ def in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> torch.Tens
 def receptive_radius(generator: nn.Module) -> int:
     """Return the largest distance at which an input pixel affects an output pixel, in pixels.
 
-    It is 15, rounded up to `STRIDE`, for the convolutions at both ends, and 8 for each residual block: two 3x3
-    convolutions at a quarter of the size.
+    It is 15, rounded up to `STRIDE`, for the convolutions at both ends, and 8 for each residual block: two
+    3x3 convolutions at a quarter of the size.
     """
     blocks = sum(isinstance(part, ResidualBlock) for part in generator)
     return 16 + 8 * blocks
