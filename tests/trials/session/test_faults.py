@@ -24,7 +24,7 @@ from trials import gan
 from trials.session import run
 from trials.session.records import read_lines
 
-KILLS = 30
+KILLS = 50
 
 # ---------------------------------------------------------------------------------------------
 # kill -9
