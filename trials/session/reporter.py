@@ -2,8 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -23,7 +21,7 @@ class Reporter:
     def __init__(self, folder: Path):
         self.reports: list[dict] = []
         self._folder, self._stats = folder, folder / "stats.jsonl"
-        self._start, self._scoring_seconds = time.perf_counter(), 0.0
+        self._start, self.scoring_seconds = time.perf_counter(), 0.0
         self._loss_sums, self._loss_count = {}, 0
         self._writer = None
 
@@ -39,7 +37,7 @@ class Reporter:
             atomic_write(self._stats, lambda part: part.write_text(text))
         if self.reports:
             self._start -= self.reports[-1].get("seconds") or 0
-            self._scoring_seconds = self.reports[-1].get("scoring_seconds") or 0
+            self.scoring_seconds = self.reports[-1].get("scoring_seconds") or 0
 
     def add_losses(self, losses: dict[str, torch.Tensor]) -> None:
         """Add a step's losses (scalars on the device) to the means of the next report.
@@ -53,17 +51,10 @@ class Reporter:
         if self._loss_count % LOSS_CHECK_STEPS == 0:
             mean_losses(losses, 1)
 
-    @contextmanager
-    def scoring(self) -> Iterator[None]:
-        """Count the time of the `with` block as scoring."""
-        start = time.perf_counter()
-        yield
-        self._scoring_seconds += time.perf_counter() - start
-
     def times(self) -> dict[str, float]:
         """Return the seconds of the whole trial, and the share of them that scoring took."""
         seconds = time.perf_counter() - self._start
-        return {"seconds": round(seconds, 1), "scoring_share": round(self._scoring_seconds / seconds, 3)}
+        return {"seconds": round(seconds, 1), "scoring_share": round(self.scoring_seconds / seconds, 3)}
 
     def write(self, step: int, score: Score, sheet: torch.Tensor, facts: dict[str, float]) -> None:
         """Write a report with the mean losses since the last one, and `sheet`, float [3, H, W] in [0, 1].
@@ -78,7 +69,7 @@ class Reporter:
             raise Diverged(f"the score is not finite: {values}")
         report = {
             "step": step, "seconds": round(time.perf_counter() - self._start, 1),
-            "scoring_seconds": round(self._scoring_seconds, 2), **facts, "score": values, "losses": losses,
+            "scoring_seconds": round(self.scoring_seconds, 2), **facts, "score": values, "losses": losses,
         }  # fmt: skip
         with as_user_error(self._folder):
             with open(self._stats, "a") as stats:
