@@ -84,8 +84,8 @@ class Settings:
     """Seed of the initial weights, batches, crops and pools."""
 
     identity_weight: Weight = 5.0
-    """Weight of the identity loss: 0.5 x cycle weight in section 5.2, which is lambda_identity x lambda_cycle
-    in the authors' code. 0 leaves the loss out."""
+    """Weight of the identity loss: 0.5 x the cycle weight in section 5.2. It equals lambda_identity x
+    lambda_cycle of the authors' code. 0 leaves the loss out."""
     cycle_weight: Weight = 10.0
     """Weight of the cycle consistency loss: lambda in equation 3 and section 4."""
     adversarial_weight: Weight = 1.0
