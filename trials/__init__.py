@@ -1,5 +1,6 @@
-"""What NNI runs: one program per system."""
+"""The programs that NNI starts: one file per system."""
 
-# `python -m trials.inspect` lies in inspection/command/. In a file or folder trials/inspect it would hide the standard
-# library's module from every program that is started by its path: Python then looks into trials/ first.
+# `python -m trials.inspect` is found in inspection/command/. A file or folder trials/inspect would hide the
+# standard library's `inspect` from a program started by its path (`python trials/cyclegan.py`): Python then
+# searches trials/ first.
 __path__.append(f"{__path__[0]}/inspection/command")

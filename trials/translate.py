@@ -1,23 +1,23 @@
-"""A finished generator at work: photographs of any size to paintings, or back.
+"""Translates images of any size with a trained CycleGAN: photographs to paintings, or the reverse.
 
     python -m trials.translate --run runs/cyclegan-1a2b3c4d --photos DIR --out DIR
     python -m trials.translate --run FOLDER --reverse --photos PAINTINGS --out DIR
     python -m trials.translate --run FOLDER --onnx painter.onnx
 
-Images keep their size unless --longest says otherwise. Those larger than --tile are painted in
-overlapping tiles that share the normalisation of a thumbnail of the whole (Chen et al. 2022,
-2103.11784), so that no seam shows.
+Images keep their size unless --longest is given. Those larger than --tile are translated in overlapping
+tiles. All tiles are normalised by the statistics of a thumbnail of the image (Chen et al. 2022, 2103.11784),
+so that no seams are visible.
 """
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn.functional import pad
 from torchvision.transforms.v2.functional import resize, to_pil_image
@@ -30,39 +30,40 @@ from judge.images import list_images, read_full_size, to_bytes, to_float
 from trials.cyclegan import CycleGAN, Settings
 from trials.inspection.trained import restore, settings_of
 from trials.parts.networks import ResidualBlock
+from trials.session import RunOptions
 from trials.session.records import read_record
-from trials.session.session import RunOptions
 
-STRIDE = 4  # of a generator: sizes are padded to what it divides
-SMALLEST = 32  # px; less leaves reflection and normalisation nothing to work with
+STRIDE = 4  # a generator downsamples by this: image sizes are padded to its multiples
+MIN_PIXELS = 32  # width and height that reflection padding and instance normalisation need
+MAX_ONNX_DIFFERENCE = 1 / 255  # share of the range of values
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to translate with what, and where to."""
+    """The generator, the images to translate, and the output."""
 
     run: Path
-    """Folder of a CycleGAN trial (what its last lines name)."""
+    """Folder of a CycleGAN trial; the trial prints it at its end."""
     photos: Path | None = None
     """Folder of images to translate, with its subfolders."""
     out: Path | None = None
-    """Folder for the translations, PNG files; what is already there is kept."""
+    """Folder for the translations, PNG files. Existing files are kept."""
     reverse: bool = False
-    """From paintings to photographs instead."""
+    """Translate paintings to photographs."""
     longest: PositiveInt | None = None
-    """Scale images down so that the longer edge has at most so many pixels: strokes grow with it."""
+    """Shrink larger images so that the longer side has this many pixels; brush strokes then look larger."""
     tile: PositiveInt = 1024
-    """Images with a longer edge than this are painted in tiles; less takes less memory."""
+    """Translate images with a longer side than this in tiles; a smaller value needs less memory."""
     side_by_side: bool = False
     """Put the source to the left of its translation."""
     onnx: Path | None = None
     """Write the generator to this file in ONNX format, checked against PyTorch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto is the GPU where there is one."""
+    """Where to compute; auto is the GPU if there is one."""
 
 
 def command(arguments: list[str]) -> int:
-    """Carry out the command line; returns the exit code, 1 if a file could not be translated."""
+    """Run the command line, and return the exit code: 1 if an image could not be translated."""
     parser = Parser(__doc__, prog="python -m trials.translate")
     parser.add_fields(Options)
     options = from_namespace(Options, parser.parse_args(arguments))
@@ -74,18 +75,18 @@ def command(arguments: list[str]) -> int:
     if options.onnx:
         export(generator, options.onnx)
         print(f"wrote {options.onnx}: input and output float [N, 3, height, width] in [-1, 1]")
-    return translate(generator, options, device) if options.photos else 0
+    return translate_folder(generator, options, device) if options.photos else 0
 
 
 def trained(folder: Path, device: torch.device) -> CycleGAN:
-    """The networks of the CycleGAN in a trial's folder, as far as they were trained.
+    """Return the CycleGAN in a trial's folder with the weights of its checkpoint.
 
     Raises:
         UserError: there is no such trial, or its checkpoint cannot be read.
     """
     record = read_record(folder)
     if record.get("system") != "cyclegan":
-        raise UserError(f"{folder} is not the folder of a CycleGAN trial: it has no such run.json")
+        raise UserError(f"{folder} is not the folder of a CycleGAN trial: look at its run.json")
     net = CycleGAN(settings_of(Settings, record, folder), 1, device)  # it takes no step
     restore(net, folder, device)
     return net
@@ -95,45 +96,40 @@ def trained(folder: Path, device: torch.device) -> CycleGAN:
 # Folders
 
 
-def translate(generator: nn.Module, options: Options, device: torch.device) -> int:
-    """Translate a folder; what cannot be is said in one line each and the rest done all the same.
+def translate_folder(generator: nn.Module, options: Options, device: torch.device) -> int:
+    """Translate a folder of images, and return the exit code: 1 if an image could not be read.
 
     Raises:
-        UserError: no images, or `out` cannot be written.
+        UserError: there are no images, memory runs out, or `out` cannot be written.
     """
-    paths, refused = list_images([options.photos]), 0
+    paths, skipped = list_images([options.photos]), 0
     for path, target in tqdm(list(zip(paths, targets(paths, options))), unit="image", disable=None):
         if target.exists():
-            tqdm.write(f"kept, it is already there: {target}")
+            tqdm.write(f"kept, exists already: {target}")
             continue
         try:
             source = read_full_size(path)
-        except Exception as error:  # each format's decoder fails in its own ways, all with one meaning
-            tqdm.write(f"left out: {path}: {one_line(error) or type(error).__name__}")
-            refused += 1
+        except Exception as error:  # a decoder can fail in any way
+            tqdm.write(f"skipped, cannot be read: {path}: {one_line(error) or type(error).__name__}")
+            skipped += 1
             continue
         if options.longest and max(source.shape[1:]) > options.longest:
             source = resize(source, None, max_size=options.longest, antialias=True)
-        painted = translated(generator, source, options.tile, device)
-        shown = torch.cat([source, painted], 2) if options.side_by_side else painted
+        painted = translate_image(generator, source, options.tile, device)
+        picture = to_pil_image(torch.cat([source, painted], 2) if options.side_by_side else painted)
         with as_user_error(options.out):
             target.parent.mkdir(parents=True, exist_ok=True)
-            save(to_pil_image(shown), target)
-    print(f"{len(paths) - refused} of {len(paths)} images: {options.out}")
-    return 1 if refused else 0
+            atomic_write(target, lambda part, picture=picture: picture.save(part, "PNG"))
+    print(f"{len(paths) - skipped} of {len(paths)} images: {options.out}")
+    return 1 if skipped else 0
 
 
 def targets(paths: list[Path], options: Options) -> Iterator[Path]:
-    """Where each translation goes: the same subfolder and name with .png, the old ending kept
-    between where two files would be one."""
+    """Yield the output file of each image: x.png, or x.jpg.png if two images would have the same one."""
     plain = [options.out / path.relative_to(options.photos).with_suffix(".png") for path in paths]
+    counts = Counter(plain)
     for path, target in zip(paths, plain):
-        yield target.with_name(f"{path.name}.png") if plain.count(target) > 1 else target
-
-
-def save(picture: Image.Image, target: Path) -> None:
-    """As PNG, whole or not at all."""
-    atomic_write(target, lambda part: picture.save(part, "PNG"))
+        yield target.with_name(f"{path.name}.png") if counts[target] > 1 else target
 
 
 # ---------------------------------------------------------------------------------------------
@@ -141,34 +137,37 @@ def save(picture: Image.Image, target: Path) -> None:
 
 
 @torch.no_grad()
-def translated(generator: nn.Module, source: torch.Tensor, tile: int, device: torch.device) -> torch.Tensor:
-    """uint8 [3, H, W] to the same, in tiles where an edge is longer than `tile`.
+def translate_image(
+    generator: nn.Module, source: torch.Tensor, tile: int, device: torch.device
+) -> torch.Tensor:
+    """Return the translation of `source`, both uint8 [3, H, W]; in tiles if a side is longer than `tile`.
 
     Raises:
-        UserError: the device has not the memory.
+        UserError: the device has not enough memory.
     """
     height, width = source.shape[1:]
-    below, right = (max(SMALLEST, -(-edge // STRIDE) * STRIDE) - edge for edge in (height, width))
+    below, right = (max(MIN_PIXELS, -(-size // STRIDE) * STRIDE) - size for size in (height, width))
     image = pad(to_float(source)[None], (0, right, 0, below), mode="replicate").to(device)
     try:
-        painted = in_tiles(generator, image, tile) if max(image.shape[2:]) > tile else generator(image)
+        tiled = max(image.shape[2:]) > tile
+        painted = translate_in_tiles(generator, image, tile) if tiled else generator(image)
     except torch.OutOfMemoryError:
-        raise UserError(f"not enough memory for {width}x{height} pixels: --tile {tile // 2}") from None
+        raise UserError(f"out of memory for {width}x{height} pixels: try --tile {tile // 2}") from None
     return to_bytes(painted[0, :, :height, :width]).cpu()
 
 
-def in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> torch.Tensor:
-    """[1, 3, H, W] to the same, computed in tiles of at most `tile` pixels and what surrounds them.
+def translate_in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> torch.Tensor:
+    """Return the translation of `image`, both [1, 3, H, W], computed in tiles of up to `tile` pixels.
 
-    A tile is seen with all that its pixels depend on, and normalised by the statistics of a
-    thumbnail of the whole image rather than by its own.
+    The generator sees each tile with a margin as wide as its receptive field, and normalises it by the
+    statistics of a thumbnail of the whole image.
     """
-    margin, step = reach(generator), max(STRIDE, tile // STRIDE * STRIDE)
+    margin, step = receptive_radius(generator), max(STRIDE, tile // STRIDE * STRIDE)
     height, width = image.shape[2:]
-    share = tile / max(height, width)
-    small = [max(SMALLEST, round(edge * share / STRIDE) * STRIDE) for edge in (height, width)]
+    scale = tile / max(height, width)
+    thumbnail_size = [max(MIN_PIXELS, round(size * scale / STRIDE) * STRIDE) for size in (height, width)]
     painted = torch.empty_like(image)
-    with shared_statistics(generator, resize(image, small, antialias=True)):
+    with shared_statistics(generator, resize(image, thumbnail_size, antialias=True)):
         for y in range(0, height, step):
             for x in range(0, width, step):
                 top, left = max(0, y - margin), max(0, x - margin)
@@ -178,37 +177,39 @@ def in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> torch.Tens
     return painted
 
 
-def reach(generator: nn.Module) -> int:
-    """How far, in pixels, an output pixel depends on the input, rounded up to `STRIDE`: 15 for the
-    convolutions at the ends and 8 for each residual block (two of 3x3 at a quarter of the size)."""
+def receptive_radius(generator: nn.Module) -> int:
+    """Return the largest distance at which an input pixel affects an output pixel, in pixels.
+
+    It is 15, rounded up to `STRIDE`, for the convolutions at both ends, and 8 for each residual block: two
+    3x3 convolutions at a quarter of the size.
+    """
     blocks = sum(isinstance(part, ResidualBlock) for part in generator)
     return 16 + 8 * blocks
 
 
 @contextmanager
 def shared_statistics(generator: nn.Module, thumbnail: torch.Tensor) -> Iterator[None]:
-    """Within, every instance normalisation uses mean and variance of what `thumbnail` gave it."""
+    """Let every instance normalisation use the mean and variance of its input for `thumbnail`."""
     norms = [part for part in generator.modules() if isinstance(part, nn.InstanceNorm2d)]
-    found: dict[nn.Module, tuple] = {}
+    statistics: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def record(norm: nn.Module, inputs: tuple, _) -> None:
-        variance, mean = torch.var_mean(inputs[0], (2, 3), correction=0, keepdim=True)
-        found[norm] = mean, variance
+        statistics[norm] = torch.var_mean(inputs[0], (2, 3), correction=0, keepdim=True)
 
-    def use(norm: nn.Module, inputs: tuple, _) -> torch.Tensor:
-        mean, variance = found[norm]
+    def normalise(norm: nn.Module, inputs: tuple, _) -> torch.Tensor:
+        variance, mean = statistics[norm]
         return (inputs[0] - mean) * torch.rsqrt(variance + norm.eps)
 
-    hooks = [norm.register_forward_hook(record) for norm in norms]
-    generator(thumbnail)
-    for hook in hooks:
-        hook.remove()
-    hooks = [norm.register_forward_hook(use) for norm in norms]
-    try:
+    def hooked(hook: Callable) -> ExitStack:
+        stack = ExitStack()
+        for norm in norms:
+            stack.enter_context(norm.register_forward_hook(hook))  # removed at the end of `with`
+        return stack
+
+    with hooked(record):
+        generator(thumbnail)
+    with hooked(normalise):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -216,22 +217,21 @@ def shared_statistics(generator: nn.Module, thumbnail: torch.Tensor) -> Iterator
 
 
 def export(generator: nn.Module, file: Path) -> None:
-    """Write `generator` to `file` for any batch and size that divides by 4, and compare.
+    """Write `generator` to `file` for any batch and any size that is a multiple of 4, and check the file.
 
     Raises:
-        UserError: the ONNX packages are missing, the file cannot be written, or what onnxruntime
-            computes from it differs by more than 1/255 of the range.
+        UserError: the ONNX packages are missing, the file cannot be written, or its output differs from
+            PyTorch's by more than 1/255 of the range.
     """
     try:
         import onnx  # noqa: F401 (torch's exporter needs it)
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"--onnx takes packages that are not here ({error.name}): "
-                        "pip install onnx onnxruntime") from None
+        raise UserError(f"--onnx needs the package {error.name}: pip install onnx onnxruntime") from None
     generator = generator.cpu()
     part = file.with_name(f"{file.name}.part")
     with as_user_error(file.parent), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constants that stay as they are, none of them ours to mend
+        warnings.simplefilter("ignore")  # the exporter warns of constants that are meant to be constant
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.onnx.export(
             generator, (torch.zeros(2, 3, 64, 96),), part, input_names=["image"], output_names=["painted"],
@@ -240,11 +240,11 @@ def export(generator: nn.Module, file: Path) -> None:
     session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
     for shape in ((1, 3, 64, 64), (2, 3, 128, 96)):
         image = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        (theirs,) = session.run(None, {"image": image.numpy()})
-        gap = (torch.from_numpy(theirs) - generator(image)).abs().max().item() / 2
-        if gap > 1 / 255:
+        (output,) = session.run(None, {"image": image.numpy()})
+        difference = (torch.from_numpy(output) - generator(image)).abs().max().item() / 2
+        if difference > MAX_ONNX_DIFFERENCE:
             part.unlink()
-            raise UserError(f"the ONNX file computes something else, by {gap * 255:.1f}/255: not written")
+            raise UserError(f"not written: ONNX differs from PyTorch by {difference * 255:.1f}/255")
     part.replace(file)
 
 

@@ -1,4 +1,4 @@
-"""What tests of trials share."""
+"""Fixtures of the tests of trials: restored signal handlers, and commands run in this process."""
 
 import runpy
 import signal
@@ -12,16 +12,16 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def signals():
-    """Trials take signals over; give them back."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    """Restores the signal handlers that a trial replaces."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    for number, handler in kept.items():
+    for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
 @pytest.fixture
 def command(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs `python -m MODULE ...` in this process: one of its own takes seconds to start."""
+    """Runs `python -m MODULE ...` in this process, because a new one takes seconds to start."""
     def run(module: str, *arguments: object) -> subprocess.CompletedProcess:
         monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
         capsys.readouterr()

@@ -1,11 +1,10 @@
-"""The pool of earlier fakes that CycleGAN shows its discriminators."""
-
+"""The pool of earlier generated images that CycleGAN shows its discriminators."""
 
 import torch
 
 
 class HistoryPool:
-    """Earlier fakes, shown to a discriminator in place of half of the new ones.
+    """Up to `size` earlier fakes; a discriminator is shown one of them in place of every second new fake.
 
     Shrivastava et al. 2017 (1612.07828), section 2.3, with the swaps of CycleGAN's code.
     """
@@ -14,13 +13,13 @@ class HistoryPool:
         self.size, self.fakes = size, []
 
     def swap(self, fakes: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-        """[N, 3, H, W] of new fakes, each kept, or with probability 0.5 swapped for an older."""
+        """Return the new fakes [N, 3, H, W], each swapped for an earlier one with probability 0.5."""
         shown = []
         for fake in fakes:
             if len(self.fakes) < self.size:
-                self.fakes.append(fake.clone())  # not a view, which would keep its whole batch
+                self.fakes.append(fake.clone())  # a view would keep the whole batch in memory
             elif self.size and torch.rand((), generator=draw) < 0.5:
-                at = int(torch.randint(self.size, (), generator=draw))
-                self.fakes[at], fake = fake.clone(), self.fakes[at]
+                index = int(torch.randint(self.size, (), generator=draw))
+                self.fakes[index], fake = fake.clone(), self.fakes[index]
             shown.append(fake)
         return torch.stack(shown)

@@ -1,5 +1,32 @@
-"""One trial's run: settings in; reports, pictures and checkpoints out; one final result."""
+"""One run of a trial: settings in; reports, images and checkpoints out; one final score.
 
-from trials.session.session import Checkpointed, RunOptions, Scheduled, Session, run
+A system is a file with a frozen dataclass `Settings` and a function `train(settings, session)`:
 
-__all__ = ["Checkpointed", "RunOptions", "Scheduled", "Session", "run"]
+    def train(settings, session):
+        model = ...                                     # a Checkpointed, with `step`
+        session.restore(model)                          # from the checkpoint, if there is one
+        for step in session.steps(model, last):
+            losses = model.update(...)                  # adds 1 to model.step
+            session.add_losses(losses)
+            if session.is_report_due(model.step, every, last):
+                session.report(model, score, sheet)
+
+    if __name__ == "__main__":
+        run(train, Settings)
+
+`Settings` has a method `complete(device)`, which fills in what depends on the machine, and a field `budget`,
+which may grow when a trial is continued. A search also calls `Settings.describe_inputs()`, which returns the
+data, the judge and so on as text by name, `data` first, and `Settings.report_count()`. The file also has a
+function `check(settings)`, which raises the errors that would stop a trial before it trains, and returns the
+disk space that a trial takes. A sample sheet shows the inputs or real images in its upper half, and the
+trial's outputs in the lower.
+"""
+
+from trials.session.checkpoint import Checkpointed, DiskUse
+from trials.session.session import Session, run
+from trials.session.settings import RunOptions, Scheduled, fill_unset, trial_parser, with_parameters
+
+__all__ = [
+    "Checkpointed", "DiskUse", "RunOptions", "Scheduled", "Session", "fill_unset", "run", "trial_parser",
+    "with_parameters",
+]  # fmt: skip

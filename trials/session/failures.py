@@ -1,4 +1,4 @@
-"""Failures of the machine rather than of the trial: which of them pass, and what to say of them."""
+"""The ways in which a trial ends early, and which failures of the machine are worth a retry."""
 
 import errno
 from typing import Any
@@ -7,37 +7,46 @@ import torch
 
 from judge.common.errors import is_out_of_memory, one_line
 
-FIRST_BACKOFF = 10  # seconds before a new try, and three times as long before each next
-OTHERS_SHARE = 0.1  # share of a GPU's memory from which its other users can be to blame
-# Settings that memory goes with, the first to lower first.
+FIRST_BACKOFF = 10  # seconds before the first retry; each next one waits three times as long
+MAX_OTHERS_SHARE = 0.1  # share of a GPU's memory up to which its other users cannot be the cause
+# Settings that need memory, in the order in which to reduce them.
 MEMORY_SETTINGS = ("batch_size", "samples", "photos", "size", "edge", "ngf", "hidden")
 
 
+class Diverged(Exception):
+    """A loss or the score is no longer finite or is far too large: the trial ends with the worst score."""
+
+
+class Stopped(Exception):
+    """A signal stopped the trial: from NNI, from Ctrl-C, or because NNI's manager has ended."""
+
+
 def backoff_seconds(attempt: int) -> int:
-    """Seconds to leave the machine to others after a failed try, 0 for the first."""
+    """Return the seconds to wait after a failed attempt, counted from 0."""
     return FIRST_BACKOFF * 3**attempt
 
 
 def is_transient(error: BaseException, device: torch.device) -> bool:
-    """Whether the same may succeed in a while: a busy port, or memory that others have taken. What a
-    trial has not enough of with the GPU to itself, it will never have enough of."""
+    """Return whether a retry may succeed: a port is busy, or other programs use the GPU's memory."""
     if is_out_of_memory(error):
-        return device.type == "cuda" and memory_used_by_others(device) > OTHERS_SHARE
+        return memory_used_by_others(device) > MAX_OTHERS_SHARE
     return isinstance(error, OSError) and error.errno == errno.EADDRINUSE
 
 
 def memory_used_by_others(device: torch.device) -> float:
-    """Share of a GPU's memory that is in use, but not by this process's tensors."""
+    """Return the share of a GPU's memory that other processes use; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0.0
     free, total = torch.cuda.mem_get_info(device)
     return (total - free - torch.cuda.memory_reserved(device)) / total
 
 
 def describe_error(error: BaseException, settings: Any, device: torch.device) -> str:
-    """One line that says what failed, and for want of memory what to lower."""
+    """Return one line that says what failed and, if memory ran out, which settings to reduce."""
     if not is_out_of_memory(error):
         return f"{type(error).__name__}: {one_line(error)}"
-    costly = " or ".join("--" + name.replace("_", "-") for name in MEMORY_SETTINGS if hasattr(settings, name))
-    blame = ""
-    if device.type == "cuda" and (others := memory_used_by_others(device)) > OTHERS_SHARE:
-        blame = f", of which others use {others:.0%}"
-    return f"out of memory on {device}{blame}: lower {costly or 'what the trial takes'} ({one_line(error)})"
+    names = (name for name in MEMORY_SETTINGS if hasattr(settings, name))
+    options = " or ".join("--" + name.replace("_", "-") for name in names)
+    others = memory_used_by_others(device)
+    used = f", other programs use {others:.0%} of it" if others > MAX_OTHERS_SHARE else ""
+    return f"out of memory on {device}{used}: reduce {options or 'the size of the trial'} ({one_line(error)})"

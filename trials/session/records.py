@@ -1,16 +1,22 @@
-"""The files that a trial leaves behind, written whole or not at all, and the facts in them."""
+"""The files that describe a trial: run.json, what it is and how it ended, and stats.jsonl, its reports."""
 
 import hashlib
 import json
 import platform
+import shutil
 import subprocess
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from judge.common.files import atomic_write
+import torch
+
+from judge.common.device import device_name
+from judge.common.errors import UserError
+from judge.common.files import as_user_error, atomic_write, file_lock
 from judge.common.schema import NUMBER, matches
+from trials.session.checkpoint import DiskUse  # noqa: F401 (imported from here until all use trials.session)
 
 RECORD = {  # the form of run.json
     "system?": str, "status?": str, "reason?": str, "seconds?": NUMBER, "schedule?": {"steps": int},
@@ -25,35 +31,39 @@ REPORT = {  # the form of a line of stats.jsonl
 RECORDED_VERSIONS = ("torch", "torchvision", "torchmetrics", "numpy", "nni")
 
 
+# ---------------------------------------------------------------------------------------------
+# Files
+
+
 def write_json(file: Path, content: dict) -> None:
-    """`content` as readable JSON, whole or not at all."""
+    """Write `content` to `file` as indented JSON."""
     text = json.dumps(content, indent=2, default=str)
     atomic_write(file, lambda part: part.write_text(text + "\n"))
 
 
 def json_line(content: dict) -> str:
-    """`content` as one line of JSON."""
+    """Return `content` as one line of JSON."""
     return json.dumps(content) + "\n"
 
 
 def read_json(file: Path) -> dict:
-    """The object in `file`; empty where there is none or it is not JSON."""
+    """Return the JSON object in `file`; an empty one if there is none."""
     try:
         content = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):  # the last of [[[[...
+    except (OSError, ValueError, RecursionError):  # RecursionError: brackets nested too deep
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def read_record(folder: Path) -> dict:
-    """The run.json of the trial in `folder`; empty where there is none, or none of a trial's form."""
+    """Return the run.json of the trial in `folder`; an empty dict if there is none or its form is wrong."""
     content = read_json(folder / "run.json")
     return content if matches(content, RECORD) else {}
 
 
 def read_lines(file: Path) -> list[dict]:
-    """The reports in a trial's stats.jsonl, up to the first that is damaged: a crash may cut off the last."""
-    parsed = []
+    """Return the reports in a stats.jsonl, up to the first damaged line: a crash may cut the last one off."""
+    reports = []
     for line in file.read_bytes().splitlines() if file.is_file() else []:
         try:
             report = json.loads(line)
@@ -61,49 +71,131 @@ def read_lines(file: Path) -> list[dict]:
             break
         if not matches(report, REPORT):
             break
-        parsed.append(report)
-    return parsed
-
-
-class DiskUse(NamedTuple):
-    """Bytes that a trial leaves on the disk."""
-
-    checkpoint: int
-    sheets: int
-    """At most, in samples/ and in TensorBoard's file: PNG makes them smaller."""
+        reports.append(report)
+    return reports
 
 
 # ---------------------------------------------------------------------------------------------
 # Facts
 
 
-def settings_hash(settings: Any) -> str:
-    """Short hash of all that makes a trial this one."""
-    return hash_of(asdict(settings))
-
-
-def hash_of(settings: dict) -> str:
-    """As `identity`, of settings read back; a longer budget is the same trial going on."""
-    kept = {key: value for key, value in settings.items() if key != "budget"}
+def settings_hash(settings: dict) -> str:
+    """Return a short hash of the settings except the budget: a larger budget continues the same trial."""
+    kept = {name: value for name, value in settings.items() if name != "budget"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides the numbers, `python` first."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that the figures depend on."""
+    installed = {"python": platform.python_version()}
     for package in RECORDED_VERSIONS:
         try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # by hand, NNI need not be there
+            installed[package] = version(package)
+        except PackageNotFoundError:  # NNI, for a trial that is started by hand
             pass
-    return found
+    return installed
 
 
 def git_commit() -> str | None:
-    """The commit of this code, `-dirty` when files differ from it; None outside a checkout."""
+    """Return the commit of this code, with `-dirty` if files were changed; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    except OSError:  # no git here
+        process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:  # git is not installed
         return None
-    return done.stdout.strip() or None
+    return process.stdout.strip() or None
+
+
+# ---------------------------------------------------------------------------------------------
+# Record
+
+
+class Record:
+    """The locked folder of a trial, and `facts`, the content of its run.json.
+
+    Args:
+        parameters: the settings that came from the tuner; if empty, those of the earlier run in the folder.
+
+    Raises:
+        UserError: the folder cannot be written, is in use, or holds another trial or another run.json.
+    """
+
+    def __init__(self, folder: Path, system: str, settings: Any, parameters: dict, device: torch.device):
+        self.folder, self._settings, self._inputs = folder, asdict(settings), {}
+        # A trial whose NNI manager was killed may still write here when the search is resumed.
+        self._lock = file_lock(folder / ".lock", f"training in {folder}")
+        self._previous = self._read_previous()
+        self.facts = {
+            "system": system, "parameters": parameters or self._previous.get("parameters", {}),
+            "settings": self._settings, "status": "running", "reason": None, "score": None,
+            "device": device_name(device), "threads": torch.get_num_threads(), "versions": versions(),
+            "commit": git_commit(),
+        }  # fmt: skip
+        self.update()
+
+    def _read_previous(self) -> dict:
+        """Return the run.json of an earlier run, and remove the temporary files of a killed one."""
+        file = self.folder / "run.json"
+        previous = read_json(file)
+        if not matches(previous, {"settings?": {}, "parameters?": {}}):
+            raise UserError(f"{file} was not written by a trial: choose another --out")
+        settings = previous.get("settings")
+        if settings is not None and settings_hash(settings) != settings_hash(self._settings):
+            changed = ", ".join(name for name, value in self._settings.items() if settings.get(name) != value)
+            raise UserError(f"{self.folder} holds a trial with another {changed}: choose another --out")
+        for part in self.folder.glob("*.part") if previous else ():
+            part.unlink()
+        return previous
+
+    def update(self, **facts: Any) -> None:
+        """Add `facts` and write run.json.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self.facts |= facts
+        with as_user_error(self.folder):
+            write_json(self.folder / "run.json", self.facts)
+
+    def add_inputs(self, **inputs: dict) -> None:
+        """Add what the trial is trained on and scored by, and write run.json.
+
+        Raises:
+            UserError: an earlier run in the folder had other inputs.
+        """
+        for name, facts in inputs.items():
+            if self._previous.get(name, facts) != facts:
+                raise UserError(f"{self.folder} was trained with another {name}: choose another --out")
+        self._inputs = inputs
+        self.update(**inputs)
+
+    def copy_earlier(self, earlier: Path) -> None:
+        """Copy the files of the run below `earlier` that has trained this trial longest, if there is one.
+
+        Raises:
+            UserError: the copy cannot be written.
+        """
+        folders = {file.parent for file in earlier.rglob("checkpoint.pt")}
+        runs = [(len(read_lines(folder / "stats.jsonl")), folder)
+                for folder in folders if self._is_same_trial(read_record(folder))]  # fmt: skip
+        if not runs:
+            return
+        _, folder = max(runs)
+        print(f"continues from a copy of {folder}")
+        with as_user_error(self.folder):
+            for name in ("samples", "paintings", "tensorboard"):
+                if (folder / name).is_dir():
+                    shutil.copytree(folder / name, self.folder / name, dirs_exist_ok=True)
+            for name in ("stats.jsonl", "checkpoint.pt"):  # the checkpoint last: then the copy is complete
+                atomic_write(self.folder / name, lambda part, name=name: shutil.copy2(folder / name, part))
+        self.update(continues=str(folder))
+
+    def _is_same_trial(self, record: dict) -> bool:
+        """Return whether `record` has the same system, settings and inputs."""
+        return (record.get("system") == self.facts["system"]
+                and settings_hash(record.get("settings") or {}) == settings_hash(self._settings)
+                and all(record.get(name) == facts for name, facts in self._inputs.items()))
+
+    def close(self) -> None:
+        """Unlock the folder."""
+        self._lock.close()

@@ -1,20 +1,22 @@
-"""Claims about failures that pass, with the smallest system there can be and a GPU that is made up."""
+"""Retries after temporary failures, with the smallest system there can be and a simulated GPU."""
 
 import errno
 import os
 import signal
+import time
 from dataclasses import dataclass
 
 import pytest
 import torch
 
 from judge.common.errors import UserError
-from tests.trials.session.test_session import record, session, training
+from tests.trials.session.test_session import checkpoint, record, session, training
 from trials.session import failures
 from trials.session import session as session_module
-from trials.session.failures import backoff_seconds, describe_error, is_transient
+from trials.session.failures import describe_error, is_transient
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
+BUSY = OSError(errno.EADDRINUSE, "Address already in use")
 
 
 @dataclass(frozen=True)
@@ -24,23 +26,14 @@ class Costly:
 
 
 @pytest.fixture
-def gpu(monkeypatch):
-    """Make a GPU of 80 GB of which others use so much and we 10."""
-    def use(others: float):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: ((80 - 10 - others) * 1e9, 80e9))
-        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 10e9)
-    return use
+def waits(monkeypatch) -> list[float]:
+    """The seconds that trials would wait; they do not."""
+    seconds = []
+    monkeypatch.setattr(session_module, "wait", lambda session, wait: seconds.append(wait))
+    return seconds
 
 
-@pytest.fixture
-def at_once(monkeypatch):
-    """Waits as usual, but without the time; the list of waits."""
-    waits = []
-    monkeypatch.setattr(session_module.Session, "_wait", lambda self, seconds: waits.append(seconds))
-    return waits
-
-
-def failing(error: Exception, times: int, at: int = 7):
+def failing(error: Exception, times: int = 1, at: int = 7):
     """Raises `error` at step `at`, the first so many times."""
     left = [times]
 
@@ -51,80 +44,65 @@ def failing(error: Exception, times: int, at: int = 7):
     return fail
 
 
-def busy() -> OSError:
-    return OSError(errno.EADDRINUSE, "Address already in use")
-
-
-def test_memory_that_others_took_comes_back_and_what_is_too_little_alone_never_does(gpu):
+@pytest.mark.parametrize(("others", "transient", "words"), [
+    (40, True, "out of memory on cuda, other programs use 50% of it: reduce --batch-size or --size ("),
+    (0.5, False, "out of memory on cuda: reduce --batch-size or --size ("),
+])  # fmt: skip
+def test_a_gpus_lack_of_memory_passes_only_if_other_programs_use_it(monkeypatch, others, transient, words):
+    """Of 80 GB this process uses 10."""
     error = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
-    gpu(others=40)
-    assert is_transient(error, GPU)
-    assert describe_error(error, Costly(), GPU).startswith(
-        "out of memory on cuda, of which others use 50%: lower --batch-size or --size (")
-    gpu(others=0.5)
-    assert not is_transient(error, GPU)
-    assert describe_error(error, Costly(), GPU).startswith("out of memory on cuda: lower --batch-size or --size (")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: ((70 - others) * 1e9, 80e9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 10e9)
+    assert is_transient(error, GPU) == transient
+    assert describe_error(error, Costly(), GPU).startswith(words)
 
 
-def test_a_cpu_that_has_not_enough_memory_says_so_and_is_not_asked_again():
+def test_only_a_busy_port_passes_on_a_cpu():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert not is_transient(caught.value, CPU)
-    assert describe_error(caught.value, Costly(), CPU).startswith("out of memory on cpu: lower --batch-size")
+    assert describe_error(caught.value, Costly(), CPU).startswith("out of memory on cpu: reduce --batch-size")
+    assert is_transient(BUSY, CPU)
+    for error in (caught.value, OSError(errno.ENOSPC, "No space left"), RuntimeError("shape mismatch")):
+        assert not is_transient(error, CPU)
 
 
-def test_a_busy_port_passes_and_a_programming_error_does_not():
-    assert is_transient(busy(), CPU) and not is_transient(OSError(errno.ENOSPC, "No space left"), CPU)
-    assert not is_transient(RuntimeError("shape mismatch"), CPU) and not is_transient(UserError("no data"), CPU)
-
-
-def test_a_trial_goes_on_from_its_checkpoint_after_what_passes_and_counts_it(tmp_path, at_once):
+def test_a_trial_continues_from_its_checkpoint_after_each_temporary_failure(tmp_path, waits):
     trial = session(tmp_path)
-    assert trial.run(training(at=failing(busy(), 2))) == 0
-    assert at_once == [backoff_seconds(0), backoff_seconds(1)] == [10, 30]
-    told = record(tmp_path)
-    assert len(told["retries"]) == 2 and "Address already in use" in told["retries"][0]
-    assert told["status"] == "finished" and told["resumed_at"] == 5
-    assert [values["default"] for values in trial.host.intermediates] == [0.5] * 2  # 5 and 10, once each
-    assert len(trial.host.finals) == 1
+    assert trial.run(training(at=failing(BUSY, times=2))) == 0
+    assert waits == [10, 30]
+    facts = record(tmp_path)
+    assert len(facts["retries"]) == 2 and "Address already in use" in facts["retries"][0]
+    assert facts["status"] == "finished" and facts["resumed_at"] == 5
+    assert len(trial.engine.intermediates) == 2  # at steps 5 and 10, once each
+    assert len(trial.engine.finals) == 1
 
 
-def test_its_seconds_count_the_tries_once(tmp_path, at_once, monkeypatch):
-    clock = iter(range(0, 100_000, 10))  # a look at the clock takes ten seconds
-    monkeypatch.setattr(session_module.time, "perf_counter", lambda: next(clock))
+def test_the_seconds_of_a_trial_count_a_repeated_step_once(tmp_path, waits, monkeypatch):
+    clock = iter(range(0, 100_000, 10))  # each reading is ten seconds later
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    session(tmp_path / "failed").run(training(at=failing(BUSY)))
+    session(tmp_path / "whole").run(training())
+    whole, seconds = (record(tmp_path / name)["seconds"] for name in ("whole", "failed"))
+    assert whole <= seconds <= whole + 20
+
+
+@pytest.mark.parametrize(("error", "raised", "tries"), [
+    (BUSY, OSError, 3), (UserError("no such folder"), UserError, 0), (RuntimeError("a bug"), RuntimeError, 0),
+    (MemoryError("of 12 GiB"), UserError, 0),  # one line instead of a traceback
+])  # fmt: skip
+def test_a_failure_that_stays_ends_the_trial_with_its_reason(tmp_path, waits, error, raised, tries):
     trial = session(tmp_path)
-    trial.run(training(at=failing(busy(), 1)))
-    once = session(tmp_path / "whole")
-    once.run(training())
-    seconds = record(tmp_path)["seconds"]
-    assert record(tmp_path / "whole")["seconds"] <= seconds <= record(tmp_path / "whole")["seconds"] + 20
+    with pytest.raises(raised):
+        trial.run(training(at=failing(error, times=99)))
+    facts = record(tmp_path)
+    assert len(waits) == tries == len(facts.get("retries", []))
+    assert facts["status"] == "failed" and str(error) in facts["reason"] and not trial.engine.finals
 
 
-def test_after_the_last_try_the_trial_fails_with_its_reason(tmp_path, at_once):
-    trial = session(tmp_path)
-    with pytest.raises(OSError):
-        trial.run(training(at=failing(busy(), 99)))
-    assert len(at_once) == 3 and record(tmp_path)["status"] == "failed" and not trial.host.finals
-
-
-@pytest.mark.parametrize("error", [UserError("no such folder"), RuntimeError("shape mismatch")])
-def test_a_mistake_is_not_tried_again(tmp_path, at_once, error):
-    with pytest.raises(type(error)):
-        session(tmp_path).run(training(at=failing(error, 1)))
-    assert not at_once and "retries" not in record(tmp_path)
-
-
-def test_want_of_memory_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="out of memory on cpu"):
-        session(tmp_path).run(training(at=failing(MemoryError("of 12 GiB"), 1)))
-    assert record(tmp_path)["reason"].startswith("out of memory on cpu")
-
-
-def test_a_trial_that_waits_can_be_asked_to_end(tmp_path, monkeypatch):
+def test_a_trial_that_waits_for_a_retry_can_be_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(failures, "FIRST_BACKOFF", 1000)
-    monkeypatch.setattr(session_module.time, "sleep", lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(time, "sleep", lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
     trial = session(tmp_path)
-    assert trial.run(training(at=failing(busy(), 1))) == 128 + signal.SIGTERM
-    assert record(tmp_path)["status"] == "stopped"
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 5
-    assert not trial.host.finals
+    assert trial.run(training(at=failing(BUSY))) == 128 + signal.SIGTERM
+    assert record(tmp_path)["status"] == "stopped" and not trial.engine.finals
+    assert checkpoint(tmp_path)["step"] == 5

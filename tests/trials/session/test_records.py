@@ -1,4 +1,4 @@
-"""Claims about the files that a trial leaves behind."""
+"""Files that a trial and other commands write are complete or absent."""
 
 import subprocess
 import sys
@@ -10,13 +10,13 @@ from judge.common.files import atomic_write
 OTHER = """
 import sys
 from pathlib import Path
-from trials.records import atomically
-atomically(Path(sys.argv[1]), lambda part: part.write_text("the other"))
+from judge.common.files import atomic_write
+atomic_write(Path(sys.argv[1]), lambda part: part.write_text("the other"))
 """
 
 
 def test_two_processes_that_write_one_file_at_once_do_not_mix(tmp_path):
-    """Whoever ends last has it, whole."""
+    """The last one to end has written all of it."""
     file = tmp_path / "page.html"
 
     def write(part) -> None:

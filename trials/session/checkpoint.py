@@ -1,0 +1,41 @@
+"""The state that a model saves and loads, and the disk space that it takes."""
+
+import operator
+from typing import NamedTuple
+
+from torch import nn
+
+
+class DiskUse(NamedTuple):
+    """Bytes that a trial takes on the disk."""
+
+    checkpoint: int
+    sheets: int
+    """Upper limit for the PNG files in samples/ and the copies in TensorBoard's file."""
+
+
+class Checkpointed:
+    """Base of a model whose next update depends only on `step` and on the states of its `parts`."""
+
+    step = 0
+    parts: tuple[str, ...]
+    """Names of the attributes that have a state: networks and optimizers."""
+
+    def state_dict(self) -> dict:
+        """Return the state of the training as tensors and plain data."""
+        return {"step": self.step, **{name: getattr(self, name).state_dict() for name in self.parts}}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Load a state that `state_dict` returned."""
+        self.step = operator.index(state["step"])
+        for name in self.parts:
+            getattr(self, name).load_state_dict(state[name])
+
+    def footprint(self, reports: int, pixels: int) -> DiskUse:
+        """Return the disk space of a trial with so many reports and so many pixels on each sample sheet.
+
+        A checkpoint holds three numbers for each weight: the weight and Adam's two moments.
+        """
+        parts = [getattr(self, name) for name in self.parts]
+        weights = sum(p.nbytes for part in parts if isinstance(part, nn.Module) for p in part.parameters())
+        return DiskUse(3 * weights, reports * 2 * 3 * pixels)
