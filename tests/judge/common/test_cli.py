@@ -11,16 +11,7 @@ from typing import Literal
 import pytest
 
 from judge.common import cli
-from judge.common.cli import (
-    Beta,
-    Fraction,
-    LearningRate,
-    Parser,
-    PositiveInt,
-    Weight,
-    from_namespace,
-    parse_values,
-)
+from judge.common.cli import Parser, from_namespace, parse_values
 from judge.common.errors import UserError
 
 
@@ -28,19 +19,19 @@ from judge.common.errors import UserError
 class Settings:
     """The options of these tests."""
 
-    cycle_weight: Weight = 10.0
+    cycle_weight: cli.Weight = 10.0
     """Weight of 100 % of the cycle."""
-    generator_lr: LearningRate = 2e-4
+    generator_lr: cli.LearningRate = 2e-4
     """Learning rate."""
-    budget: Fraction = 1.0
+    budget: cli.Fraction = 1.0
     """Share of the schedule."""
-    beta: Beta = 0.5
+    beta: cli.Beta = 0.5
     """Decay."""
     name: str = "trial_1"
     """Name."""
     seed: int = 0
     """Seed."""
-    laps: PositiveInt | None = None
+    laps: cli.PositiveInt | None = None
     """Laps."""
     out: Path | None = None
     """Folder."""
@@ -127,7 +118,7 @@ def test_an_option_without_a_default_is_required():
 def test_help_shows_docstrings_defaults_and_the_lines_of_the_description(run):
     parser = Parser("Do x.\n\n    python -m x     # an example")
     parser.add_fields(Settings)
-    parser.add_argument("--count", type=PositiveInt, default=3, help="how many")
+    parser.add_argument("--count", type=cli.PositiveInt, default=3, help="how many")
     parser.add_argument("--csv", action="store_true", help="as CSV")
     code, out, err = run(parser.parse_args, "--help")
     assert code == 0 and err == "" and "Do x.\n\n    python -m x     # an example\n" in out
