@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from judge import images
 from judge.common import cache
-from judge.common.rng import rng
+from judge.common.rng import rng, seeded
 from judge.labelled import LabelledImages
 
 TRAINING_IMAGES = 180_000  # three passes over MNIST
@@ -68,8 +68,7 @@ def load_or_train(data: LabelledImages, device: torch.device) -> TrainedClassifi
     for tensor in (data.pixels, data.labels, data.test_pixels, data.test_labels):
         key.update(tensor.numpy().tobytes())
     name = f"classifier-{data.name}-{key.hexdigest()[:16]}.pt"
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(rng(0, "classifier").get_state())
+    with seeded(0, "classifier"):
         network = Classifier(data.shape, len(data.classes)).to(device)
     content = cache.get(name)
     if not content:

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import torch
 
-from judge.common.rng import rng
+from judge.common.rng import rng, seeded
 
 
 def draw(*key: int | str) -> list[int]:
@@ -19,6 +19,13 @@ def test_equal_keys_draw_equal_numbers_and_the_global_generator_is_neither_read_
     assert draw(0, "crops", 3) == first
     torch.manual_seed(1)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_seeded_block_draws_a_keys_numbers_and_restores_the_global_generator():
+    before = torch.get_rng_state()
+    with seeded(0, "crops", 3):
+        assert torch.randint(2**62, (4,)).tolist() == draw(0, "crops", 3)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_numbers_are_those_of_earlier_versions():
