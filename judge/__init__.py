@@ -1,1 +1,1 @@
-"""The jury: a ResNet that tells paintings from photographs, and the score it gives."""
+"""The judge: a ResNet that tells paintings from photographs, and the scores of generated images."""

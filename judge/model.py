@@ -1,10 +1,9 @@
-"""The judge: a torchvision ResNet, its preprocessing and calibration, and its file."""
+"""The judge: a torchvision ResNet with its preprocessing, its calibration, and its file."""
 
 import hashlib
-import os
 import tempfile
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +12,8 @@ from torch.nn.functional import avg_pool2d, interpolate, linear
 from torchvision import models
 
 from judge.common.errors import UserError
+from judge.common.files import atomic_write
+from judge.common.schema import matches
 from judge.common.tensors import read_tensors
 from judge.images import SIZES, luma
 
@@ -21,38 +22,35 @@ NEITHER = 2
 FORMAT = "salon-judge-3"
 DEFAULT_FILE = "models/judge.pt"
 
-MIN_LOG_PROBABILITY = -30.0  # log-probability below which nothing is told apart
+MIN_LOG_PROBABILITY = -30.0  # keeps the calibration of a very certain network finite
 
-# Statistics of ImageNet's RGB channels in [0, 1]: what torchvision's pretrained weights expect.
+# Mean and deviation of ImageNet's RGB channels in [0, 1], which torchvision's pretrained weights expect.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a judge's file says about the judge beside its weights; every field is plain data."""
+    """The description of a judge that its file holds beside the weights; every field is plain data."""
 
     arch: str
-    """The torchvision model's name, for example `resnet18`."""
+    """Name of the torchvision model, for example `resnet18`."""
     size: int
-    """Edge in pixels of the images it was trained on, and the only one it judges."""
+    """Side in pixels of the images that it was trained on, the only ones it accepts."""
     classes: tuple[str, ...]
     """In the order of its outputs."""
     training: dict
-    """Data set and counts, weights it started from, seed, epochs, versions."""
+    """Data set and counts, initial weights, seed, epochs, versions."""
     metrics: dict
-    """On the test images: AUC, accuracy, Brier score, calibration errors (see `judge.training`)."""
+    """On the test images: AUC, accuracy, Brier score, calibration errors (see `judge.evaluation`)."""
 
     def summary(self, file: str) -> dict:
-        """For records of trials: which judge it was, in what file."""
+        """Return which judge this is, for the records of trials."""
         return {"file": file, "sha256": sha256_of(file),
                 "data": self.training.get("data"), "auc": self.metrics.get("auc")}
 
 
 class Judge(nn.Module):
-    """A ResNet with calibrated probabilities, over images in a generator's own range.
-
-    Shapes: images are float [N, 3, size, size] in [-1, 1].
-    """
+    """A ResNet with calibrated probabilities, for images float [N, 3, size, size] in [-1, 1]."""
 
     def __init__(self, arch: str, size: int, classes: tuple[str, ...] = CLASSES):
         super().__init__()
@@ -65,12 +63,13 @@ class Judge(nn.Module):
         self.register_buffer("calibration", torch.eye(len(classes), len(classes) + 1))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """What the last layer sees, [N, features] (512 for resnet18); once trained, the mean of what
-        it sees in an image and in its mirror image, which are judged alike.
+        """Return the input of the last layer, [N, features] (512 for resnet18).
+
+        In eval mode it is the mean over an image and its mirror image, so that both get the same score.
 
         Raises:
-            UserError: the images have another size than the judge was trained on. They are not
-                resized in silence: it would hide or invent just the textures that it looks at.
+            UserError: the images have another size than the judge was trained on. They are not resized,
+                because that would remove or add just the textures that the judge looks at.
         """
         if tuple(images.shape[-2:]) != (self.size, self.size):
             height, width = images.shape[-2:]
@@ -81,39 +80,38 @@ class Judge(nn.Module):
                    for view in views) / len(views)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits before calibration, [N, classes]."""
+        """Return logits before calibration, [N, classes]."""
         return self.head(self.features(images))
 
     def probabilities(self, features: torch.Tensor) -> torch.Tensor:
-        """Calibrated probabilities from `features`, [N, classes], rows summing to 1.
+        """Return calibrated probabilities from `features`, [N, classes], rows summing to 1.
 
-        Dirichlet calibration, Kull et al. 2019 (1910.12656), equation 5: `calibration` holds a linear
-        map of log-probabilities and, in its last column, what it adds, [classes, classes + 1].
+        Dirichlet calibration, Kull et al. 2019 (1910.12656), equation 5. `calibration` [classes, classes +
+        1] holds a linear map of log-probabilities and, in its last column, the bias.
         """
         evidence = log_probabilities(self.head(features).float())
         return torch.softmax(linear(evidence, self.calibration[:, :-1], self.calibration[:, -1]), dim=1)
 
     def painting(self, features: torch.Tensor) -> torch.Tensor:
-        """P(painting) from `features`, [N] in [0, 1]."""
+        """Return P(painting) from `features`, [N] in [0, 1]."""
         return self.probabilities(features)[:, self.classes.index("painting")]
 
     def against_photo(self, features: torch.Tensor) -> torch.Tensor:
-        """P(painting), given that it is a photograph or a painting, from `features`, [N] in [0, 1]."""
-        of_both = self.probabilities(features)[:, [CLASSES.index("photo"), CLASSES.index("painting")]]
-        return of_both[:, 1] / of_both.sum(1).clamp(min=1e-30)
+        """Return P(painting | photograph or painting) from `features`, [N] in [0, 1]."""
+        both = self.probabilities(features)[:, [CLASSES.index("photo"), CLASSES.index("painting")]]
+        return both[:, 1] / both.sum(1).clamp(min=1e-30)
 
 
 def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """Uncalibrated log-probabilities, [N, classes] in [`LEAST`, 0]: finite however sure a network is."""
+    """Return uncalibrated log-probabilities, [N, classes] in [`MIN_LOG_PROBABILITY`, 0]."""
     return torch.log_softmax(logits, dim=1).clamp(min=MIN_LOG_PROBABILITY)
 
 
 def subsample_chroma(images: torch.Tensor) -> torch.Tensor:
-    """Colour at half the resolution, light as it is, [N, 3, H, W]: what JPEG keeps of an image.
+    """Return [N, 3, H, W] with colour at half the resolution and unchanged luma, as JPEG files store it.
 
-    Photographs come with halved chroma and scans of paintings without. A judge that saw the
-    difference would learn it, and one that learnt from images all halved would take the others for
-    something else.
+    Photographs usually come with subsampled chroma, scans of paintings without. A judge that saw the
+    difference would learn it instead of style.
     """
     light = luma(images)
     chroma = avg_pool2d(images - light, 2)
@@ -121,13 +119,17 @@ def subsample_chroma(images: torch.Tensor) -> torch.Tensor:
 
 
 def describe_size(size: int) -> str:
-    """64 as `sketch (64 px)`, a size no preset has as `96 px`."""
+    """Return `sketch (64 px)` for 64, `96 px` for a size without a preset."""
     name = next((name for name, pixels in SIZES.items() if pixels == size), None)
     return f"{name} ({size} px)" if name else f"{size} px"
 
 
+# ---------------------------------------------------------------------------------------------
+# Files
+
+
 def check_writable(file: Path) -> None:
-    """Find out before training whether a judge can be written to `file`.
+    """Check before training that a judge can be written to `file`.
 
     Raises:
         UserError: it cannot.
@@ -143,53 +145,39 @@ def check_writable(file: Path) -> None:
 
 
 def save_judge(judge: Judge, card: ModelCard, file: Path) -> None:
-    """Write the judge to `file`, whole or not at all.
+    """Write the judge to `file`, which is complete or unchanged.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: it cannot be written.
     """
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    content = {"format": FORMAT, "card": asdict(card), "weights": judge.state_dict()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"format": FORMAT, "card": asdict(card), "weights": judge.state_dict()}, part)
-        part.replace(file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        with suppress(OSError):  # where nothing can be written, nothing can be removed
-            part.unlink()
+        atomic_write(file, partial(torch.save, content))
+    except (OSError, RuntimeError) as error:  # torch.save raises the latter when the disk is full
         raise UserError(f"the judge could not be written to {file}: {error}") from error
 
 
 def load_judge(
     file: Path | str, device: torch.device | str = "cpu", size: int | None = None
 ) -> tuple[Judge, ModelCard]:
-    """The judge in `file`, in eval mode with frozen weights, and its card.
+    """Load the judge in `file`, in eval mode with frozen weights, and its card.
 
     Args:
-        size: edge in pixels of the images that it is to judge.
+        size: side in pixels of the images that it is to judge; None for any.
 
     Raises:
-        UserError: there is no such file, it is not a judge, or one of another size.
+        UserError: the file does not exist, is not a judge's, or holds a judge of another size.
     """
     try:
         content = read_tensors(file)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if content.get("format") != FORMAT:
             raise ValueError
         card = ModelCard(**content["card"])
-        if type(card.size) is not int or not set(CLASSES[:NEITHER]) <= set(card.classes) <= set(CLASSES):
-            raise ValueError
-        if not isinstance(card.training, dict) or not isinstance(card.metrics, dict):
-            raise ValueError
-        with torch.device("meta"):  # weights about to be replaced need not be drawn
-            judge = Judge(card.arch, card.size, tuple(card.classes))
-        expected = judge.state_dict()
-        judge.load_state_dict(content["weights"], assign=True)
-        if any(value.is_floating_point() != expected[name].is_floating_point()
-               for name, value in content["weights"].items()):
-            raise ValueError
-        judge.float()
+        judge = _build(card, content["weights"])
     except FileNotFoundError:
         raise UserError(f"no judge at {file}: python -m judge train --out {file}") from None
-    except Exception:  # foreign bytes fail in many ways, all of which mean one thing
+    except Exception:  # other files fail in many ways
         raise UserError(
             f"{file} is not a judge's file (no {FORMAT}): python -m judge train makes one") from None
     if size and card.size != size:
@@ -198,6 +186,20 @@ def load_judge(
     return judge.eval().requires_grad_(False).to(device, memory_format=torch.channels_last), card
 
 
+def _build(card: ModelCard, weights: dict[str, torch.Tensor]) -> Judge:
+    """Return the judge of a card and a state dict; raise any exception if they are not a judge's."""
+    has_types = matches(vars(card), {"arch": str, "size": int, "training": dict, "metrics": dict})
+    if not has_types or not set(CLASSES[:NEITHER]) <= set(card.classes) <= set(CLASSES):
+        raise ValueError
+    with torch.device("meta"):  # the initial weights are replaced, so they need not be drawn
+        judge = Judge(card.arch, card.size, tuple(card.classes))
+    for name, expected in judge.state_dict().items():
+        if weights[name].is_floating_point() != expected.is_floating_point():
+            raise ValueError
+    judge.load_state_dict(weights, assign=True)
+    return judge.float()
+
+
 def sha256_of(file: Path | str) -> str:
-    """SHA-256 of a file, for records: which judge it was."""
+    """Return the SHA-256 of a file, which identifies a judge in records."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()

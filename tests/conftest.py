@@ -1,4 +1,4 @@
-"""What the tests of several rooms share: a cache of their own, a small data set, an untrained judge."""
+"""Fixtures of all tests: a cache of their own, a small data set, an untrained judge, a small disk."""
 
 import faulthandler
 import subprocess
@@ -12,14 +12,14 @@ import torch
 from judge import model, sample
 
 SAMPLE = {"train": 12, "test": 8, "pixels": 72}
-CLEARED = 240  # seconds within which what a test leaves is cleared away
+TEARDOWN_SECONDS = 240
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item):
-    """A failure takes pytest-timeout's and pytest's alarms off: a fixture that waited for ever would hold up
-    the whole run, which tells nothing then. This alarm prints where all threads are and ends the process."""
-    faulthandler.dump_traceback_later(CLEARED, exit=True, file=sys.__stderr__)
+    """Print all threads' tracebacks and exit if a fixture's clean-up hangs: after a failed test the timeouts
+    of pytest and pytest-timeout are off, and the whole run would wait in silence."""
+    faulthandler.dump_traceback_later(TEARDOWN_SECONDS, exit=True, file=sys.__stderr__)
     try:
         return (yield)
     finally:
@@ -28,10 +28,10 @@ def pytest_runtest_teardown(item):
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated(tmp_path_factory):
-    """The user's cache is neither read nor written; commands run in a process of their own obey too.
+    """Give the tests, and the commands that they start, a cache of their own and a single thread.
 
-    All on one thread: for networks and images this small, threads on busy cores wait for each other
-    up to thirty times longer than they compute.
+    On networks and images this small, threads on busy cores wait for each other up to thirty times longer
+    than they compute.
     """
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -42,7 +42,7 @@ def isolated(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def sample_data(tmp_path_factory) -> Path:
-    """The built-in sample, small: `trainA testA trainB testB` of 12 and 8 images of 72 px."""
+    """Return a small built-in sample: 12 images in trainA and trainB, 8 in testA and testB, of 72 px."""
     folder = tmp_path_factory.mktemp("data") / "sample"
     sample.make(folder, **SAMPLE)
     return folder
@@ -50,26 +50,23 @@ def sample_data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def judge_file(tmp_path_factory) -> Path:
-    """The file of an untrained resnet18 judge for 64 px: always the same, right about nothing."""
+    """Return the file of an untrained resnet18 judge for 64 px, always with the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         judge = model.Judge("resnet18", 64)
 
     def counts(images: int) -> dict:
-        return {"images": images, "skipped": [], "enlarged": 0}
-
-    def domains(split: str) -> dict:
-        return {"photos": counts(SAMPLE[split]), "paintings": counts(SAMPLE[split])}
+        return {name: {"images": images, "skipped": [], "enlarged": 0} for name in ("photos", "paintings")}
 
     training = {
-        "data": "sample", "stand_in": True, "counts": domains("train"), "arch": "resnet18",
+        "data": "sample", "stand_in": True, "counts": counts(SAMPLE["train"]), "arch": "resnet18",
         "weights": "none", "epochs": 0, "patience": 6, "batch_size": 32, "lr": 1e-3,
         "weight_decay": 0.05, "seed": 0, "seconds": 0.0, "device": "cpu",
         "versions": {"torch": str(torch.__version__)},
     }
     metrics = {
         "auc": 0.5, "accuracy": 0.5, "brier": 0.25, "calibration_error": 0.0,
-        "confusion": [[SAMPLE["test"], 0], [SAMPLE["test"], 0]], "counts": domains("test"),
+        "confusion": [[SAMPLE["test"], 0], [SAMPLE["test"], 0]], "counts": counts(SAMPLE["test"]),
     }
     file = tmp_path_factory.mktemp("models") / "judge.pt"
     model.save_judge(judge, model.ModelCard("resnet18", 64, model.CLASSES, training, metrics), file)
@@ -78,7 +75,7 @@ def judge_file(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Callable[[int], Path]]:
-    """Makes a real file system of so many kilobytes, in memory; only root can."""
+    """Return a function that mounts a file system of so many kilobytes, in memory; only root can."""
     places = []
 
     def make(kilobytes: int) -> Path:

@@ -1,1 +1,1 @@
-"""What the other rooms build on: command line, files, cache, random numbers, devices."""
+"""Shared by all programs: command lines, files, the cache, random numbers, devices."""

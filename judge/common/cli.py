@@ -5,7 +5,7 @@
         lr: LearningRate = 1e-3
         '''Peak learning rate.'''          # the option's help
 
-    parser = Parser("What the command does.")
+    parser = Parser("Train a judge.")
     parser.add_fields(Options)             # --lr
     options = from_namespace(Options, parser.parse_args())
 """
@@ -20,7 +20,7 @@ import sys
 import textwrap
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache, partial
 from math import inf
 from pathlib import Path
@@ -31,9 +31,9 @@ from judge.common.errors import UserError, is_out_of_memory, one_line
 
 
 class Range(NamedTuple):
-    """The numbers that an option takes."""
+    """The numbers that an option accepts, and their description for error messages."""
 
-    words: str
+    description: str
     contains: Callable[[float], bool]
 
 
@@ -50,15 +50,18 @@ Beta = Annotated[float, Range("a number from 0, below 1", lambda x: 0 <= x < 1)]
 
 @dataclass(frozen=True)
 class ThreadOptions:
-    """The option of every command that computes for long."""
+    """The option of every command that computes for a long time."""
 
     threads: PositiveInt | None = None
-    """CPU threads; by default one per core, and one in a trial that a search starts. Keep (commands at once) x
-    threads within the number of cores: threads that wait for each other slow everything down."""
+    """CPU threads; by default one per core, or one in a trial that a search starts. Keep threads x (commands
+    at once) within the number of cores: threads that wait for each other slow everything down."""
 
 
 # ---------------------------------------------------------------------------------------------
 # Values
+
+DESCRIPTIONS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+JSON_TYPES = {float: (float, int), Path: (str, Path)}  # accepted for a type besides itself
 
 
 def convert(value: Any, hint: Any, is_text: bool) -> Any:
@@ -66,81 +69,84 @@ def convert(value: Any, hint: Any, is_text: bool) -> Any:
 
     Args:
         hint: str, int, float, bool, Path, a Literal, one of the number types above, or one of them `| None`.
-        is_text: whether `value` is a word of a command line; in JSON, no string stands for a number.
+        is_text: True for a word of a command line; False for a JSON value, where "5" is not a number.
 
     Raises:
-        ValueError: it does not fit; the text says what is expected.
+        ValueError: `value` does not fit. The message describes what is expected.
     """
-    options = get_args(hint)
-    if get_origin(hint) is Annotated:
-        base, allowed = options
-        try:
-            number = convert(value, base, is_text)
-        except ValueError:
-            number = None
-        if number is None or not allowed.contains(number):
-            raise ValueError(allowed.words)
-        return number
-    if NoneType in options:
-        (inner,) = (option for option in options if option is not NoneType)
-        return None if value is None else convert(value, inner, is_text)
+    arguments = get_args(hint)
+    if NoneType in arguments:
+        return None if value is None else convert(value, _without_none(hint), is_text)
     if get_origin(hint) is Literal:
-        if value not in options:
-            raise ValueError(f"one of {', '.join(map(str, options))}")
+        if value not in arguments:
+            raise ValueError(f"one of {', '.join(map(str, arguments))}")
         return value
-    return _convert_plain(value, hint, is_text)
+    kind, allowed = arguments or (hint, Range(DESCRIPTIONS[hint], lambda x: True))
+    try:
+        result = _cast(value, kind, is_text)
+        if allowed.contains(result):
+            return result
+    except (ValueError, OverflowError):  # the latter: a whole number too large for a float
+        pass
+    raise ValueError(allowed.description)
 
 
-def _convert_plain(value: Any, kind: type, is_text: bool) -> Any:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}[kind]
-    if kind is bool:
-        value = {"true": True, "false": False}.get(str(value).lower()) if is_text else value
-    elif kind in (int, float) and is_text:
-        try:
-            value = kind(value)
-        except ValueError:
-            value = None
-    accepted = {float: (float, int), Path: (str, Path)}.get(kind, kind)
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(words)
+def _cast(value: Any, kind: type, is_text: bool) -> Any:
+    if is_text and kind is not bool:
+        return kind(value)
+    if is_text:
+        value = {"true": True, "false": False}.get(value.lower())
+    is_bool, wants_bool = isinstance(value, bool), kind is bool  # to Python, True is an int too
+    if is_bool != wants_bool or not isinstance(value, JSON_TYPES.get(kind, kind)):
+        raise ValueError
     return kind(value)
 
 
+def _without_none(hint: Any) -> Any:
+    """Return `int` for `int | None`."""
+    return next(option for option in get_args(hint) if option is not NoneType)
+
+
+
 def parse_values(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Return JSON `values` as the types that the fields of the dataclass `cls` have.
+    """Return the JSON `values` converted to the types of the fields of the dataclass `cls`.
 
     Raises:
-        UserError: a name is no field, or a value does not fit.
+        UserError: `cls` has no field of that name, or a value does not fit its type.
     """
-    hints, parsed = get_type_hints(cls, include_extras=True), {}
+    hints, converted = get_type_hints(cls, include_extras=True), {}
     for name, value in values.items():
         if name not in hints:
             raise UserError(f"{name} is no setting; there are {', '.join(sorted(hints))}")
         try:
-            parsed[name] = convert(value, hints[name], is_text=False)
+            converted[name] = convert(value, hints[name], is_text=False)
         except ValueError as error:
             raise UserError(f"{name} is {value!r}, expected {error}") from None
-    return parsed
+    return converted
 
 
 # ---------------------------------------------------------------------------------------------
 # Parsers
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and leaves the line breaks of descriptions alone."""
-
-
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reads `--cycle_weight` as `--cycle-weight`, and raises a UserError for a mistake."""
+    """An argument parser with number types and defaults in its help, that raises a UserError for a mistake.
+
+    `--cycle_weight` is read as `--cycle-weight`. Descriptions keep their line breaks.
+    """
 
     def __init__(self, description: str = "", **options: Any):
-        super().__init__(**{"description": description, "formatter_class": Help, "allow_abbrev": False, **options})
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=formatter, allow_abbrev=False, **options)
 
     def add_argument(self, *names: str, type: Any = None, **options: Any) -> argparse.Action:
-        """As argparse, and `type` may be one of the number types above."""
+        """Add an option as argparse does; `type` may be any that `convert` knows."""
         if type is not None:
-            options["type"] = partial(_from_text, hint=type)
+            options["type"] = partial(_parse_word, hint=type)
+        default = options.get("default")
+        if default not in (None, argparse.SUPPRESS):
+            shown = str(default).lower() if isinstance(default, bool) else str(default)
+            options["help"] = f"{options.get('help', '')} (default: {shown.replace('%', '%%')})"
         return super().add_argument(*names, **options)
 
     def add_fields(self, cls: type) -> None:
@@ -148,30 +154,28 @@ class Parser(argparse.ArgumentParser):
         hints, helps = get_type_hints(cls, include_extras=True), field_docstrings(cls)
         for field in fields(cls):
             hint = hints[field.name]
-            options = {"type": hint, "default": field.default, "help": helps[field.name].replace("%", "%%"),
-                       "metavar": _metavar(hint)}  # fmt: skip
+            options = {"type": hint, "help": helps[field.name].replace("%", "%%"), "metavar": _metavar(hint)}
             if hint is bool:  # `--keep` alone means yes
                 options |= {"nargs": "?", "const": True}
-            if field.default is field.default_factory:  # both MISSING
-                options |= {"default": None, "required": True}
+            options |= {"required": True} if field.default is MISSING else {"default": field.default}
             self.add_argument("--" + field.name.replace("_", "-"), **options)
 
-    def parse_args(self, arguments: Sequence[str] | None = None, namespace: Namespace | None = None) -> Namespace:
-        """As argparse; an option's underscores count as dashes.
+    def parse_args(self, arguments: Sequence[str] | None = None, namespace: Namespace | None = None):
+        """Parse as argparse does, with an option's underscores read as dashes.
 
         Raises:
             UserError: an option is unknown, missing or has a wrong value.
         """
         arguments = sys.argv[1:] if arguments is None else arguments
-        dashed = [re.sub(r"^--\w+", lambda match: match[0].replace("_", "-"), word) for word in arguments]
+        dashed = [re.sub("^--[^=]+", lambda match: match[0].replace("_", "-"), word) for word in arguments]
         return super().parse_args(dashed, namespace)
 
     def error(self, message: str) -> None:
-        """Raise what argparse would print with its usage."""
+        """Raise the message that argparse would print below its usage."""
         raise UserError(message)
 
 
-def _from_text(word: str, hint: Any) -> Any:
+def _parse_word(word: str, hint: Any) -> Any:
     try:
         return convert(word, hint, is_text=True)
     except ValueError as error:
@@ -179,25 +183,26 @@ def _from_text(word: str, hint: Any) -> Any:
 
 
 def _metavar(hint: Any) -> str:
-    """Return what stands for the value in the help text."""
+    """Return the placeholder of the value in the help text."""
+    if NoneType in get_args(hint):
+        return _metavar(_without_none(hint))
     if get_origin(hint) is Literal:
         return "{" + ",".join(map(str, get_args(hint))) + "}"
-    while get_args(hint):
-        hint = get_args(hint)[0]
-    return {bool: "true|false", Path: "PATH"}.get(hint, hint.__name__.upper())
+    kind = get_args(hint)[0] if get_args(hint) else hint
+    return "true|false" if kind is bool else kind.__name__.upper()
 
 
 @cache
 def field_docstrings(cls: type) -> dict[str, str]:
-    """Return the text under each field of the dataclass `cls`, those of its parents included, by name."""
-    found = {}
+    """Return the docstring under each field of the dataclass `cls` and of its parents, by field name."""
+    texts = {}
     for parent in reversed(cls.__mro__[:-1]):
         body = ast.parse(textwrap.dedent(inspect.getsource(parent))).body[0].body
-        for field, text in zip(body, body[1:]):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(
-                    text.value, ast.Constant):
-                found[field.target.id] = " ".join(text.value.value.split())
-    return {field.name: found.get(field.name, "") for field in fields(cls)}
+        for statement, following in zip(body, body[1:]):
+            match statement, following:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    texts[name] = " ".join(text.split())
+    return {field.name: texts.get(field.name, "") for field in fields(cls)}
 
 
 def from_namespace(cls: type, options: Namespace) -> Any:
@@ -210,12 +215,17 @@ def from_namespace(cls: type, options: Namespace) -> Any:
 
 
 def subcommands(prog: str, description: str, commands: dict[str, tuple[Callable, Callable]]) -> None:
-    """Run one of `commands`, by name a pair of functions: one adds its options, the other runs it."""
+    """Run the subcommand that the command line names.
+
+    Args:
+        commands: by name, a function that adds the subcommand's options to its parser, and one that runs it,
+            whose docstring is the help.
+    """
     parser = Parser(description, prog=prog)
     choices = parser.add_subparsers(dest="subcommand", required=True)
     for name, (add_options, command) in commands.items():
-        choice = choices.add_parser(name, description=command.__doc__, help=command.__doc__.split("\n")[0])
-        add_options(choice)
+        text = inspect.getdoc(command)
+        add_options(choices.add_parser(name, description=text, help=text.split("\n")[0]))
 
     def run(arguments: list[str]) -> int | None:
         options = parser.parse_args(arguments)
@@ -237,7 +247,7 @@ def main(prog: str, command: Callable[[list[str]], int | None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        print(f"{prog}: out of memory, reduce what it works on at once ({one_line(error)})", file=sys.stderr)
+        print(f"{prog}: out of memory, use smaller batches or images ({one_line(error)})", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT

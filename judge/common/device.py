@@ -1,4 +1,4 @@
-"""The machine: its cores, its GPU, and what they compute natively."""
+"""Facts about the machine: its cores, its GPU, and whether they support bf16."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ import torch
 
 
 def available_cores() -> int:
-    """Return the number of cores that this process may use; a container or `taskset` may allow fewer than exist."""
+    """Return the number of cores that this process may use; a container or `taskset` may allow only some."""
     return len(os.sched_getaffinity(0))
 
 

@@ -1,16 +1,17 @@
-"""Errors as one line for the user."""
+"""Errors that are shown to the user as one line."""
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. Its text is one line: what is wrong, where, what to do."""
+    """A mistake that the user can correct. Its one line says what is wrong, where, and what to do."""
 
 
 def one_line(error: BaseException) -> str:
-    """The error's text without line breaks."""
+    """Return the error's text without line breaks."""
     return " ".join(str(error).split())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU's or the machine's memory ran out; torch has a type of its own for GPUs only."""
+    """Return whether the memory of the GPU or of the machine ran out."""
+    # torch has an error class for GPUs only; its CPU allocator raises a RuntimeError.
     return (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
             or "DefaultCPUAllocator" in str(error))

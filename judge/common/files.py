@@ -12,14 +12,15 @@ from judge.common.errors import UserError, one_line
 
 
 def file_lock(file: Path, doing: str) -> IO:
-    """`file`, made and locked until it is closed or this process ends, however it ends. It stays behind:
-    who removed it could remove another's.
+    """Create `file` and lock it until it is closed or this process ends, however it ends.
+
+    The file is never removed: another process may have opened it already.
 
     Args:
-        doing: what the lock is for, in words: "training in runs/x".
+        doing: the work that the lock protects, for the error message: "training in runs/x".
 
     Raises:
-        UserError: another process has it, or it cannot be written.
+        UserError: another process holds the lock, or `file` cannot be written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -34,19 +35,21 @@ def file_lock(file: Path, doing: str) -> IO:
 
 @contextmanager
 def as_user_error(folder: Path) -> Iterator[None]:
-    """Turns a full disk or a folder without permission into one line, a UserError."""
+    """Turn a failed write to `folder` (disk full, no permission) into a UserError."""
     try:
         yield
     except OSError as error:
         hint = ": make room and start it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise UserError(f"cannot write to {folder}: {error.strerror}{hint}") from None
-    except RuntimeError as error:  # torch's name for a failed write
+    except RuntimeError as error:  # torch.save raises it when a write fails
         raise UserError(f"cannot write to {folder}, is the disk full? {one_line(error)}") from None
 
 
 def atomic_write(file: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a neighbour of `file`, then put it in its place: never half a file, nor a mixture
-    of what two processes write at once."""
+    """Call `write` with a temporary path next to `file`, then rename that to `file`.
+
+    `file` is complete or unchanged at any time, even if two processes write it at once.
+    """
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
         write(part)

@@ -1,7 +1,7 @@
 """Checks that data read from JSON has the expected form: a file may be damaged or come from elsewhere.
 
-A form is a type, a tuple of types, or for an object a dict of forms by key. A key that ends in `?` may be missing or
-null; `*` stands for every key. Further keys are allowed.
+A form is a type, a tuple of types, or for an object a dict of forms by key. A key that ends in `?` may be
+missing or null; `*` stands for every key. Further keys are allowed.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Files of tensors and plain data, as torch writes them: checkpoints, judges, paintings, caches."""
+"""Reading files of tensors and plain data that torch.save wrote: checkpoints, judges, caches."""
 
 import zipfile
 from pathlib import Path
@@ -11,20 +11,20 @@ from judge.common.errors import one_line
 
 
 def read_tensors(file: Path | str, device: torch.device | str = "cpu") -> Any:
-    """The tensors and plain data in `file`; nothing in it is run.
+    """Return the tensors and plain data in `file`, without running any code that it may hold.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it holds something else, or is damaged.
+        FileNotFoundError: `file` does not exist.
+        ValueError: `file` is damaged or holds something else.
     """
     try:
-        with zipfile.ZipFile(file) as parts:
-            if parts.testzip():  # compares checksums, which torch does not
+        with zipfile.ZipFile(file) as archive:
+            if archive.testzip():  # compares checksums, which torch.load does not
                 raise ValueError("it is damaged")
         return torch.load(file, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise
-    except UnpicklingError:  # torch's advice is to run what it holds
+    except UnpicklingError:  # torch's message advises weights_only=False, which would run the file
         raise ValueError("it holds more than tensors and plain data") from None
-    except Exception as error:  # foreign bytes fail in many ways, all with one meaning
+    except Exception as error:  # damaged files fail in many ways
         raise ValueError(one_line(error) or type(error).__name__) from None

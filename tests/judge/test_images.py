@@ -1,4 +1,4 @@
-"""Claims about images: what is found, what a file decodes to, what is skipped, what is cached."""
+"""Images: which files are found, what a file decodes to, what is skipped, what is cached."""
 
 import os
 import shutil
@@ -6,8 +6,8 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,524 +17,357 @@ import torch
 from PIL import Image
 
 from judge import images
+from judge.common.constants import STAND_IN
 from judge.common.errors import UserError
 from judge.images import PAINTINGS, PHOTOS
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
+PINK = (255, 204, 204)  # a fifth of red on white
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> Path:
-    """An empty cache for each test."""
+def cache_folder(tmp_path_factory, monkeypatch) -> Path:
+    """Give each test an empty cache."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "salon"
 
 
-def picture(path: Path, colour=RED, size: int | tuple[int, int] = 64) -> Path:
-    """A file of one colour."""
+def save_image(path: Path, colour=RED, size: int | tuple[int, int] = 64) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (size, size) if isinstance(size, int) else size, colour).save(path)
     return path
 
 
-def truncated(path: Path) -> Path:
-    """A JPEG whose second half is missing."""
+def save_truncated_jpeg(path: Path) -> Path:
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
 
 
-def data_set(folder: Path) -> Path:
-    """A whole data set of two images in each of the four folders."""
+def save_dataset(folder: Path) -> Path:
+    """Save two images in each of the four folders."""
     for part in ("trainA", "testA", "trainB", "testB"):
         for index in range(2):
-            picture(folder / part / f"{index}.png")
+            save_image(folder / part / f"{index}.png")
     return folder
 
 
-def one_line(caught: pytest.ExceptionInfo, *words: str) -> None:
+def first_pixel(loaded: images.Images) -> tuple[int, ...]:
+    return tuple(loaded.pixels[0, :, 5, 5].tolist())
+
+
+def refused(function: Callable, *arguments, words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
     text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert word in text
+    assert "\n" not in text and all(word in text for word in words), text
 
 
 # ---------------------------------------------------------------------------------------------
 # Data sets
 
 
-def test_no_data_folder_is_one_line_that_says_what_to_give(tmp_path):
-    with pytest.raises(UserError) as caught:
-        images.find_dataset(str(tmp_path / "nowhere"))
-    one_line(caught, str(tmp_path / "nowhere"), "--data")
-
-
-def test_a_known_data_set_that_is_not_there_is_one_line_with_the_command_that_gets_it(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as caught:
-        images.find_dataset("monet2photo")
-    one_line(caught, "data/monet2photo", "python -m judge data monet2photo")
-
-
-@pytest.mark.parametrize("missing", ["trainA", "testA", "trainB", "testB"])
-def test_a_missing_subfolder_is_named(tmp_path, missing):
-    (data_set(tmp_path / "mine") / missing).rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError) as caught:
-        images.find_dataset(str(tmp_path / "mine"))
-    one_line(caught, f"mine/{missing}")
-
-
-def test_a_folder_without_images_is_named(tmp_path):
-    for file in (data_set(tmp_path / "mine") / "testB").iterdir():
-        file.rename(file.with_suffix(".txt"))
-    with pytest.raises(UserError) as caught:
-        images.find_dataset(str(tmp_path / "mine"))
-    one_line(caught, "no images in", "mine/testB")
-
-
 def test_a_data_set_has_paintings_in_a_and_photographs_in_b(tmp_path):
-    found = images.find_dataset(str(data_set(tmp_path / "mine")))
+    data = images.find_dataset(str(save_dataset(tmp_path / "sample")))
     for domain, letter in ((PAINTINGS, "A"), (PHOTOS, "B")):
-        assert [path.parent.name for path in found.train[domain]] == [f"train{letter}"] * 2
-        assert [path.parent.name for path in found.test[domain]] == [f"test{letter}"] * 2
-    assert (found.name, found.stand_in, found.description) == ("mine", False, "mine")
+        assert [path.parent.name for path in data.train[domain]] == [f"train{letter}"] * 2
+        assert [path.parent.name for path in data.test[domain]] == [f"test{letter}"] * 2
+    assert (data.name, data.stand_in, data.description) == ("sample", False, "sample")
 
 
-def test_auto_is_monet2photo_where_it_is(tmp_path, monkeypatch):
+def test_data_that_is_missing_or_incomplete_is_one_line_that_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data_set(Path("data/monet2photo"))
-    data_set(Path("data/sample"))
-    found = images.find_dataset("auto")
-    assert (found.name, found.stand_in) == ("monet2photo", False)
-    assert found.train[PAINTINGS][0] == Path("data/monet2photo/trainA/0.png")
+    refused(images.find_dataset, "x/nowhere", words=["x/nowhere", "give --data a folder"])
+    refused(images.find_dataset, "monet2photo", words=["data/monet2photo", "judge data monet2photo"])
+    for folder in ("trainA", "testA", "trainB", "testB"):
+        part = save_dataset(tmp_path / f"no-{folder}") / folder
+        for file in part.iterdir():
+            file.rename(file.with_suffix(".txt"))
+        refused(images.find_dataset, f"./no-{folder}", words=["no images in", f"no-{folder}/{folder}"])
+        shutil.rmtree(part)
+        refused(images.find_dataset, f"./no-{folder}", words=["no folder", f"no-{folder}/{folder}"])
 
 
-def test_auto_is_the_sample_otherwise_and_says_that_it_is_a_stand_in(tmp_path, monkeypatch):
+def test_auto_is_monet2photo_if_it_is_there_and_else_the_sample_marked_as_a_stand_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data_set(Path("data/sample"))
-    (Path("data/sample") / images.STAND_IN).touch()
-    found = images.find_dataset("auto")
-    assert (found.name, found.stand_in) == ("sample", True)
-    assert "stand-in, not real paintings" in found.description
-
-
-def test_ones_own_folder_is_no_stand_in_whatever_its_name(tmp_path):
-    data_set(tmp_path / "sample")
-    assert not images.find_dataset(str(tmp_path / "sample")).stand_in
-
-
-def test_the_sample_is_made_on_first_use_and_what_is_said_of_it_keeps_out_of_the_output(
-    tmp_path, monkeypatch, capsys
-):
-    made = []
-
-    def small(folder: Path) -> None:
-        made.append(data_set(folder))
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("judge.sample.make", small)
-    images.find_dataset("sample")
-    images.find_dataset("sample")
-    said = capsys.readouterr()
-    assert made == [Path("data/sample")]
-    assert said.out == "" and said.err == "making the built-in sample in data/sample\n"
-
-
-def test_a_folder_that_is_called_like_a_known_data_set_is_still_reachable(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    data_set(Path("monet2photo"))
+    (save_dataset(Path("data/sample")) / STAND_IN).touch()
+    data = images.find_dataset("auto")
+    assert data.stand_in and data.description == "sample (built-in stand-in, not real paintings)"
+    save_dataset(Path("data/monet2photo"))
+    data = images.find_dataset("auto")
+    assert (data.name, data.stand_in) == ("monet2photo", False)
+    save_dataset(Path("monet2photo"))  # a folder of one's own with a known name
     assert images.find_dataset("./monet2photo").train[PAINTINGS][0] == Path("monet2photo/trainA/0.png")
 
 
-def test_from_folders_holds_out_every_tenth(tmp_path):
-    for index in range(21):
-        picture(tmp_path / "monets" / f"{index:02}.png")
-    for index in range(10):
-        picture(tmp_path / "views" / f"{index:02}.png")
-    found = images.from_folders([tmp_path / "monets"], [tmp_path / "views"])
-    assert [path.stem for path in found.test[PAINTINGS]] == ["00", "10", "20"]
-    assert [path.stem for path in found.test[PHOTOS]] == ["00"]
-    assert len(found.train[PAINTINGS]) == 18 and len(found.train[PHOTOS]) == 9
-    assert not {*found.train[PAINTINGS]} & {*found.test[PAINTINGS]}
-    assert found.name == "monets + views" and not found.stand_in
+def test_the_sample_is_made_on_first_use_with_a_note_outside_the_output(tmp_path, monkeypatch, capsys):
+    made = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("judge.sample.make", lambda folder: made.append(save_dataset(folder)))
+    for _ in range(2):
+        images.find_dataset("sample")
+    assert made == [Path("data/sample")]
+    assert capsys.readouterr() == ("", "making the built-in sample in data/sample\n")
 
 
-def test_from_folders_takes_several_folders_of_a_domain(tmp_path):
-    for name in ("monet", "cezanne", "views"):
-        for index in range(10):
-            picture(tmp_path / name / f"{index}.png")
-    found = images.from_folders([tmp_path / "monet", tmp_path / "cezanne"], [tmp_path / "views"])
-    assert len(found.train[PAINTINGS]) == 18 and len(found.train[PHOTOS]) == 9
+def test_from_folders_holds_out_every_tenth_of_each_domain_and_refuses_fewer_than_ten(tmp_path):
+    for folder, count in (("monet", 11), ("cezanne", 10), ("views", 10), ("few", 9)):
+        for index in range(count):
+            save_image(tmp_path / folder / f"{index:02}.png")
+    monet, cezanne, views, few = (tmp_path / name for name in ("monet", "cezanne", "views", "few"))
+    data = images.from_folders([monet, cezanne], [views])
+    assert data.test == {PAINTINGS: [monet / "00.png", monet / "10.png", cezanne / "09.png"], PHOTOS: [
+        views / "00.png"]}
+    assert len(data.train[PAINTINGS]) == 18 and not {*data.train[PAINTINGS]} & {*data.test[PAINTINGS]}
+    assert len(data.train[PHOTOS]) == 9
+    assert data.name == "monet + cezanne + views" and not data.stand_in
+    for paintings, photos in ((few, views), (monet, few)):
+        refused(images.from_folders, [paintings], [photos], words=[str(few), "9 images are too few"])
 
 
-def test_from_folders_refuses_fewer_than_ten(tmp_path):
-    for index in range(10):
-        picture(tmp_path / "many" / f"{index}.png")
-        picture(tmp_path / "few" / f"{index}.png")
-    (tmp_path / "few/9.png").unlink()
-    for folders in (["few", "many"], ["many", "few"]):
-        with pytest.raises(UserError) as caught:
-            images.from_folders(*([tmp_path / name] for name in folders))
-        one_line(caught, str(tmp_path / "few"), "9 images are too few")
+def test_images_are_listed_by_name_within_each_folder_in_the_order_of_the_folders(tmp_path):
+    names = ["a.JPG", "a10.jpeg", "a2.webp", "b.png", "c/a.png"]
+    for name in names[::-1]:
+        save_image(tmp_path / "z" / name)
+    (tmp_path / "z/notes.txt").write_text("not an image")
+    other = save_image(tmp_path / "a/0.png")
+    expected = [*(tmp_path / "z" / name for name in names), other]
+    assert images.list_images([tmp_path / "z", tmp_path / "a"]) == expected
 
 
-# ---------------------------------------------------------------------------------------------
-# Which files are images
-
-
-def test_files_are_listed_in_the_order_of_their_names(tmp_path):
-    names = ["b.png", "a.JPG", "c/a.png", "a10.jpeg", "a2.webp"]
-    for name in names:
-        picture(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("not an image")
-    assert [str(path.relative_to(tmp_path)) for path in images.list_images([tmp_path])] == sorted(names)
-
-
-def test_folders_are_listed_in_the_order_given(tmp_path):
-    ours, theirs = picture(tmp_path / "b/0.png"), picture(tmp_path / "a/0.png")
-    assert images.list_images([tmp_path / "b", tmp_path / "a"]) == [ours, theirs]
-
-
-@pytest.mark.parametrize("hidden", [".0.png", "._0.png", ".thumbnails/0.png", "a/.ipynb_checkpoints/0.png"])
-def test_hidden_files_and_folders_are_ignored(tmp_path, hidden):
-    shown = picture(tmp_path / "0.png")
-    picture(tmp_path / hidden)
+def test_hidden_files_and_folders_are_ignored_unless_they_are_named(tmp_path):
+    shown = save_image(tmp_path / "0.png")
+    for name in (".0.png", "._0.png", ".thumbnails/0.png", "a/.ipynb_checkpoints/0.png"):
+        save_image(tmp_path / name)
     assert images.list_images([tmp_path]) == [shown]
-
-
-def test_a_folder_below_a_hidden_one_can_be_named(tmp_path):
-    shown = picture(tmp_path / ".secret/images/0.png")
-    assert images.list_images([shown.parent]) == [shown]
+    assert images.list_images([tmp_path / ".thumbnails"]) == [tmp_path / ".thumbnails/0.png"]
 
 
 # ---------------------------------------------------------------------------------------------
 # Broken files
 
 
-def test_a_truncated_jpeg_is_skipped_and_named(tmp_path):
-    first, last = picture(tmp_path / "0.png", RED), picture(tmp_path / "2.png", BLUE)
-    paths = [first, truncated(tmp_path / "1.jpg"), last]
-    loaded = images.load_images(paths, 64)
-    assert loaded.paths == [str(first), str(last)]
-    assert loaded.pixels[:, :, 0, 0].tolist() == [list(RED), list(BLUE)]
-    [reason] = loaded.skipped
-    assert reason.startswith(f"{paths[1]}: ") and "truncated" in reason
-    assert loaded.counts() == {"images": 2, "skipped": [reason], "enlarged": 0}
-
-
-def text_named_jpg(path: Path) -> None:
-    path.write_text("<html>404</html>")
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def dangling_link(path: Path) -> None:
-    path.symlink_to("nowhere.png")
-
-
-def link_to_itself(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def folder_named_jpg(path: Path) -> None:
-    path.mkdir()
-
-
 def avif_without_its_image(path: Path) -> None:
-    """libavif's complaint is a RuntimeError, not an OSError like other decoders'."""
-    avif = picture(path.with_suffix(".avif"))
-    avif.write_bytes(avif.read_bytes().replace(b"pitm", b"free"))  # which item it is, is not said
+    """libavif raises a RuntimeError, not an OSError like other decoders."""
+    avif = save_image(path.with_suffix(".avif"))
+    avif.write_bytes(avif.read_bytes().replace(b"pitm", b"free"))  # the box that says which item is the image
     avif.rename(path)
 
 
-BROKEN = [text_named_jpg, empty, dangling_link, link_to_itself, folder_named_jpg, avif_without_its_image]
+BROKEN = {
+    "a truncated JPEG": save_truncated_jpeg,
+    "text": lambda path: path.write_text("<html>404</html>"),
+    "an empty file": lambda path: path.write_bytes(b""),
+    "a dangling link": lambda path: path.symlink_to("nowhere.png"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a folder": lambda path: path.mkdir(),
+    "an AVIF file without its image": avif_without_its_image,
+}
 
 
-@pytest.mark.parametrize("make", BROKEN)
-def test_what_only_looks_like_an_image_is_skipped_and_named(tmp_path, make):
-    good = picture(tmp_path / "0.png")
-    make(tmp_path / "1.jpg")
-    loaded = images.load_images(images.list_images([tmp_path]), 64)
-    assert loaded.paths == [str(good)]
-    assert [reason.split(": ")[0] for reason in loaded.skipped] == [str(tmp_path / "1.jpg")]
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_skipped_and_named_and_refused_where_there_is_no_other(tmp_path, kind):
+    broken = tmp_path / "1.jpg"
+    BROKEN[kind](broken)
+    refused(images.load_images, [broken, broken], 64, words=["none of 2 files", f"first {broken}: "])
+    paths = [save_image(tmp_path / "0.png", RED), broken, save_image(tmp_path / "2.png", BLUE)]
+    assert images.list_images([tmp_path]) == paths
+    loaded = images.load_images(paths, 64)
+    assert loaded.paths == [str(paths[0]), str(paths[2])]
+    assert loaded.pixels[:, :, 0, 0].tolist() == [list(RED), list(BLUE)]
+    [reason] = loaded.skipped
+    assert reason.startswith(f"{broken}: ") and len(reason) > len(f"{broken}: ")
+    assert loaded.counts() == {"images": 2, "skipped": [reason], "enlarged": 0}
 
 
-@pytest.mark.parametrize("make", BROKEN)
-def test_a_folder_of_broken_files_is_refused_with_the_first_reason(tmp_path, make):
-    make(tmp_path / "0.jpg")
-    truncated(tmp_path / "1.jpg")
-    with pytest.raises(UserError) as caught:
-        images.load_images(images.list_images([tmp_path]), 64)
-    one_line(caught, "none of 2 files", str(tmp_path / "0.jpg"))
-
-
-def test_an_image_that_would_fill_the_memory_is_skipped(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    good, bomb = picture(tmp_path / "0.png", size=30), picture(tmp_path / "1.png", size=64)
-    loaded = images.load_images([good, bomb], 16)
-    assert loaded.paths == [str(good)] and "1.png" in loaded.skipped[0]
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
+def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png(path: Path, width: int, height: int, rows: bytes, also: bytes = b"") -> Path:
-    """A black and white PNG with that header, whatever follows it."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
-    parts = header + also + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+def save_png(path: Path, width: int, height: int, rows: bytes, extra: bytes = b"") -> Path:
+    """Save a black and white PNG whose header may not fit its content."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    parts = header + extra + png_chunk(b"IDAT", zlib.compress(rows, 9)) + png_chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
     return path
 
 
-def bombs(folder: Path) -> list[Path]:
-    """Small files that say, or are, very much."""
-    declared = png(folder / "declared.png", 60_000, 60_000, b"")
-    compressed = png(folder / "compressed.png", 60_000, 60_000, bytes(100_000_000))
-    much = b"a\0\0" + zlib.compress(bytes(100_000_000))
-    notes = png(folder / "notes.png", 8, 8, bytes(16), chunk(b"zTXt", much))
-    profile = png(folder / "profile.png", 8, 8, bytes(16), chunk(b"iCCP", much))
-    absurd = png(folder / "absurd.png", 1, 2**31 - 1, b"")
-    none = png(folder / "none.png", 0, 0, b"")
-    return [declared, compressed, notes, profile, absurd, none]
-
-
-LOADS = """
+LOAD = """
 import resource, sys, torch
 from pathlib import Path
 from judge import images
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 loaded = images.load_images([Path(path) for path in sys.argv[1:]], 64)
 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-print(len(loaded.paths), len(loaded.skipped), round(grown))
-print(*loaded.skipped, sep="\\n")
+print(len(loaded.paths), round(grown), *loaded.skipped, sep="\\n")
 """
 
 
-def loaded_elsewhere(*paths: Path) -> tuple[int, int, int, str]:
-    """By a process of its own: images, images skipped, megabytes that it grew by, and what it said."""
-    command = [sys.executable, "-W", "ignore", "-c", LOADS, *map(str, paths)]
+def load_in_a_process(*paths: Path) -> tuple[int, int, list[str]]:
+    """Return the number of images, the megabytes that the process grew by, and the skipped files."""
+    command = [sys.executable, "-W", "ignore", "-c", LOAD, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    first, rest = done.stdout.split("\n", 1)
-    return *map(int, first.split()), rest
+    count, grown, *skipped = done.stdout.splitlines()
+    return int(count), int(grown), skipped
 
 
-def test_bombs_are_skipped_and_named_and_take_no_memory(tmp_path):
-    good, found = picture(tmp_path / "0.png"), bombs(tmp_path)
-    images_, skipped, megabytes, said = loaded_elsewhere(good, *found)
-    assert (images_, skipped) == (1, len(found)), said
-    assert all(f"{path}: " in said for path in found)
-    assert megabytes < 100, f"grew by {megabytes} MB"
+def test_decompression_bombs_are_skipped_and_named_and_take_no_memory(tmp_path):
+    much = b"a\0\0" + zlib.compress(bytes(100_000_000))
+    bombs = [
+        save_png(tmp_path / "declared.png", 60_000, 60_000, b""),
+        save_png(tmp_path / "compressed.png", 60_000, 60_000, bytes(100_000_000)),
+        save_png(tmp_path / "notes.png", 8, 8, bytes(16), png_chunk(b"zTXt", much)),
+        save_png(tmp_path / "profile.png", 8, 8, bytes(16), png_chunk(b"iCCP", much)),
+        save_png(tmp_path / "absurd.png", 1, 2**31 - 1, b""),
+        save_png(tmp_path / "none.png", 0, 0, b""),
+    ]
+    count, grown, skipped = load_in_a_process(save_image(tmp_path / "0.png"), *bombs)
+    assert count == 1 and [reason.split(": ")[0] for reason in skipped] == [str(path) for path in bombs]
+    assert grown < 100, f"grew by {grown} MB"
 
 
-def test_many_images_of_the_largest_size_take_the_memory_of_one(tmp_path):
-    """20 kB each, and 676 MB once they are pixels."""
-    first = png(tmp_path / "0.png", 13_000, 13_000, bytes(13_000 * (1 + 13_000 // 8)))
-    paths = [first, *(Path(shutil.copy(first, tmp_path / f"{at}.png")) for at in range(1, 4))]
-    images_, _, megabytes, _ = loaded_elsewhere(*paths)
-    assert images_ == 4 and megabytes < 1.7 * 676 + 300, f"grew by {megabytes} MB"
+def test_several_large_images_take_the_memory_of_one(tmp_path):
+    """8 kB each as a file, 256 MB as pixels."""
+    first = save_png(tmp_path / "0.png", 8000, 8000, bytes(8000 * 1001))
+    copies = [Path(shutil.copy(first, tmp_path / f"{index}.png")) for index in range(1, 4)]
+    count, grown, _ = load_in_a_process(first, *copies)
+    assert count == 4 and grown < 1.7 * 256 + 200, f"grew by {grown} MB"
 
 
-@pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1), (1, 1)])
-def test_an_absurd_shape_is_an_image_that_was_enlarged(tmp_path, size):
-    loaded = images.load_images([picture(tmp_path / "0.png", BLUE, size)], 64)
-    assert loaded.enlarged == 1 and loaded.pixels[0, :, 5, 5].tolist() == list(BLUE)
-
-
-@pytest.mark.parametrize("ending", ["gif", "png", "webp"])
-def test_of_an_animation_the_first_picture_is_taken(tmp_path, ending):
-    frames = [Image.new("RGB", (64, 64), colour) for colour in (RED, GREEN, BLUE)]
-    frames[0].save(tmp_path / f"0.{ending}", save_all=True, append_images=frames[1:], lossless=True)
-    loaded = images.load_images([tmp_path / f"0.{ending}"], 64)
-    assert loaded.pixels[0, :, 5, 5].tolist() == list(RED) and not loaded.skipped
-
-
-def test_an_ending_that_is_not_the_contents_is_no_matter(tmp_path):
-    picture(tmp_path / "0.png", BLUE).rename(tmp_path / "0.jpg")
-    assert images.load_images([tmp_path / "0.jpg"], 64).pixels[0, :, 5, 5].tolist() == list(BLUE)
-
-
-def test_an_image_that_is_a_program_is_not_run(tmp_path, monkeypatch):
-    """Pillow gives PostScript to Ghostscript, whatever the file is called."""
-    (tmp_path / "bin").mkdir()
-    ghostscript = tmp_path / "bin/gs"
-    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
-    ghostscript.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
-    for name in ("0.eps", "1.jpg"):
-        (tmp_path / name).write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n")
-    with suppress(OSError), Image.open(tmp_path / "0.eps") as image:
-        image.load()
-    assert (tmp_path / "ran").exists(), "this Pillow runs nothing: this test shows nothing"
-    (tmp_path / "ran").unlink()
-    good = picture(tmp_path / "2.png")
-    loaded = images.load_images(images.list_images([tmp_path]), 64)
-    assert loaded.paths == [str(good)] and [reason.split(": ")[0] for reason in loaded.skipped] == [
-        str(tmp_path / "1.jpg")]
-    assert not (tmp_path / "ran").exists()
+def test_postscript_is_not_read_whatever_its_name_because_pillow_would_run_it(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "0.eps")
+    program = Path(shutil.copy(tmp_path / "0.eps", tmp_path / "1.jpg"))
+    shown = save_image(tmp_path / "2.png")
+    assert images.list_images([tmp_path]) == [program, shown]
+    loaded = images.load_images([program, shown], 64)
+    assert loaded.paths == [str(shown)] and "cannot identify image file" in loaded.skipped[0]
 
 
 # ---------------------------------------------------------------------------------------------
-# What a file decodes to: what a viewer shows
+# Decoding: what a viewer shows
 
 
-def shown(image: Image.Image, path: Path, **options) -> np.ndarray:
-    """The pixels of `image` after it was a file: [H, W, 3], H = W = the image's own edge."""
+def decode_saved(image: Image.Image, path: Path, **options) -> np.ndarray:
+    """Save a square image and return its decoded pixels, [H, W, 3]."""
     image.save(path, **options)
     return images.decode(path, image.width)[0]
 
 
-def halves(left, right, mode: str) -> Image.Image:
+def two_halves(mode: str, left, right, palette=None) -> Image.Image:
     image = Image.new(mode, (16, 16), left)
     image.paste(right, (8, 0, 16, 16))
+    if palette:
+        image.putpalette(palette)
     return image
 
 
-def both(pixels: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The colours of the left and of the right half, each of which must be of one colour."""
-    left, right = pixels[:, :8].reshape(-1, 3), pixels[:, 8:].reshape(-1, 3)
-    assert (left == left[0]).all() and (right == right[0]).all()
-    return tuple(left[0].tolist()), tuple(right[0].tolist())
+def grey16() -> Image.Image:
+    return Image.fromarray(np.repeat(np.uint16([[100 * 257, 65535]]), 8, 1).repeat(16, 0))
 
 
-def test_rgb_is_itself(tmp_path):
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    assert (shown(Image.fromarray(pixels), tmp_path / "x.png") == pixels).all()
+@pytest.mark.parametrize(("image", "suffix", "options", "left", "right"), [
+    (two_halves("L", 77, 200), "png", {}, (77,) * 3, (200,) * 3),
+    (two_halves("1", 0, 1), "png", {}, BLACK, WHITE),
+    (two_halves("P", 1, 2, [*GREEN, 10, 20, 30, 200, 100, 50]), "png", {}, (10, 20, 30), (200, 100, 50)),
+    # Transparency is laid on white.
+    (two_halves("P", 0, 1, [*BLACK, *BLUE]), "png", {"transparency": 0}, WHITE, BLUE),
+    (two_halves("P", 0, 1, [*BLACK, *BLUE]), "gif", {"transparency": 0}, WHITE, BLUE),
+    (two_halves("P", 0, 1, [*BLACK, *BLUE]), "png", {"transparency": bytes([51, 255])}, (204,) * 3, BLUE),
+    (two_halves("RGBA", (*RED, 0), (*RED, 51)), "png", {}, WHITE, PINK),
+    (two_halves("RGBA", (*RED, 0), (*RED, 51)), "webp", {"lossless": True, "exact": True}, WHITE, PINK),
+    (two_halves("RGBA", (*RED, 255), (0, 0, 0, 0)), "png", {}, RED, WHITE),
+    (two_halves("LA", (0, 51), (100, 255)), "png", {}, (204,) * 3, (100,) * 3),
+    (two_halves("RGB", GREEN, RED), "png", {"transparency": GREEN}, WHITE, RED),
+    (two_halves("L", 7, 8), "png", {"transparency": 7}, WHITE, (8,) * 3),
+    # 16 bits are scaled to 8, not clipped.
+    (grey16(), "png", {}, (100,) * 3, WHITE),
+    (grey16(), "tif", {}, (100,) * 3, WHITE),
+])
+def test_every_colour_mode_decodes_to_what_a_viewer_shows(tmp_path, image, suffix, options, left, right):
+    pixels = decode_saved(image, tmp_path / f"x.{suffix}", **options)
+    assert (pixels[:, :8] == left).all() and (pixels[:, 8:] == right).all()
 
 
-def test_grey_has_three_equal_channels(tmp_path):
-    assert both(shown(halves(77, 200, "L"), tmp_path / "x.png")) == ((77,) * 3, (200,) * 3)
+def test_rgb_is_unchanged_and_a_cmyk_jpeg_is_not_inverted(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    assert (decode_saved(Image.fromarray(pixels), tmp_path / "x.png") == pixels).all()
+    red_ink = decode_saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), tmp_path / "x.jpg", quality=100)
+    assert np.abs(red_ink.astype(int) - RED).max() <= 6
 
 
-def test_black_and_white_is_black_and_white(tmp_path):
-    assert both(shown(halves(0, 1, "1"), tmp_path / "x.png")) == (BLACK, WHITE)
-
-
-def test_a_palette_gives_its_colours(tmp_path):
-    image = halves(1, 2, "P")
-    image.putpalette([*GREEN, 10, 20, 30, 200, 100, 50])
-    assert both(shown(image, tmp_path / "x.png")) == ((10, 20, 30), (200, 100, 50))
-
-
-def test_transparency_of_a_palette_is_laid_on_white(tmp_path):
-    image = halves(0, 1, "P")
-    image.putpalette([*BLACK, *BLUE])
-    assert both(shown(image, tmp_path / "x.png", transparency=0)) == (WHITE, BLUE)
-    assert both(shown(image, tmp_path / "x.gif", transparency=0)) == (WHITE, BLUE)
-    assert both(shown(image, tmp_path / "y.png", transparency=bytes([51, 255]))) == ((204,) * 3, BLUE)
-
-
-def test_alpha_is_laid_on_white(tmp_path):
-    image = halves((255, 0, 0, 0), (255, 0, 0, 51), "RGBA")
-    assert both(shown(image, tmp_path / "x.png")) == (WHITE, (255, 204, 204))
-    assert both(shown(image, tmp_path / "x.webp", lossless=True, exact=True)) == (WHITE, (255, 204, 204))
-    opaque = halves((255, 0, 0, 255), (0, 0, 0, 0), "RGBA")
-    assert both(shown(opaque, tmp_path / "y.png")) == (RED, WHITE)
-
-
-def test_alpha_of_grey_is_laid_on_white(tmp_path):
-    image = halves((0, 51), (100, 255), "LA")
-    assert both(shown(image, tmp_path / "x.png")) == ((204,) * 3, (100,) * 3)
-
-
-def test_a_colour_that_stands_for_transparency_becomes_white(tmp_path):
-    image = halves(GREEN, RED, "RGB")
-    assert both(shown(image, tmp_path / "x.png", transparency=GREEN)) == (WHITE, RED)
-    assert both(shown(halves(7, 8, "L"), tmp_path / "y.png", transparency=7)) == (WHITE, (8,) * 3)
-
-
-@pytest.mark.parametrize("ending", ["png", "tif"])
-def test_sixteen_bits_are_scaled_to_eight_not_clipped(tmp_path, ending):
-    values = np.zeros((16, 16), np.uint16)
-    values[:, :8], values[:, 8:] = 100 * 257, 65535
-    assert both(shown(Image.fromarray(values), tmp_path / f"x.{ending}")) == ((100,) * 3, WHITE)
-
-
-def test_a_cmyk_jpeg_is_not_inverted(tmp_path):
-    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # red ink
-    pixels = shown(image, tmp_path / "x.jpg", quality=100)
-    assert np.abs(pixels.astype(int) - RED).max() <= 6
+def exif(orientation: int) -> Image.Exif:
+    data = Image.Exif()
+    data[0x0112] = orientation
+    return data
 
 
 @pytest.mark.parametrize(("orientation", "corner"), [
-    (1, "top left"), (2, "top right"), (3, "bottom right"), (4, "bottom left"),
-    (5, "top left"), (6, "top right"), (7, "bottom right"), (8, "bottom left"),
+    (1, (0, 0)), (2, (0, 1)), (3, (1, 1)), (4, (1, 0)), (5, (0, 0)), (6, (0, 1)), (7, (1, 1)), (8, (1, 0)),
 ])
-def test_exif_orientation_turns_the_image_as_a_viewer_does(tmp_path, orientation, corner):
-    """The first pixel of the file is shown in the corner that the EXIF standard's table names."""
+def test_exif_orientation_moves_the_first_pixel_to_the_corner_of_the_standard(tmp_path, orientation, corner):
     image = Image.new("RGB", (32, 32), BLACK)
     image.paste(WHITE, (0, 0, 16, 16))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    pixels = shown(image, tmp_path / "x.jpg", exif=exif, quality=95)
-    corners = {
-        "top left": pixels[4, 4], "top right": pixels[4, -4],
-        "bottom left": pixels[-4, 4], "bottom right": pixels[-4, -4],
-    }
-    assert [name for name, pixel in corners.items() if pixel.min() > 200] == [corner]
+    pixels = decode_saved(image, tmp_path / "x.jpg", exif=exif(orientation), quality=95)
+    bright = np.argwhere(pixels[4::24, 4::24].min(2) > 200)
+    assert bright.tolist() == [list(corner)]
 
 
-def test_exif_orientation_counts_before_the_square_is_cut(tmp_path):
-    """A portrait stored lying: the middle of the standing picture is kept."""
-    image = Image.new("RGB", (96, 32), RED)
-    image.paste(GREEN, (0, 0, 48, 32))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = tmp_path / "x.jpg"
-    image.save(path, exif=exif, quality=95)
-    pixels, _ = images.decode(path, 32)
+def test_exif_orientation_is_applied_before_the_square_is_cut_and_keeps_transparency(tmp_path):
+    portrait = Image.new("RGB", (96, 32), RED)  # stored lying
+    portrait.paste(GREEN, (0, 0, 48, 32))
+    portrait.save(tmp_path / "x.jpg", exif=exif(6), quality=95)
+    pixels, _ = images.decode(tmp_path / "x.jpg", 32)
     assert pixels[2, 16, 1] > 200 > 100 > pixels[-2, 16, 1]  # green above, red below
-
-
-def test_transparency_survives_a_turn(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    pixels = shown(halves((255, 0, 0, 255), (0, 0, 0, 0), "RGBA"), tmp_path / "x.png", exif=exif)
+    half_clear = two_halves("RGBA", (*RED, 255), (0, 0, 0, 0))
+    pixels = decode_saved(half_clear, tmp_path / "x.png", exif=exif(6))
     assert pixels[0, 0].tolist() == list(RED) and pixels[-1, 0].tolist() == list(WHITE)
 
 
-def test_a_wide_image_is_cut_in_the_centre_not_squashed(tmp_path):
-    """A disc stays round, and what lies beside the centre square is gone."""
+def test_the_centre_square_is_cut_out_and_not_squashed(tmp_path):
+    """A disc stays round, and the red beside the centre square is gone."""
     y, x = np.mgrid[:100, :240]
     pixels = np.full((100, 240, 3), 255, np.uint8)
     pixels[(y - 49.5) ** 2 + (x - 119.5) ** 2 < 30**2] = 0
     pixels[:, :60], pixels[:, 180:] = RED, RED
     for image, name in ((pixels, "wide.png"), (pixels.transpose(1, 0, 2), "tall.png")):
         Image.fromarray(np.ascontiguousarray(image)).save(tmp_path / name)
-        cut, enlarged = images.decode(tmp_path / name, 50)
-        dark = cut.max(2) < 128
-        assert cut.shape == (50, 50, 3) and not enlarged
+        square, enlarged = images.decode(tmp_path / name, 50)
+        dark = square.max(2) < 128
+        assert square.shape == (50, 50, 3) and not enlarged
         assert 29 <= dark.any(0).sum() <= 31 and 29 <= dark.any(1).sum() <= 31
-        assert (cut[..., 0].astype(int) - cut[..., 2] < 20).all(), "red from beside the square"
+        assert (square[..., 0].astype(int) - square[..., 2] < 20).all()
 
 
-def test_smaller_images_are_enlarged_and_counted(tmp_path):
-    paths = [
-        picture(tmp_path / "0.png", size=64), picture(tmp_path / "1.png", size=40),
-        picture(tmp_path / "2.png", size=(200, 63)), picture(tmp_path / "3.png", size=200),
-    ]
-    loaded = images.load_images(paths, 64)
-    assert loaded.pixels.shape == (4, 3, 64, 64) and loaded.pixels.dtype == torch.uint8
-    assert loaded.counts() == {"images": 4, "skipped": [], "enlarged": 2}
-
-
-def test_pixels_are_in_the_order_of_the_paths(tmp_path):
-    paths = [picture(tmp_path / f"{index:02}.png", (index, 2 * index, 3 * index)) for index in range(40)]
-    loaded = images.load_images(paths[::-1], 16)
+def test_smaller_images_are_enlarged_and_counted_and_the_order_is_kept(tmp_path):
+    sizes = [64, 40, (200, 63), 200, (1, 100_000), (100_000, 1), (1, 1), *[64] * 30]
+    paths = [save_image(tmp_path / f"{i:02}.png", (i, 2 * i, 3 * i), size) for i, size in enumerate(sizes)]
+    loaded = images.load_images(paths[::-1], 64)
+    assert loaded.pixels.shape == (37, 3, 64, 64) and loaded.pixels.dtype == torch.uint8
+    assert loaded.counts() == {"images": 37, "skipped": [], "enlarged": 5}
     assert loaded.paths == [str(path) for path in paths[::-1]]
-    assert loaded.pixels[:, :, 0, 0].tolist() == [[i, 2 * i, 3 * i] for i in range(39, -1, -1)]
+    assert loaded.pixels[:, :, 5, 5].tolist() == [[i, 2 * i, 3 * i] for i in range(36, -1, -1)]
 
 
-def test_floats_span_a_generators_range():
-    floats = images.to_float(torch.tensor([0, 255, 51], dtype=torch.uint8))
-    assert floats.tolist() == pytest.approx([-1, 1, -0.6])
+def test_the_format_is_told_by_the_content_and_of_an_animation_the_first_picture_is_taken(tmp_path):
+    png_named_jpg = save_image(tmp_path / "0.png", BLUE).rename(tmp_path / "0.jpg")
+    assert first_pixel(images.load_images([png_named_jpg], 64)) == BLUE
+    frames = [Image.new("RGB", (64, 64), colour) for colour in (RED, GREEN, BLUE)]
+    for suffix in ("gif", "png", "webp"):
+        path = tmp_path / f"animation.{suffix}"
+        frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
+        assert first_pixel(images.load_images([path], 64)) == RED
+        assert images.read_full_size(path)[:, 5, 5].tolist() == list(RED)
+
+
+def test_floats_span_a_generators_range_and_return_to_the_same_bytes():
+    pixels = torch.arange(256, dtype=torch.uint8)
+    floats = images.to_float(pixels)
+    assert floats[[0, 51, 255]].tolist() == pytest.approx([-1, -0.6, 1])
+    assert torch.equal(images.to_bytes(floats), pixels)
+    assert images.to_bytes(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -542,181 +375,134 @@ def test_floats_span_a_generators_range():
 
 
 @pytest.fixture
-def no_decoding(monkeypatch):
-    """Call it, and from then on no file can be decoded."""
-    def boom(path: Path, size: int):
+def forbid_decoding(monkeypatch) -> Callable[[], None]:
+    """Return a function after whose call no file can be decoded."""
+    def fail(path: Path, size: int):
         raise OSError("decoded, though it was cached")
 
-    return lambda: monkeypatch.setattr(images, "decode", boom)
+    return lambda: monkeypatch.setattr(images, "decode", fail)
 
 
-def test_a_second_load_opens_no_image(tmp_path, no_decoding):
-    paths = [picture(tmp_path / "0.png"), truncated(tmp_path / "1.jpg"), picture(tmp_path / "2.png", size=9)]
+def test_a_second_load_opens_no_image(tmp_path, forbid_decoding):
+    paths = [save_image(tmp_path / "0.png"), save_truncated_jpeg(tmp_path / "1.jpg"),
+             save_image(tmp_path / "2.png", size=9)]
     first = images.load_images(paths, 16)
-    no_decoding()
+    forbid_decoding()
     second = images.load_images(paths, 16)
     assert torch.equal(first.pixels, second.pixels)
     assert (first.paths, first.counts()) == (second.paths, second.counts())
-    assert second.counts()["enlarged"] == 1 and len(second.skipped) == 1
+    assert second.enlarged == 1 and len(second.skipped) == 1
 
 
-def test_another_size_is_decoded_anew(tmp_path):
-    paths = [picture(tmp_path / "0.png")]
-    assert [images.load_images(paths, size).pixels.shape[-1] for size in (16, 32, 16)] == [16, 32, 16]
-
-
-def test_a_changed_file_is_decoded_anew(tmp_path):
-    path = picture(tmp_path / "0.bmp", RED)  # of one length, whatever is in it
-    images.load_images([path], 16)
-    stat = path.stat()
-    picture(path, BLUE)
-    assert path.stat().st_size == stat.st_size
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert images.load_images([path], 16).pixels[0, :, 0, 0].tolist() == list(BLUE)
-
-
-def test_a_mended_link_is_decoded_anew(tmp_path):
-    paths = [picture(tmp_path / "0.png"), tmp_path / "1.png"]
-    paths[1].symlink_to("2.png")
-    assert len(images.load_images(paths, 16).paths) == 1
-    picture(tmp_path / "2.png", BLUE)
-    assert images.load_images(paths, 16).pixels[:, 2, 0, 0].tolist() == [0, 255]
-
-
-def test_paths_are_as_given_whatever_folder_the_cache_was_filled_from(tmp_path, monkeypatch):
-    for name in ("here", "there"):
-        (tmp_path / name).mkdir()
-    path = picture(tmp_path / "here/0.png")
-    truncated(tmp_path / "here/1.jpg")
-    monkeypatch.chdir(tmp_path / "here")
-    images.load_images([Path("0.png"), Path("1.jpg")], 16)
-    monkeypatch.chdir(tmp_path / "there")
-    loaded = images.load_images([path, path.with_name("1.jpg")], 16)
-    assert loaded.paths == [str(path)]
-    assert loaded.skipped[0].startswith(str(path.with_name("1.jpg")))
-
-
-def test_equal_relative_paths_of_two_folders_are_told_apart(tmp_path, monkeypatch):
-    for name, colour in (("here", RED), ("there", BLUE)):
-        os.utime(picture(tmp_path / name / "0.png", colour), ns=(1, 1))
-        monkeypatch.chdir(tmp_path / name)
-        assert images.load_images([Path("0.png")], 16).pixels[0, :, 0, 0].tolist() == list(colour)
-
-
-def test_an_added_file_is_decoded(tmp_path):
-    picture(tmp_path / "0.png")
+def test_a_change_of_size_files_or_decoder_is_decoded_anew(tmp_path, monkeypatch):
+    path = save_image(tmp_path / "0.bmp", RED)  # a format whose length depends on the size alone
+    assert [images.load_images([path], size).pixels.shape[-1] for size in (16, 32, 16)] == [16, 32, 16]
+    before = path.stat()
+    save_image(path, BLUE)
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert first_pixel(images.load_images([path], 16)) == BLUE
+    (tmp_path / "1.png").symlink_to("elsewhere/2.png")
     assert len(images.load_images(images.list_images([tmp_path]), 16).paths) == 1
-    picture(tmp_path / "1.png")
-    assert len(images.load_images(images.list_images([tmp_path]), 16).paths) == 2
+    save_image(tmp_path / "elsewhere/2.png")  # mends the link
+    assert len(images.load_images([path, tmp_path / "1.png"], 16).paths) == 2
+    assert len(images.load_images(images.list_images([tmp_path]), 16).paths) == 3
+    monkeypatch.setattr(images, "DECODER_VERSION", images.DECODER_VERSION + 1)
+    monkeypatch.setattr(images, "decode", lambda path, size: (np.full((size, size, 3), 7, np.uint8), False))
+    assert first_pixel(images.load_images([path], 16)) == (7, 7, 7)
 
 
-def cut_in_half(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+def test_paths_are_as_given_and_relative_paths_of_two_folders_are_told_apart(tmp_path, monkeypatch):
+    for name, colour in (("here", RED), ("there", BLUE)):
+        os.utime(save_image(tmp_path / name / "0.png", colour), ns=(1, 1))
+        save_truncated_jpeg(tmp_path / name / "1.jpg")
+        monkeypatch.chdir(tmp_path / name)
+        loaded = images.load_images([Path("0.png"), Path("1.jpg")], 16)
+        assert first_pixel(loaded) == colour and loaded.paths == ["0.png"]
+    path = tmp_path / "here/0.png"
+    loaded = images.load_images([path, path.with_name("1.jpg")], 16)
+    assert loaded.paths == [str(path)] and loaded.skipped[0].startswith(str(path.with_name("1.jpg")))
 
 
-def emptied(file: Path) -> None:
-    file.write_bytes(b"")
+class Evil:
+    """Creates a folder when it is unpickled without care."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
 
 
-def text(file: Path) -> None:
-    file.write_text("hello world\n")
-
-
-def another_versions(file: Path) -> None:
-    torch.save({"images": torch.zeros(3)}, file)
-
-
-def a_mere_tensor(file: Path) -> None:
-    torch.save(torch.zeros(3), file)
-
-
-def a_judges(file: Path) -> None:
-    torch.save({"format": "x", "card": {}}, file)
-
-
-def one_byte_changed(file: Path) -> None:
+def change_one_byte(file: Path) -> None:
     content = file.read_bytes()
     at = content.index(bytes(BLUE[2:]) * 16)  # within the blue channel
     file.write_bytes(content[:at] + b"\0" + content[at + 1 :])
 
 
-@pytest.mark.parametrize("damage", [
-    cut_in_half, emptied, text, another_versions, a_mere_tensor, a_judges, one_byte_changed,
-])
-def test_a_damaged_cache_is_remade(tmp_path, cache, no_decoding, damage):
-    paths = [picture(tmp_path / "0.png", BLUE)]
+DAMAGES = {
+    "cut in half": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "emptied": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_text("hello world\n"),
+    "another version's": lambda file: torch.save({"images": torch.zeros(3)}, file),
+    "a tensor": lambda file: torch.save(torch.zeros(3), file),
+    "a judge's": lambda file: torch.save({"format": "x", "card": {}}, file),
+    "one byte changed": change_one_byte,
+    "code": lambda file: torch.save({"pixels": Evil(file.with_name("evil"))}, file),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_remade_and_code_in_it_is_not_run(tmp_path, cache_folder, forbid_decoding, damage):
+    paths = [save_image(tmp_path / "0.png", BLUE)]
     expected = images.load_images(paths, 16).pixels
-    [file] = cache.iterdir()
-    damage(file)
+    [file] = cache_folder.iterdir()
+    DAMAGES[damage](file)
     assert torch.equal(images.load_images(paths, 16).pixels, expected)
-    no_decoding()
+    forbid_decoding()
     assert torch.equal(images.load_images(paths, 16).pixels, expected)
+    assert list(cache_folder.iterdir()) == [file]
 
 
-def test_a_cache_that_would_run_code_is_remade_without_running_it(tmp_path, cache):
-    class Evil:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "evil"),)
-
-    paths = [picture(tmp_path / "0.png", BLUE)]
-    images.load_images(paths, 16)
-    [file] = cache.iterdir()
-    torch.save({"pixels": Evil()}, file)
-    assert images.load_images(paths, 16).pixels[0, :, 0, 0].tolist() == list(BLUE)
-    assert not (tmp_path / "evil").exists()
-
-
-def test_a_cache_that_cannot_be_written_only_costs_a_note_outside_the_output(tmp_path, monkeypatch, capsys):
+def test_a_cache_that_cannot_be_written_costs_one_note_outside_the_output(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    loaded = images.load_images([picture(tmp_path / "0.png", BLUE)], 16)
-    assert loaded.pixels[0, :, 0, 0].tolist() == list(BLUE)
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("note: images-")
-    assert said.err.count("\n") == 1
+    assert first_pixel(images.load_images([save_image(tmp_path / "0.png", BLUE)], 16)) == BLUE
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("note: images-") and err.count("\n") == 1
 
 
-def test_a_full_disk_leaves_no_half_written_cache(tmp_path, cache, monkeypatch):
-    def full(content, file):
+def test_a_full_disk_leaves_no_unfinished_cache(tmp_path, cache_folder, monkeypatch):
+    def fail(content, file):
         Path(file).write_bytes(b"half")
-        raise RuntimeError("unexpected pos 64 vs 0")  # how torch.save says so
+        raise RuntimeError("unexpected pos 64 vs 0")  # as torch.save does
 
-    monkeypatch.setattr(torch, "save", full)
-    images.load_images([picture(tmp_path / "0.png")], 16)
-    assert not list(cache.iterdir())
-
-
-def test_another_way_of_decoding_is_not_served_what_the_old_one_made(tmp_path, monkeypatch):
-    path = picture(tmp_path / "0.png", RED)
-    images.load_images([path], 16)
-    monkeypatch.setattr(images, "DECODER_VERSION", images.DECODER_VERSION + 1)
-    monkeypatch.setattr(images, "decode", lambda path, size: (np.full((size, size, 3), 7, np.uint8), False))
-    assert images.load_images([path], 16).pixels.unique().tolist() == [7]
+    monkeypatch.setattr(torch, "save", fail)
+    images.load_images([save_image(tmp_path / "0.png")], 16)
+    assert not list(cache_folder.iterdir())
 
 
-def test_what_was_of_no_use_for_long_is_removed_when_something_new_is_cached(tmp_path, cache):
-    used, unused, new = (picture(tmp_path / name) for name in ("0.png", "1.png", "2.png"))
+def test_what_was_not_used_for_long_is_removed_when_something_new_is_cached(tmp_path, cache_folder):
+    used, unused, new = (save_image(tmp_path / name) for name in ("0.png", "1.png", "2.png"))
     for path in (used, unused):
         images.load_images([path], 16)
-    (cache / "killed.1.part").touch()
-    for file in cache.iterdir():
+    (cache_folder / "killed.1.part").touch()
+    for file in cache_folder.iterdir():
         os.utime(file, (0, 0))
     images.load_images([used], 16)
-    [kept] = (file for file in cache.iterdir() if file.stat().st_mtime > 0)
+    [kept] = (file for file in cache_folder.iterdir() if file.stat().st_mtime > 0)
     images.load_images([new], 16)
-    assert kept in cache.iterdir() and len(list(cache.iterdir())) == 2
+    assert kept in cache_folder.iterdir() and len(list(cache_folder.iterdir())) == 2
 
 
-def load_in_another_process(path: Path) -> int:
+def sum_of_pixels(path: Path) -> int:
     return images.load_images([path], 16).pixels.sum().item()
 
 
-def test_trials_that_start_at_once_decode_each_for_itself_and_leave_one_whole_cache(
-    tmp_path, cache, no_decoding
-):
-    path = picture(tmp_path / "0.png", WHITE)
+def test_trials_that_start_at_once_leave_one_complete_cache(tmp_path, cache_folder, forbid_decoding):
+    path = save_image(tmp_path / "0.png", WHITE)
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        sums = list(pool.map(load_in_another_process, [path] * 2))
-    no_decoding()
-    assert sums == [255 * 3 * 16 * 16] * 2 == [load_in_another_process(path)] * 2
-    assert len(list(cache.iterdir())) == 1
+        sums = list(pool.map(sum_of_pixels, [path] * 2))
+    forbid_decoding()
+    assert [*sums, sum_of_pixels(path)] == [255 * 3 * 16 * 16] * 3
+    assert len(list(cache_folder.iterdir())) == 1

@@ -1,165 +1,197 @@
-"""Claims about commands in general: fields become options, mistakes one line and exit code 2."""
+"""Command lines: fields become options, mistakes become one line and exit code 2."""
 
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from judge.common import cli
-from judge.common.cli import Fraction, LearningRate, Parser, PositiveInt, Weight, from_namespace
+from judge.common.cli import Parser, from_namespace, parse_values
 from judge.common.errors import UserError
-from judge.common.files import file_lock
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the commands of this file are set with."""
+    """The options of these tests."""
 
-    cycle_weight: Weight = 10.0
-    """How much the way back counts."""
-    generator_lr: LearningRate = 2e-4
-    """The generators' learning rate."""
-    budget: Fraction = 1.0
+    cycle_weight: cli.Weight = 10.0
+    """Weight of 100 % of the cycle."""
+    generator_lr: cli.LearningRate = 2e-4
+    """Learning rate."""
+    budget: cli.Fraction = 1.0
     """Share of the schedule."""
+    beta: cli.Beta = 0.5
+    """Decay."""
     name: str = "trial_1"
-    """What it is called."""
-    steps: int | None = None
-    """How many; all without."""
-    laps: PositiveInt | None = None
-    """How often; as often as possible without."""
+    """Name."""
+    seed: int = 0
+    """Seed."""
+    laps: cli.PositiveInt | None = None
+    """Laps."""
+    out: Path | None = None
+    """Folder."""
+    mode: Literal["fast", "slow"] = "fast"
+    """Mode."""
+    keep: bool = False
+    """Keep."""
+
+
+@dataclass(frozen=True)
+class Required:
+    """An option without a default."""
+
+    images: Path
+    """Folder of images."""
 
 
 @pytest.fixture
-def run(monkeypatch) -> Callable:
-    """Runs a command as from a command line, and returns its exit code."""
-    def run(called: Callable, *arguments: str) -> int:
+def run(monkeypatch, capsys) -> Callable:
+    """Run a command on arguments and return exit code, stdout and stderr."""
+    def run(command: Callable, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["x", *arguments])
         with pytest.raises(SystemExit) as caught:
-            cli.main("python -m x", called)
-        return caught.value.code or 0
+            cli.main("python -m x", command)
+        return caught.value.code or 0, *capsys.readouterr()
 
     return run
 
 
-@pytest.fixture
-def settings(run) -> Callable[..., Settings]:
-    """The settings that a command line makes."""
-    def settings(*arguments: str) -> Settings:
-        parser, found = Parser("Does x."), []
-        parser.add_fields(Settings)
-        assert run(lambda a: found.append(from_namespace(Settings, parser.parse_args(a))), *arguments) == 0
-        return found[0]
-
-    return settings
-
-
-@pytest.fixture
-def refusal(run, capsys) -> Callable[..., str]:
-    """What is said of a wrong command line, having checked that it is one line and the code 2."""
-    def refusal(*arguments: str) -> str:
-        parser = Parser("Does x.")
-        parser.add_fields(Settings)
-        assert run(parser.parse_args, *arguments) == 2
-        said = capsys.readouterr()
-        assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("python -m x: ")
-        return said.err
-
-    return refusal
+def parse(*arguments: str, cls: type = Settings):
+    parser = Parser("Do x.")
+    parser.add_fields(cls)
+    return from_namespace(cls, parser.parse_args(arguments))
 
 
 # ---------------------------------------------------------------------------------------------
 # Options
 
 
-def test_without_options_the_defaults_are_taken(settings):
-    assert settings() == Settings()
-
-
-def test_a_field_is_an_option_with_dashes_and_underscores_do_too(settings):
-    assert settings("--cycle-weight", "3").cycle_weight == 3
-    assert settings("--cycle_weight", "3").cycle_weight == 3
-    assert settings("--cycle-weight=3").cycle_weight == 3
-    assert settings("--cycle_weight=3").cycle_weight == 3
-
-
-def test_underscores_of_values_stay(settings):
-    assert settings("--name", "my_trial_2").name == "my_trial_2"
-    assert settings("--name=my_trial_2").name == "my_trial_2"
-
-
-def test_values_have_the_types_of_their_fields(settings):
-    found = settings("--generator-lr", "1e-3", "--steps", "7", "--name", "7")
-    assert (found.generator_lr, found.steps, found.name) == (1e-3, 7, "7")
-
-
-def test_numbers_of_a_range_are_plain_numbers_that_any_file_can_hold(settings):
-    found = settings("--cycle-weight", "3", "--generator-lr", "1", "--budget", "0.5", "--laps", "2")
-    types = [type(value) for value in (found.cycle_weight, found.generator_lr, found.budget, found.laps)]
-    assert types == [float, float, float, int]
-
-
-def test_the_docstring_of_a_field_is_the_help_of_its_option(run, capsys):
-    parser = Parser("Does x.")
-    parser.add_fields(Settings)
-    assert run(parser.parse_args, "--help") == 0
-    said = " ".join(capsys.readouterr().out.split())
-    for words in ("Does x.", "--cycle-weight", "How much the way back counts.", "default: 10.0"):
-        assert words in said
-    assert "cycle_weight" not in said
+@pytest.mark.parametrize(("arguments", "field", "value"), [
+    (["--cycle-weight", "3"], "cycle_weight", 3.0),
+    (["--cycle_weight", "3"], "cycle_weight", 3.0),
+    (["--cycle_weight=3"], "cycle_weight", 3.0),
+    (["--name", "my_trial_2"], "name", "my_trial_2"),
+    (["--name=my_trial_2"], "name", "my_trial_2"),
+    (["--name", "7"], "name", "7"),
+    (["--seed", "-1"], "seed", -1),
+    (["--laps", "2"], "laps", 2),
+    (["--out", "a_b"], "out", Path("a_b")),
+    (["--mode", "slow"], "mode", "slow"),
+    (["--keep"], "keep", True),
+    (["--keep", "True"], "keep", True),
+    (["--keep=false"], "keep", False),
+    (["--cycle-weight", "0"], "cycle_weight", 0.0),
+    (["--generator-lr", "1e-12"], "generator_lr", 1e-12),
+    (["--budget", "1"], "budget", 1.0),
+    (["--beta", "0"], "beta", 0.0),
+])
+def test_an_option_sets_its_field_alone_with_a_plain_value_of_its_type(arguments, field, value):
+    settings = parse(*arguments)
+    assert settings == Settings(**{field: value})
+    assert type(getattr(settings, field)) is type(value)
 
 
 @pytest.mark.parametrize("arguments", [
-    ("--nonsense", "1"), ("--steps", "many"), ("--steps", "1.5"), ("--steps",), ("stray",),
-    ("--cycle-weight", "-1"), ("--cycle-weight", "nan"), ("--cycle-weight", "inf"),
-    ("--generator-lr", "0"), ("--generator-lr", "nan"), ("--generator-lr", "-1e-4"),
-    ("--budget", "0"), ("--budget", "1.01"), ("--budget", "nan"),
-])
-def test_a_wrong_option_is_one_line_that_names_it(refusal, arguments):
-    assert arguments[0].lstrip("-") in refusal(*arguments).replace("_", "-")
+    ["--nonsense", "1"], ["--cycle", "1"], ["stray"],
+    ["--seed", "many"], ["--seed", "1.5"], ["--seed"], ["--laps", "0"], ["--mode", "medium"], ["--keep", "x"],
+    ["--cycle-weight", "-1"], ["--cycle-weight", "nan"], ["--cycle-weight", "inf"],
+    ["--generator-lr", "0"], ["--generator-lr", "nan"], ["--generator-lr=-1e-4"],
+    ["--generator-lr", "-1e-4"], ["--budget", "0"], ["--budget", "1.01"], ["--beta", "1"],
+], ids=" ".join)
+def test_a_wrong_option_is_one_line_that_names_it(run, arguments):
+    code, out, err = run(lambda words: parse(*words), *arguments)
+    assert code == 2 and out == "" and err.count("\n") == 1 and err.startswith("python -m x: ")
+    assert arguments[0].split("=")[0] in err
 
 
-@pytest.mark.parametrize(("option", "values"), [
-    ("cycle_weight", (0.0, 1e6)), ("generator_lr", (1e-12, 1.0)), ("budget", (1e-6, 1.0)),
+def test_an_option_without_a_default_is_required():
+    assert parse("--images", "x", cls=Required) == Required(Path("x"))
+    with pytest.raises(UserError, match="required: --images"):
+        parse(cls=Required)
+
+
+def test_help_shows_docstrings_defaults_and_the_lines_of_the_description(run):
+    parser = Parser("Do x.\n\n    python -m x     # an example")
+    parser.add_fields(Settings)
+    parser.add_argument("--count", type=cli.PositiveInt, default=3, help="how many")
+    parser.add_argument("--csv", action="store_true", help="as CSV")
+    code, out, err = run(parser.parse_args, "--help")
+    assert code == 0 and err == "" and "Do x.\n\n    python -m x     # an example\n" in out
+    out = " ".join(out.split())
+    for words in ("--cycle-weight FLOAT Weight of 100 % of the cycle. (default: 10.0)", "--laps INT Laps. --",
+                  "--out PATH Folder. --mode", "--mode {fast,slow} Mode. (default: fast)",
+                  "--keep [true|false] Keep. (default: false)", "how many (default: 3)"):
+        assert words in out
+    assert out.endswith("--csv as CSV") and "cycle_weight" not in out
+
+
+def test_values_of_json_are_checked_like_options_but_text_is_no_number():
+    parsed = parse_values(Settings, {"cycle_weight": 3, "laps": None, "keep": True, "out": "x"})
+    assert parsed == {"cycle_weight": 3.0, "laps": None, "keep": True, "out": Path("x")}
+    assert type(parsed["cycle_weight"]) is float
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"cycle": 1}, "cycle is no setting; there are beta, budget"),
+    ({"cycle_weight": "3"}, "cycle_weight is '3', expected a number from 0"),
+    ({"cycle_weight": True}, "expected a number from 0"), ({"cycle_weight": 10**400}, "expected a number"),
+    ({"seed": 1.0}, "expected a whole number"), ({"keep": 1}, "expected true or false"),
+    ({"name": 1}, "expected text"), ({"out": 1}, "expected a path"), ({"mode": "x"}, "one of fast, slow"),
 ])
-def test_the_ends_of_a_range_are_allowed_as_documented(settings, option, values):
-    for value in values:
-        assert getattr(settings(f"--{option}", str(value)), option) == value
+def test_a_wrong_value_of_json_is_one_line_that_names_it(values, message):
+    with pytest.raises(UserError, match=message):
+        parse_values(Settings, values)
 
 
 # ---------------------------------------------------------------------------------------------
 # Exit codes
 
 
-def test_a_users_mistake_is_one_line_on_stderr_and_code_2(run, capsys):
+def test_a_users_mistake_is_one_line_on_stderr_and_code_2(run):
     def wrong(arguments):
         print("so far so good")
         raise UserError("no folder x:\n  make\tone")
 
-    assert run(wrong) == 2
-    said = capsys.readouterr()
-    assert said.out == "so far so good\n" and said.err == "python -m x: no folder x: make one\n"
+    assert run(wrong) == (2, "so far so good\n", "python -m x: no folder x: make one\n")
+
+
+def test_a_lack_of_memory_is_one_line_and_code_2(run):
+    def greedy(arguments):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate\n memory")
+
+    code, _, err = run(greedy)
+    assert code == 2 and err.count("\n") == 1 and "out of memory" in err
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
 def test_the_exit_code_is_what_the_command_returns(run, returned, code):
-    assert run(lambda arguments: returned) == code
+    assert run(lambda arguments: returned) == (code, "", "")
 
 
-def test_ctrl_c_is_code_130_without_a_traceback(run, capsys):
-    def interrupted(arguments):
-        signal.raise_signal(signal.SIGINT)
-
-    assert run(interrupted) == 130
-    assert "Traceback" not in capsys.readouterr().err
+def test_ctrl_c_is_code_130_without_a_traceback(run):
+    assert run(lambda arguments: signal.raise_signal(signal.SIGINT)) == (130, "", "")
 
 
-def test_our_own_mistakes_keep_their_traceback(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["x"])
-    with pytest.raises(ZeroDivisionError):
-        cli.main("python -m x", lambda arguments: 1 // 0)
+def test_a_closed_pipe_ends_a_command_without_a_traceback():
+    command = "from judge.common.cli import main; main('x', lambda words: print('y' * 10**6))"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", command], **pipes)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, RuntimeError])
+def test_a_bug_keeps_its_traceback(error):
+    def buggy(arguments):
+        raise error
+
+    with pytest.raises(error):
+        cli.main("python -m x", buggy)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -167,11 +199,8 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch):
 
 
 @pytest.fixture
-def greet(monkeypatch) -> Callable[..., int]:
-    """A program of two subcommands."""
-    def name_option(parser: Parser) -> None:
-        parser.add_argument("--first-name", default="you")
-
+def greet(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run a program of two subcommands and return exit code, stdout and stderr."""
     def hello(options) -> None:
         """Say hello.
 
@@ -182,65 +211,33 @@ def greet(monkeypatch) -> Callable[..., int]:
         """Say goodbye."""
         return 4
 
-    def greet(*arguments: str) -> int:
+    def add_name(parser: Parser) -> None:
+        parser.add_argument("--first-name", required=True)
+
+    def greet(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["greet", *arguments])
         with pytest.raises(SystemExit) as caught:
-            cli.subcommands("greet", "Greets.", {
-                "hello": (name_option, hello), "bye": (lambda parser: None, bye)
-            })
-        return caught.value.code or 0
+            cli.subcommands("greet", "Greet.", {"hello": (add_name, hello), "bye": (lambda _: None, bye)})
+        return caught.value.code or 0, *capsys.readouterr()
 
     return greet
 
 
-def test_a_subcommand_gets_its_own_options(greet, capsys):
-    assert greet("hello", "--first-name", "Ada") == 0
-    assert greet("hello", "--first-name", "Bob") == 0
-    assert greet("bye") == 4
-    assert capsys.readouterr().out == "hello Ada\nhello Bob\n"
+def test_a_subcommand_has_options_and_an_exit_code_of_its_own(greet):
+    assert greet("hello", "--first_name", "Ada") == (0, "hello Ada\n", "")
+    assert greet("bye") == (4, "", "")
 
 
-def test_help_lists_the_subcommands_with_their_first_lines(greet, capsys):
-    assert greet("--help") == 0
-    said = capsys.readouterr().out
-    assert all(words in said for words in ("Greets.", "hello", "Say hello.", "bye", "Say goodbye."))
+def test_help_lists_the_subcommands_and_shows_the_whole_docstring_of_one(greet):
+    code, out, _ = greet("--help")
+    assert code == 0 and all(words in out for words in ("Greet.", "Say hello.", "bye", "Say goodbye."))
+    code, out, _ = greet("hello", "--help")
+    assert code == 0 and "Say hello.\n\nMore of it.\n" in out and "--first-name" in out
 
 
-@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("bye", "--first-name", "Ada"), ("hello", "--x")])
-def test_a_wrong_subcommand_is_one_line_and_code_2(greet, capsys, arguments):
-    assert greet(*arguments) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("greet: ")
-
-
-HOLDER = """
-import signal, sys
-from pathlib import Path
-from judge import command
-held = command.claimed(Path(sys.argv[1]), "at work")
-print("held", flush=True)
-signal.pause()
-"""
-
-
-def test_a_claim_is_one_process_s_until_it_ends(tmp_path):
-    """Also where it ends without another word."""
-    file = tmp_path / "new" / ".lock"
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, file], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="another process is at work: wait for it to end"):
-            file_lock(file, "at work")
-    finally:
-        holder.kill()
-        holder.communicate()
-    with file_lock(file, "at work"):
-        with pytest.raises(UserError):
-            file_lock(file, "at work")
-    file_lock(file, "at work").close()
-
-
-def test_a_claim_where_nothing_can_be_written_is_one_line(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=f"cannot write to {tmp_path / 'file'}"):
-        file_lock(tmp_path / "file" / ".lock", "at work")
+@pytest.mark.parametrize("arguments", [
+    [], ["nonsense"], ["hello"], ["bye", "--first-name", "Ada"], ["hello", "--first-name", "A", "--x"],
+])
+def test_a_wrong_subcommand_is_one_line_and_code_2(greet, arguments):
+    code, out, err = greet(*arguments)
+    assert code == 2 and out == "" and err.count("\n") == 1 and err.startswith("greet: ")

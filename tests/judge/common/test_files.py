@@ -1,0 +1,63 @@
+"""Files that several processes use: locks, and writes that are complete or absent."""
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from judge.common.errors import UserError
+from judge.common.files import as_user_error, atomic_write, file_lock
+
+HOLDER = """
+import signal, sys
+from pathlib import Path
+from judge.common.files import file_lock
+lock = file_lock(Path(sys.argv[1]), "at work")
+print("locked", flush=True)
+signal.pause()
+"""
+
+
+def test_a_lock_is_one_processs_until_it_is_killed_or_closes_it(tmp_path):
+    file = tmp_path / "new" / ".lock"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, file], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match="another process is at work: wait for it to end"):
+            file_lock(file, "at work")
+    finally:
+        holder.kill()
+        holder.communicate()
+    with file_lock(file, "at work"), pytest.raises(UserError):
+        file_lock(file, "at work")
+    file_lock(file, "at work").close()
+
+
+def test_a_lock_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"cannot write to {tmp_path / 'file'}"):
+        file_lock(tmp_path / "file" / ".lock", "at work")
+
+
+@pytest.mark.parametrize(("error", "message"), [
+    (OSError(errno.ENOSPC, "No space left"), "cannot write to x: No space left: make room"),
+    (PermissionError(errno.EACCES, "Permission denied"), "cannot write to x: Permission denied$"),
+    (RuntimeError("unexpected pos\n 64"), "is the disk full. unexpected pos 64$"),
+])
+def test_a_failed_write_becomes_one_line(error, message):
+    with pytest.raises(UserError, match=message), as_user_error("x"):
+        raise error
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    file = tmp_path / "x.txt"
+    atomic_write(file, lambda part: part.write_text("old"))
+
+    def interrupted(part):
+        part.write_text("ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write(file, interrupted)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"] and file.read_text() == "old"
