@@ -87,6 +87,7 @@ class Settings(Scheduled):
     """Share of the full schedule. A trial continues when it is started again with a larger budget."""
     seed: int = 0
     """Seed of the pairs and of the noise."""
+
     content_weight: Weight = 1.0
     """Weight of the content loss (equation 7)."""
     style_weight: Weight = 1e3
@@ -110,6 +111,7 @@ class Settings(Scheduled):
     """Length of the full schedule in steps."""
     reports: PositiveInt = 10
     """Number of reports over the full schedule."""
+
     lr: LearningRate | None = None
     """Learning rate; by default 1 for L-BFGS and 0.02 for Adam."""
     edge: PositiveInt | None = None
