@@ -1,32 +1,33 @@
-"""Neural style transfer: a photograph painted in the manner of one painting (Gatys et al. 2016, 1508.06576).
+"""Neural style transfer: paint a photograph in the style of a painting (Gatys et al. 2016, 1508.06576).
 
     python -m trials.style_transfer --content me.jpg --style monet.jpg      # -> picture.png
     python -m trials.style_transfer --content me.jpg --style monet.jpg --start-from noise --edge 400
     python -m trials.style_transfer --data data/monet2photo                 # many pairs, scored by the judge
 
-No network learns: the pixels of the picture are what is optimised, over the features of a network that is
-left as it is. F and P are a layer's features of the picture and of the photograph, N_l of them at M_l
-places; G and A the Gram matrices of the picture and of the painting.
+No network is trained. The pixels of the picture are optimised so that a fixed network sees the content of
+the photograph and the style of the painting in them. F and P are the features of the picture and of the
+photograph at layer l, with N_l filters and M_l places; G and A are the Gram matrices of the picture and of
+the painting.
 
-    content    1/2 of the mean (F - P)^2                       equation 1, there a sum; see `content_loss`
-    style      sum of w_l / (4 N_l^2 M_l^2) * sum (G - A)^2    equations 3 to 5, w_l = 1 / layers
-    total      content and style weighted                      equation 7
-    variation  mean |difference to the neighbour|              not in the paper; 0 leaves it out
+    content    1/2 mean (F - P)^2                              equation 1, there a sum: see `content_loss`
+    style      sum of w_l / (4 N_l^2 M_l^2) sum (G - A)^2      equations 3 to 5, w_l = 1 / number of layers
+    total      weighted sum of content and style               equation 7
+    variation  mean |difference between neighbouring pixels|   not in the paper, weight 0 by default
 
-The features are those of VGG-19 where torchvision's weights can be had, and of the judge's ResNet where
-not. The paper scales VGG-19 so that the mean activation of each filter is 1 (section 2), which torchvision's
-weights are not; here each layer is divided by its mean activation on the trial's own pictures, so that the
-weights mean the same at every layer and in both networks.
+The features are those of VGG-19 or, where its weights cannot be loaded, of the judge's ResNet. The paper
+scales VGG-19 so that each filter has a mean activation of 1 (section 2). Torchvision's weights are not
+scaled so: each layer is divided by its mean activation on the trial's own images instead, and the weights
+of the losses mean the same at every layer and in both networks.
 
-A judge whose own features were optimised is no judge of the outcome: `style` and `kid` then grow as images
-made against a classifier fool it, and not only as the picture gets like a painting. A trial with
-`--features judge` says so and records it; what counts there is what another judge says of the pictures
+With `--features judge` the judge's `style` and `kid` are too good, because the picture is optimised against
+the network that scores it. The trial prints and records a warning: score the pictures with another judge
 (--keep true keeps them).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -48,103 +49,95 @@ from trials.parts.batches import load_held_out
 from trials.session.records import DiskUse
 from trials.session.session import Checkpointed, Scheduled, Session, run
 
-# Pixels of the shorter edge of pictures of one's own, by the size that the machine is for.
-OWN_EDGE = {"sketch": 256, "paper": 512}
-LEAST_EDGE = 32  # pixels: VGG-19 halves four times, the ResNet five
-PAIRS = 10  # steps that L-BFGS has the curvature from; each keeps two pictures more
 VGG19 = models.VGG19_Weights.IMAGENET1K_V1
-PICTURE = "picture.png"  # in the trial's folder: what became of a photograph of one's own
-SHEET = 8  # pairs on the sample sheet
-CIRCULAR = "the judge's own features are optimised, so its style and kid flatter: ask another judge"
-RATES = {"lbfgs": 1.0, "adam": 0.02}
-
-
-class Published(NamedTuple):
-    """A network's layers by default."""
-
-    content: str
-    style: str
-
-
-# The ResNet's have the same distances between places as VGG-19's have, but for its first.
-PUBLISHED = {
-    "vgg19": Published("conv4_2", "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"),
-    "judge": Published("layer2", "conv1,layer1,layer2,layer3"),
+DEFAULT_LAYERS = {  # of each network: for content, for style (VGG-19's are the paper's, section 3)
+    "vgg19": ("conv4_2", "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"),
+    "judge": ("layer2", "conv1,layer1,layer2,layer3"),
 }
+DEFAULT_LR = {"lbfgs": 1.0, "adam": 0.02}
+LBFGS_HISTORY = 10  # steps from which L-BFGS estimates the curvature; each needs the memory of two pictures
+OWN_IMAGE_PIXELS = {"sketch": 256, "paper": 512}  # default of the shorter edge, with --content and --style
+MIN_EDGE_PIXELS = 32  # VGG-19 halves an image four times, the ResNet five times
+PICTURE_FILE = "picture.png"
+SHEET_PAIRS = 8
+CIRCULAR_SCORE_WARNING = ("the judge's own features are optimised, so its style and kid flatter: "
+                          "ask another judge")
 
 
 @dataclass(frozen=True)
 class Settings(Scheduled):
-    """What a trial computes. None is what the device says."""
+    """What a trial computes. None means a default that depends on the device or the optimiser."""
 
     content: str | None = None
-    """A photograph of your own, to be painted as --style: the two replace the data's pairs, and the picture
-    is written to picture.png in the trial's folder."""
+    """Your own photograph, to be painted in the style of --style, instead of --data. The picture is written
+    to picture.png in the trial's folder."""
     style: str | None = None
-    """A painting of your own; it is enlarged or reduced, and cut, to what the photograph measures."""
+    """Your own painting. It is resized and cropped to the size of the photograph."""
     data: str = "auto"
-    """monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB (photographs): held-out
-    photographs, each with a painting; auto is data/monet2photo where it is and the built-in sample
-    otherwise."""
+    """monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB (photographs). Each
+    held-out photograph is paired with a training painting. auto is data/monet2photo if it exists, and the
+    built-in sample otherwise."""
     judge: str = model.DEFAULT_FILE
-    """File of the judge that scores a data set's pictures, and may give the features."""
+    """File of the judge: it scores the pictures of a data set, and --features judge uses its network."""
     features: Literal["auto", "vgg19", "judge"] = "auto"
-    """The network whose features are matched: VGG-19 with torchvision's weights (548 MB, downloaded on first
-    use), the judge's ResNet; auto is VGG-19 where the weights can be had, and says when not."""
+    """Network whose features are matched: VGG-19 with torchvision's weights (548 MB, downloaded on first
+    use), or the judge's ResNet. auto is VGG-19 if its weights can be loaded, and the judge otherwise; the
+    reason is printed."""
     budget: Fraction = 1.0
-    """Share of the full schedule. A trial goes on when started again with more."""
+    """Share of the full schedule. A trial continues when it is started again with a larger budget."""
     seed: int = 0
-    """Of the pairs and of the noise."""
+    """Seed of the pairs and of the noise."""
 
     content_weight: Weight = 1.0
-    """Of the content loss (equation 7)."""
+    """Weight of the content loss (equation 7)."""
     style_weight: Weight = 1e3
-    """Of the style loss: the paper's ratios of content to style are near 1e-3 (figure 3)."""
+    """Weight of the style loss. The paper's ratios of content to style weight are near 1e-3 (figure 3)."""
     variation_weight: Weight = 0.0
-    """Of the total variation, which smooths (Mahendran and Vedaldi 2015, 1412.0035, section 2)."""
+    """Weight of the total variation, which smooths (Mahendran and Vedaldi 2015, 1412.0035, section 2)."""
     content_layers: str = "auto"
-    """Layers, with commas between; auto is conv4_2 of VGG-19, as published, and layer2 of the judge."""
-    style_layers: str = "auto"
-    """Layers, with commas between; auto is conv1_1 to conv5_1 of VGG-19, as published, and conv1 to layer3 of
+    """Layers of the content loss, separated by commas. auto is conv4_2 of VGG-19, as published, or layer2 of
     the judge."""
+    style_layers: str = "auto"
+    """Layers of the style loss, separated by commas. auto is conv1_1 to conv5_1 of VGG-19, as published, or
+    conv1 to layer3 of the judge."""
     start_from: Literal["content", "noise"] = "content"
-    """What the picture is before the first step: the photograph, as in the authors' code, or noise, as in
-    the paper's figures (section 3.3)."""
+    """First picture: the photograph, as in the authors' code, or noise, as in the paper's figures
+    (section 3.3)."""
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     """L-BFGS as published, over all pictures together, or Adam."""
     photos: PositiveInt = 16
-    """Held-out photographs of the data that are painted and scored, each with a painting."""
+    """Number of held-out photographs to paint and score."""
     steps: PositiveInt = 200
-    """The full schedule in steps."""
+    """Length of the full schedule in steps."""
     reports: PositiveInt = 10
-    """Reports over the full schedule."""
+    """Number of reports over the full schedule."""
 
     lr: LearningRate | None = None
-    """Learning rate; None is 1 for L-BFGS and 0.02 for Adam."""
+    """Learning rate; by default 1 for L-BFGS and 0.02 for Adam."""
     edge: PositiveInt | None = None
-    """Pixels: of a data set's square images, those that the judge was trained on; of the shorter edge of
-    pictures of your own, which are not enlarged."""
+    """Size in pixels. With --data: of the square images, and it must be the judge's size. With --content: of
+    the shorter edge; smaller photographs are not enlarged."""
 
     def complete(self, device: torch.device) -> "Settings":
-        """These settings with everything filled in that the device decides.
+        """Return these settings with the defaults filled in that depend on the device and the optimiser.
 
         Raises:
-            UserError: a photograph without a painting or the reverse, too small an edge, or too few
-                photographs to score.
+            UserError: --content without --style or the reverse, too small an edge, or too few photographs
+                to score.
         """
         if bool(self.content) != bool(self.style):
-            raise UserError("--content and --style go together: the photograph, and whose manner it takes")
-        if self.edge is not None and self.edge < LEAST_EDGE:
-            raise UserError(f"--edge {self.edge}: at least {LEAST_EDGE}")
+            raise UserError("--content and --style go together: give both or neither")
+        if self.edge is not None and self.edge < MIN_EDGE_PIXELS:
+            raise UserError(f"--edge {self.edge} is too small: give at least {MIN_EDGE_PIXELS}")
         if self.photos < MIN_IMAGES:
-            raise UserError(f"--photos {self.photos}: a score takes at least {MIN_IMAGES}")
+            raise UserError(f"--photos {self.photos} is too few for a score: give at least {MIN_IMAGES}")
         size = images.default_size(device)
-        edge = self.edge or (OWN_EDGE if self.content else images.SIZES)[size]
-        lr = self.lr or RATES[self.optimizer]
+        edge = self.edge or (OWN_IMAGE_PIXELS if self.content else images.SIZES)[size]
+        lr = self.lr or DEFAULT_LR[self.optimizer]
         return replace(self, data=images.resolve_name(self.data), edge=edge, lr=lr)
 
     def describe_inputs(self) -> dict[str, str]:
-        """What a trial works on and is scored by, in words."""
+        """Return the data, the size and what scores the trial, in words."""
         if self.content:
             return {"data": f"{self.content} as {self.style}", "size": f"{self.edge} px",
                     "features": self.features}
@@ -157,104 +150,92 @@ class Settings(Scheduled):
 
 
 class Network(NamedTuple):
-    """A frozen network on ImageNet's normalisation, whose features are matched."""
+    """A frozen network for images with ImageNet's normalisation."""
 
     name: str
     body: nn.Module
     nodes: dict[str, str]
-    """By name of layer, the node of `body` behind its ReLU."""
+    """Name of a layer to the name of its ReLU in `body`."""
     prepare: Callable[[torch.Tensor], torch.Tensor]
-    """What images in [-1, 1] go through before they are normalised."""
-    facts: dict[str, str]
-    """For records: which network it is."""
+    """Preprocessing of images in [-1, 1] before they are normalised."""
+    record: dict[str, str]
+    """Name and origin of the weights, for run.json."""
 
-    def features(self, layers: str) -> "Features":
-        """What gives the features at `layers`, names with commas between.
+    def features(self, layers: Sequence[str]) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+        """Return a function from images float [N, 3, H, W] in [-1, 1] to features [N, N_l, H_l, W_l] by name.
 
         Raises:
-            UserError: one of them is not there.
+            UserError: the network has no layer of that name.
         """
-        return Features(self, names(layers))
+        if missing := [name for name in layers if name not in self.nodes]:
+            raise UserError(f"no layer {missing[0]!r}: {self.name} has {', '.join(self.nodes)}")
+        body = create_feature_extractor(self.body, {self.nodes[name]: name for name in layers})
+        device = next(self.body.parameters()).device
+        mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (model.MEAN, model.STD))
+        return lambda x: body(((self.prepare(x) + 1) / 2 - mean) / std)
 
 
-class Features(nn.Module):
-    """A network's features at some of its layers."""
-
-    def __init__(self, network: Network, layers: list[str]):
-        super().__init__()
-        if missing := [name for name in layers if name not in network.nodes]:
-            raise UserError(f"no layer {missing[0]!r}: {network.name} has {', '.join(network.nodes)}")
-        self.body = create_feature_extractor(network.body, {network.nodes[name]: name for name in layers})
-        self.prepare = network.prepare
-        for name, values in (("mean", model.MEAN), ("std", model.STD)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None])
-
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """[N, N_l, H_l, W_l] by layer, of images float [N, 3, H, W] in [-1, 1]."""
-        return self.body(((self.prepare(x) + 1) / 2 - self.mean) / self.std)
-
-
-def names(layers: str) -> list[str]:
-    """What stands between commas."""
-    return [name.strip() for name in layers.split(",")]
-
-
-def network_of(settings: Settings, device: torch.device) -> tuple[Network, str]:
-    """The network that the settings ask for, and why it is this one, in words.
+def load_network(settings: Settings, device: torch.device) -> tuple[Network, str]:
+    """Return the network that `--features` asks for, and in words why it is this one.
 
     Raises:
-        UserError: its weights cannot be had.
+        UserError: its weights cannot be loaded.
     """
     if settings.features == "judge":
-        return judge_network(settings.judge, device), "as asked"
+        return load_judge_network(settings.judge, device), "as asked"
     try:
-        network = vgg19_network(device)
-    except Exception as error:  # no network, no room, a damaged file: each in its own way
-        why = f"VGG-19's weights cannot be had ({one_line(error) or type(error).__name__})"
+        network = load_vgg19(device)
+    except Exception as error:  # no internet, a full disk, a damaged file: many types of error
+        reason = f"VGG-19's weights cannot be had ({one_line(error) or type(error).__name__})"
         if settings.features == "vgg19":
-            raise UserError(f"{why}: download {VGG19.url} into {torch.hub.get_dir()}/checkpoints, or give "
+            raise UserError(f"{reason}: download {VGG19.url} into {torch.hub.get_dir()}/checkpoints, or give "
                             "--features judge") from None
-        return judge_network(settings.judge, device), why
+        return load_judge_network(settings.judge, device), reason
     return network, "as asked" if settings.features == "vgg19" else "its weights can be had"
 
 
-def vgg19_network(device: torch.device) -> Network:
-    """VGG-19's convolutions with torchvision's weights, average pooling in place of maximum (section 2).
+def load_vgg19(device: torch.device) -> Network:
+    """Return VGG-19's convolutions with torchvision's weights, and average pooling (section 2).
 
     Raises:
-        Exception: what downloading, reading and unpickling raise.
+        Exception: the weights cannot be downloaded or read.
     """
     state = VGG19.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    with torch.device("meta"):  # weights about to be replaced need not be drawn
+    with torch.device("meta"):  # weights that are about to be replaced need not be drawn
         layers = models.vgg19().features
-    part = "features."
-    kept = {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
-    layers.load_state_dict(kept, assign=True)
+    weights = {name.removeprefix("features."): w for name, w in state.items() if name.startswith("features.")}
+    layers.load_state_dict(weights, assign=True)
     body = nn.Sequential(*(nn.AvgPool2d(2) if isinstance(layer, nn.MaxPool2d) else layer for layer in layers))
-    nodes, block, nth = {}, 1, 0
-    for at, layer in enumerate(body):
+    nodes, block, number = {}, 1, 1
+    for index, layer in enumerate(body):
         if isinstance(layer, nn.ReLU):
-            nth += 1
-            nodes[f"conv{block}_{nth}"] = str(at)
+            nodes[f"conv{block}_{number}"] = str(index)
+            number += 1
         elif isinstance(layer, nn.AvgPool2d):
-            block, nth = block + 1, 0
+            block, number = block + 1, 1
     body = body.eval().requires_grad_(False).to(device)
     return Network("vgg19", body, nodes, lambda x: x, {"network": "vgg19", "weights": VGG19.name})
 
 
-def judge_network(file: str, device: torch.device) -> Network:
-    """The ResNet of the judge in `file`.
+def load_judge_network(file: str, device: torch.device) -> Network:
+    """Return the ResNet of the judge in `file`.
 
     Raises:
-        UserError: there is no judge, or it is no ResNet.
+        UserError: there is no judge in the file, or it is not a ResNet.
     """
     judge, card = model.load_judge(file, device)
     if not isinstance(judge.backbone, models.ResNet):
-        raise UserError(f"{file} is a {card.arch}: features are taken from a ResNet")
+        raise UserError(f"{file} is a {card.arch}, but features need a ResNet: give another --judge")
     stages = [name for name, _ in judge.backbone.named_children() if name.startswith("layer")]
+    record = {"network": "judge", "file": file, "sha256": model.sha256_of(file)}
     nodes = {"conv1": "relu", **{name: name for name in stages}}
-    facts = {"network": "judge", "file": file, "sha256": model.sha256_of(file)}
-    return Network("judge", judge.backbone, nodes, model.subsample_chroma, facts)
+    return Network("judge", judge.backbone, nodes, model.subsample_chroma, record)
+
+
+def layer_names(content: str, style: str, network: Network) -> tuple[list[str], list[str]]:
+    """Return the names of the content layers and of the style layers, given with commas, or "auto"."""
+    return tuple([name.strip() for name in (default if names == "auto" else names).split(",")]
+                 for names, default in zip((content, style), DEFAULT_LAYERS[network.name]))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -262,57 +243,57 @@ def judge_network(file: str, device: torch.device) -> Network:
 
 
 def gram(features: torch.Tensor) -> torch.Tensor:
-    """Correlations of the filters over all places, [N, C, H, W] to [N, C, C] (equation 3)."""
+    """Return the Gram matrices [N, C, C] of features [N, C, H, W]: sums over all places (equation 3)."""
     rows = features.flatten(2)
     return rows @ rows.mT
 
 
 def content_loss(features: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
-    """Half the squared difference of features [N, C, H, W], [N]: equation 1 as the mean over filters and
-    places that it is in the authors' code, so that its weight means the same at every size."""
+    """Return half the mean squared difference of features [N, C, H, W], [N]: equation 1 with a mean in place
+    of the sum, as in the authors' code, so that its weight means the same at every size."""
     return (features - photo).square().flatten(1).mean(1) / 2
 
 
 def style_loss(features: torch.Tensor, painting: torch.Tensor) -> torch.Tensor:
-    """E_l of features [N, C, H, W] against the painting's Gram matrix [N, C, C], [N] (equation 4)."""
+    """Return E_l of features [N, C, H, W] and the painting's Gram matrices [N, C, C], [N] (equation 4)."""
     filters, places = features.shape[1], features[0, 0].numel()
     return (gram(features) - painting).square().sum((1, 2)) / (4 * filters**2 * places**2)
 
 
 def variation_loss(x: torch.Tensor) -> torch.Tensor:
-    """Mean difference between neighbours, down and across, of [N, 3, H, W]: [N]."""
-    from torchmetrics.functional.image import total_variation  # not above: takes a second
+    """Return the mean difference between vertical and horizontal neighbours of [N, 3, H, W], [N]."""
+    from torchmetrics.functional.image import total_variation  # here because the import takes a second
 
     return total_variation(x, reduction="none") / x[0].numel()
 
 
-class Target:
-    """What pictures are to be like: their photographs in content, their paintings in style.
+class PairLosses:
+    """Content loss against photographs and style loss against paintings.
 
     Args:
-        network: gives the features.
-        contents, styles: float [N, 3, H, W] in [-1, 1], one pair a picture.
-        content_layers, style_layers: names with commas between.
+        network: computes the features.
+        contents, styles: the photographs and the paintings, float [N, 3, H, W] in [-1, 1].
+        content_layers, style_layers: names, separated by commas, or "auto".
 
     Raises:
-        UserError: a layer that the network does not have.
+        UserError: the network has no layer of that name.
     """
 
     def __init__(self, network: Network, contents: torch.Tensor, styles: torch.Tensor,
-                 content_layers: str, style_layers: str):
-        self.content_layers, self.style_layers = names(content_layers), names(style_layers)
-        self.network = network.features(f"{content_layers},{style_layers}").to(contents.device)
+                 content_layers: str = "auto", style_layers: str = "auto"):
+        self.content_layers, self.style_layers = layer_names(content_layers, style_layers, network)
+        self.features = network.features([*self.content_layers, *self.style_layers])
         with torch.no_grad():
-            photo, painting = self.network(contents), self.network(styles)
-            # Section 2 scales each filter to a mean activation of 1, over ImageNet; of few pictures there
-            # is too little to scale each, but each layer there is.
+            photo, painting = self.features(contents), self.features(styles)
+            # Section 2 scales each filter to a mean activation of 1 over ImageNet. A few images are not
+            # enough to scale each filter, but they are for each layer.
             self.scale = {name: 2 / (photo[name].mean() + painting[name].mean()) for name in photo}
             self.photo = {name: photo[name] * self.scale[name] for name in self.content_layers}
             self.painting = {name: gram(painting[name] * self.scale[name]) for name in self.style_layers}
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Content loss and style loss (equation 5) of pictures [N, 3, H, W] in [-1, 1], [N] each."""
-        f = {name: features * self.scale[name] for name, features in self.network(x).items()}
+        """Return the content loss [N] and the style loss [N] (equation 5) of pictures [N, 3, H, W]."""
+        f = {name: features * self.scale[name] for name, features in self.features(x).items()}
         content = sum(content_loss(f[name], self.photo[name]) for name in self.content_layers)
         style = sum(style_loss(f[name], self.painting[name]) for name in self.style_layers)
         return content / len(self.content_layers), style / len(self.style_layers)
@@ -323,189 +304,131 @@ class Target:
 
 
 class StyleTransfer(Checkpointed):
-    """Pictures, their optimiser and step: all that the next step depends on.
+    """The pictures and their optimiser: all that the next step depends on.
 
     Args:
         settings: complete.
-        target: what the pictures are to be like.
+        losses: of the pictures.
         contents: the photographs, float [N, 3, H, W] in [-1, 1].
     """
 
     parts = ("canvas", "optimizer")
 
-    def __init__(self, settings: Settings, target: Target, contents: torch.Tensor):
-        self.settings, self.target = settings, target
+    def __init__(self, settings: Settings, losses: PairLosses, contents: torch.Tensor):
+        self.settings, self.losses = settings, losses
         start = contents
         if settings.start_from == "noise":
             start = torch.rand(contents.shape, generator=rng(settings.seed, "noise")) * 2 - 1
         self.canvas = nn.ParameterList([start.to(contents).clone(memory_format=torch.contiguous_format)])
         if settings.optimizer == "adam":
             self.optimizer = torch.optim.Adam(self.canvas, settings.lr)
-        else:
-            # Tolerances are for stopping, which is the schedule's business.
-            self.optimizer = torch.optim.LBFGS(self.canvas, settings.lr, max_iter=1, history_size=PAIRS,
-                                               tolerance_grad=0, tolerance_change=0)
+        else:  # tolerance 0: only the schedule decides when to stop
+            self.optimizer = torch.optim.LBFGS(
+                self.canvas, settings.lr, max_iter=1, history_size=LBFGS_HISTORY, tolerance_grad=0,
+                tolerance_change=0)
 
     def update(self) -> dict[str, torch.Tensor]:
-        """One step; returns each loss before it by name, unweighted, the mean over the pictures."""
-        s, seen = self.settings, []
+        """Take one step; return each loss before the step by name, unweighted, averaged over the pictures."""
+        s, means = self.settings, {}
 
         def closure() -> torch.Tensor:
             self.optimizer.zero_grad()
             x = self.canvas[0]
-            losses = dict(zip(("content", "style"), self.target(x)))
-            total = s.content_weight * losses["content"] + s.style_weight * losses["style"]
+            content, style = self.losses(x)
+            losses = {"content": content, "style": style}
+            total = s.content_weight * content + s.style_weight * style
             if s.variation_weight:
                 losses["variation"] = variation_loss(x)
                 total = total + s.variation_weight * losses["variation"]
             total.sum().backward()
-            seen.append({name: loss.detach().mean() for name, loss in losses.items()})
+            means.update({name: loss.detach().mean() for name, loss in losses.items()})
             return total.sum().detach()
 
         self.optimizer.step(closure)
         self.step += 1
-        return seen[0]
+        return means
 
     def paint(self) -> torch.Tensor:
-        """The pictures, float [N, 3, H, W] in [-1, 1]."""
+        """Return the pictures, float [N, 3, H, W] in [-1, 1]."""
         return self.canvas[0].detach().clamp(-1, 1)
 
 
 # ---------------------------------------------------------------------------------------------
-# Trial
+# Pairs of a photograph and a painting
 
 
-class Subject(NamedTuple):
-    """What is painted as what, and how the outcome is scored."""
+class Pairs(NamedTuple):
+    """Photographs, the painting for each, and how the pictures are scored."""
 
     contents: torch.Tensor
-    """float [N, 3, H, W] in [-1, 1]."""
+    """Photographs, float [N, 3, H, W] in [-1, 1]."""
     styles: torch.Tensor
-    """float [N, 3, H, W] in [-1, 1], one for each of `contents`."""
-    scorer: Scorer | None
-    """None for a pair of one's own: a judge looks at many images of its own size."""
-    given: dict[str, dict]
-    """For records: data, and judge where there is one."""
-    skipped: list[str]
+    """Paintings, float [N, 3, H, W] in [-1, 1]."""
+    scorer: Scorer | None = None
+    """None for --content and --style: a judge needs many images, of its own size."""
+    inputs: dict[str, dict] = {}
+    """Data, and judge if there is one, for run.json."""
+    skipped: Sequence[str] = ()
     """Files that could not be read, with the reason."""
 
 
-def train(settings: Settings, session: Session) -> None:
-    """Optimise for the budget, reporting how near photographs and paintings are, and what the judge says."""
-    device = session.device
-    subject = own(settings, device) if settings.content else pairs(settings, device)
-    network, because = network_of(settings, device)
-    session.record_inputs(**subject.given, features=network.facts)
-    session.update_record(features_because=because)
-    published = PUBLISHED[network.name]
-    layers = [chosen if chosen != "auto" else auto
-              for chosen, auto in zip((settings.content_layers, settings.style_layers), published)]
-    pair = (subject.contents, subject.styles)
-    net = StyleTransfer(settings, Target(network, *pair, *layers), subject.contents)
-    session.restore(net)
-    score_of = PairScorer(Target(network, *pair, *published), subject)
-    last, every = settings.last_step(), settings.report_interval()
-    print(f"Style transfer, {settings.describe_inputs()['data']}, {last} of {settings.steps} steps")
-    print(f"features: {network.name}, {because}")
-    for file in subject.skipped:
-        print(f"warning: left out, cannot be read: {file}")
-    if subject.scorer and network.name == "judge":
-        print(f"warning: {CIRCULAR}")
-        session.update_record(warning=CIRCULAR)
+def load_own_pair(settings: Settings, device: torch.device) -> Pairs:
+    """Return the photograph and the painting that --content and --style name.
 
-    for _ in session.steps(net, last):
-        session.add_losses(net.update())
-        if session.is_report_due(net.step, every, last):
-            with session.scoring():
-                pictures = net.paint()
-                score = score_of(pictures)
-            session.save_paintings(net.step, pictures)
-            if settings.content:
-                write(pictures[0], session.folder)
-            session.report(net, score, sheet(subject, pictures))
-
-
-def check(settings: Settings) -> DiskUse:
-    """What a trial of these settings leaves on the disk, once all is there that it needs.
+    The shorter edge of the photograph is reduced to `edge` pixels if it is longer. The painting is resized
+    and cropped to the same size, as in the paper (section 3), and keeps its proportions.
 
     Raises:
-        UserError: as `own`, `judged` and `network_of`; a layer that is not there.
+        UserError: a file cannot be read, or the photograph is too small.
     """
-    device = torch.device("cpu")
-    if settings.content:
-        own(settings, device)
-    else:
-        judged(settings, device)
-    network, _ = network_of(settings, device)
-    for layers in (settings.content_layers, settings.style_layers):
-        if layers != "auto":
-            network.features(layers)
-    count = 1 if settings.content else settings.photos
-    pixels = 3 * count * settings.edge**2  # of one's own, a square would have
-    states = 2 * PAIRS + 5  # as much as the pictures takes each: the pairs, the last step, the pictures
-    return DiskUse(4 * pixels * states, settings.report_count() * 2 * 2 * pixels)
-
-
-def own(settings: Settings, device: torch.device) -> Subject:
-    """The user's photograph, its shorter edge `edge` pixels unless it is smaller, and the painting cut to
-    the same size, as the paper has it (section 3), without being squashed.
-
-    Raises:
-        UserError: one of the two cannot be read, or the photograph is too small.
-    """
-    photo, painting = (opened(Path(file)) for file in (settings.content, settings.style))
+    opened = []
+    for file in (settings.content, settings.style):
+        try:
+            opened.append(images.read_full_size(Path(file)))
+        except Exception as error:  # each format's decoder has its own types of error
+            raise UserError(f"{file} cannot be read as an image ({one_line(error)})") from None
+    photo, painting = opened
     shorter = min(photo.shape[1:])
-    if shorter < LEAST_EDGE:
-        raise UserError(f"{settings.content} is {shorter} px wide or high: at least {LEAST_EDGE}")
+    if shorter < MIN_EDGE_PIXELS:
+        raise UserError(f"{settings.content} is too small: {shorter} px, and at least {MIN_EDGE_PIXELS} px "
+                        "are needed")
     photo = resize(photo, [min(settings.edge, shorter)], InterpolationMode.BICUBIC)
-    cover = max(ours / theirs for ours, theirs in zip(photo.shape[1:], painting.shape[1:]))
-    covering = [math.ceil(edge * cover) for edge in painting.shape[1:]]
-    painting = center_crop(resize(painting, covering, InterpolationMode.BICUBIC), list(photo.shape[1:]))
+    size = photo.shape[1:]
+    factor = max(photo_edge / edge for photo_edge, edge in zip(size, painting.shape[1:]))
+    covering = [math.ceil(edge * factor) for edge in painting.shape[1:]]
+    painting = center_crop(resize(painting, covering, InterpolationMode.BICUBIC), list(size))
     contents, styles = (images.to_float(image[None]).to(device) for image in (photo, painting))
     data = {"name": settings.describe_inputs()["data"], "stand_in": False,
             "content": model.sha256_of(settings.content), "style": model.sha256_of(settings.style)}
-    return Subject(contents, styles, None, {"data": data}, [])
+    return Pairs(contents, styles, inputs={"data": data})
 
 
-def opened(file: Path) -> torch.Tensor:
-    """The image in `file`, uint8 [3, H, W].
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return images.read_full_size(file)
-    except Exception as error:  # each format's decoder fails in its own ways, all with one meaning
-        raise UserError(f"{file} cannot be read as an image ({one_line(error)})") from None
-
-
-def pairs(settings: Settings, device: torch.device) -> Subject:
-    """Held-out photographs of the data, each with a training painting by the seed, and the judge's scorer,
-    which measures distances to the held-out paintings.
+def load_data_pairs(settings: Settings, device: torch.device) -> Pairs:
+    """Return held-out photographs of the data, each with a training painting drawn by the seed.
 
     Raises:
-        UserError: as `judged`, or a domain's images cannot be read.
+        UserError: no data or no judge, or no image of a domain can be read.
     """
-    data, judge, card = judged(settings, device)
+    data, judge, card = find_data_and_judge(settings, device)
     test = load_held_out(data, settings.edge, settings.photos, device)
     files = data.train[images.PAINTINGS]
     order = torch.randperm(len(files), generator=rng(settings.seed, "pairs"))
-    found = images.load_images([files[at] for at in order[: len(test.photos)]], settings.edge)
-    styles = images.to_float(found.pixels).to(device)
-    styles = styles[torch.arange(len(test.photos), device=device) % len(styles)]  # if there are fewer
-    given = {
-        "data": {"name": data.name, "stand_in": data.stand_in, "test": test.counts, "styles": found.counts()},
-        "judge": card.summary(settings.judge),
-    }
-    skipped = [file for counts in (found.counts(), *test.counts.values()) for file in counts["skipped"]]
-    return Subject(test.photos, styles, Scorer(judge, test.photos, test.paintings), given, skipped)
+    paintings = images.load_images([files[i] for i in order[: len(test.photos)]], settings.edge)
+    styles = images.to_float(paintings.pixels).to(device)
+    styles = styles[torch.arange(len(test.photos), device=device) % len(styles)]  # there may be fewer
+    facts = {"name": data.name, "stand_in": data.stand_in, "test": test.counts, "styles": paintings.counts()}
+    skipped = [file for counts in (paintings.counts(), *test.counts.values()) for file in counts["skipped"]]
+    return Pairs(test.photos, styles, Scorer(judge, test.photos, test.paintings),
+                 {"data": facts, "judge": card.summary(settings.judge)}, skipped)
 
 
-def judged(settings: Settings, device: torch.device) -> tuple[images.DataSet, model.Judge, model.ModelCard]:
-    """The data set and the judge that the settings name. Opens no image.
+def find_data_and_judge(
+    settings: Settings, device: torch.device,
+) -> tuple[images.DataSet, model.Judge, model.ModelCard]:
+    """Return the data set, the judge and its card. Open no image.
 
     Raises:
-        UserError: no data, too few test images to score, no judge, or one of another size.
+        UserError: no data, too few test images to score, no judge, or a judge of another size.
     """
     data = images.find_dataset(settings.data)
     check_test_images(data)
@@ -513,60 +436,104 @@ def judged(settings: Settings, device: torch.device) -> tuple[images.DataSet, mo
 
 
 class PairScorer:
-    """Scores pictures between their photographs and their paintings, again and again as a trial does.
+    """Scores pictures by their distances to their photographs and paintings, and by the judge.
 
     Args:
-        target: over the published layers, whichever are optimised, so that trials can be compared.
-        subject: the pairs.
+        losses: over the default layers, whichever are optimised, so that trials can be compared.
+        pairs: what the pictures are made from.
     """
 
-    def __init__(self, target: Target, subject: Subject):
-        self.target, self.subject = target, subject
-        with torch.no_grad():
-            self.content_between = target(subject.styles)[0].clamp(min=1e-12)  # one image twice: no distance
-            self.style_between = target(subject.contents)[1].clamp(min=1e-12)
+    def __init__(self, losses: PairLosses, pairs: Pairs):
+        self.losses, self.pairs = losses, pairs
+        with torch.no_grad():  # photograph and painting may be the same image: their distance is 0 then
+            self.content_between = losses(pairs.styles)[0].clamp(min=1e-12)
+            self.style_between = losses(pairs.contents)[1].clamp(min=1e-12)
 
     @torch.no_grad()
     def __call__(self, pictures: torch.Tensor) -> Score:
-        """The score of `pictures`, float [N, 3, H, W] in [-1, 1].
+        """Return the score of `pictures`, float [N, 3, H, W] in [-1, 1].
 
-        Parts, beside the judge's (`judge.score.Scorer`) or, of a pair of one's own, `content` alone:
-            style_distance: what is left of the style loss between photograph and painting, mean over the
-                pairs: 0 as the painting, 1 as the photograph, more than 1 where it is further away.
-            content_distance: content loss as a share of that between painting and photograph: 0 as the
-                photograph, 1 as far from it as the painting.
+        Parts, beside the judge's (`judge.score.Scorer`) or, without a judge, beside `content`:
+            style_distance: style loss as a share of the photograph's, mean over the pairs: 0 for the
+                painting, 1 for the photograph, more than 1 further away.
+            content_distance: content loss as a share of the painting's: 0 for the photograph, 1 for the
+                painting.
 
-        `default` is the judge's combination; of a pair of one's own the same with 1 - style_distance, at
-        least 0, in the place of style.
+        `default` is the judge's combination. Without a judge its `style` is 1 - style_distance, at least 0.
         """
-        content, style = self.target(pictures)
+        content, style = self.losses(pictures)
         parts = {"style_distance": (style / self.style_between).mean().item(),
                  "content_distance": (content / self.content_between).mean().item()}
-        if self.subject.scorer:
-            score = self.subject.scorer(pictures)
+        if self.pairs.scorer:
+            score = self.pairs.scorer(pictures)
             return replace(score, parts=score.parts | parts)
-        parts["content"] = structure_similarity(pictures, self.subject.contents).mean().item()
-        near = max(0.0, 1 - parts["style_distance"])
-        return Score(combined({"style": near, "content": parts["content"]}), parts)
+        parts["content"] = structure_similarity(pictures, self.pairs.contents).mean().item()
+        style = max(0.0, 1 - parts["style_distance"])
+        return Score(combined({"style": style, "content": parts["content"]}), parts)
 
 
-def write(picture: torch.Tensor, folder: Path) -> None:
-    """`picture`, float [3, H, W] in [-1, 1], as a PNG in the trial's folder, whole or not at all.
+# ---------------------------------------------------------------------------------------------
+# Trial
+
+
+def train(settings: Settings, session: Session) -> None:
+    """Optimise the pictures to the end of the budget, and report their distances and the judge's score."""
+    load_pairs = load_own_pair if settings.content else load_data_pairs
+    pairs = load_pairs(settings, session.device)
+    network, reason = load_network(settings, session.device)
+    session.record_inputs(**pairs.inputs, features=network.record)
+    session.update_record(features_because=reason)
+    losses = PairLosses(network, pairs.contents, pairs.styles, settings.content_layers, settings.style_layers)
+    net = StyleTransfer(settings, losses, pairs.contents)
+    session.restore(net)
+    scorer = PairScorer(PairLosses(network, pairs.contents, pairs.styles), pairs)
+    last, every = settings.last_step(), settings.report_interval()
+    print(f"Style transfer, {settings.describe_inputs()['data']}, {last} of {settings.steps} steps")
+    print(f"features: {network.name}, {reason}")
+    for file in pairs.skipped:
+        print(f"warning: left out, cannot be read: {file}")
+    if pairs.scorer and network.name == "judge":
+        print(f"warning: {CIRCULAR_SCORE_WARNING}")
+        session.update_record(warning=CIRCULAR_SCORE_WARNING)
+
+    for _ in session.steps(net, last):
+        session.add_losses(net.update())
+        if session.is_report_due(net.step, every, last):
+            with session.scoring():
+                pictures = net.paint()
+                score = scorer(pictures)
+            session.save_paintings(net.step, pictures)
+            if settings.content:
+                with as_user_error(session.folder):
+                    write = partial(save_image, (pictures[0] + 1) / 2, format="png")
+                    atomic_write(session.folder / PICTURE_FILE, write)
+            session.report(net, score, sheet(pairs, pictures))
+
+
+def check(settings: Settings) -> DiskUse:
+    """Return the disk space that a trial needs, after finding its data, its judge and its network.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: one of them is missing or cannot be read, or the network has no layer of a given name.
     """
-    with as_user_error(folder):
-        atomic_write(folder / PICTURE, lambda part: save_image((picture + 1) / 2, part, format="png"))
+    device = torch.device("cpu")
+    find_inputs = load_own_pair if settings.content else find_data_and_judge
+    find_inputs(settings, device)
+    network, _ = load_network(settings, device)
+    for layers in layer_names(settings.content_layers, settings.style_layers, network):
+        network.features(layers)
+    pixels = 3 * (1 if settings.content else settings.photos) * settings.edge**2  # as if --content was square
+    copies = 2 * LBFGS_HISTORY + 5  # tensors as large as the pictures: history, last step, the pictures
+    return DiskUse(4 * pixels * copies, settings.report_count() * 2 * 2 * pixels)
 
 
-def sheet(subject: Subject, pictures: torch.Tensor) -> torch.Tensor:
-    """The photographs, each with its painting in the corner as in the paper's figure 3, above what became
-    of them: float [3, H, W] in [0, 1]."""
-    height, width = (size // 3 for size in pictures.shape[-2:])
-    above = subject.contents[:SHEET].clone()
-    above[..., -height:, :width] = resize(subject.styles[:SHEET], [height, width])
-    rows = torch.cat([above, pictures[:SHEET]])
+def sheet(pairs: Pairs, pictures: torch.Tensor) -> torch.Tensor:
+    """Return a sample sheet, float [3, H, W] in [0, 1]: the photographs, each with its painting in the corner
+    as in the paper's figure 3, above the pictures."""
+    height, width = (edge // 3 for edge in pictures.shape[-2:])
+    above = pairs.contents[:SHEET_PAIRS].clone()
+    above[..., -height:, :width] = resize(pairs.styles[:SHEET_PAIRS], [height, width])
+    rows = torch.cat([above, pictures[:SHEET_PAIRS]])
     return make_grid(rows, nrow=len(above), normalize=True, value_range=(-1, 1))
 
 

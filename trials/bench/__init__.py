@@ -1,1 +1,1 @@
-"""How fast a CycleGAN trains here."""
+"""Benchmark of CycleGAN training."""

@@ -1,11 +1,11 @@
-"""How fast a CycleGAN trains here, and what share of the hardware's arithmetic that is.
+"""Measure how fast a CycleGAN trains here, and what share of the device's arithmetic rate that is.
 
     python -m trials.bench --size sketch
     python -m trials.bench --size draft --precision fp32 --threads 2 --json
-    python -m trials.bench --size sketch --peer    # against the loop as it is usually written, in turns
+    python -m trials.bench --size sketch --peer    # compare with the loop as it is usually written
 
-The steps are those of a trial, on random images. Where its data and judge are there, a short trial
-shows what start-up, scoring and reporting take beside them.
+The steps are those of a trial, on random images. If the data and the judge exist, a short trial also shows
+how long start-up, scoring and reporting take.
 """
 
 import json
@@ -38,144 +38,146 @@ from trials.parts.batches import CROP_SIZE, LOAD_SIZE, Domain
 from trials.session.records import read_lines, read_record, versions
 from trials.session.session import RunOptions
 
-IMAGES = 8  # random ones of each domain
-FOREVER = 10**9  # steps of a schedule whose rates do not fall while they are timed
-PROFILED = 5  # steps
-NOTED = 0.02  # share of a step's time from which an operator is named
-REPORTS = 3  # of the short trial: the first is longer (warming up, loading TensorBoard) than the others
+RANDOM_IMAGES = 8  # of each domain
+ENDLESS_SCHEDULE = 10**9  # steps; the learning rates do not decay while they are timed
+WARM_UP_CALLS = 3  # calls whose time decides how often each function is called in a round
+PROFILED_STEPS = 5
+MIN_OPERATOR_SHARE = 0.02  # of a step's time: smaller operators are not listed
+TRIAL_REPORTS = 3  # the first takes longer (warm-up, import of TensorBoard) than the others
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure, as against what."""
+    """How to measure."""
 
     peer: bool = False
-    """Time the plain loop (trials/bench_peer.py: eager, fp32) and ours, in turns."""
+    """Compare with the plain loop (trials/bench/peer.py: eager, fp32), timed in turns with ours."""
     peer_path: Path | None = None
-    """Time the authors' step too: a checkout of pytorch-CycleGAN-and-pix2pix, whose code is run."""
+    """Compare with the authors' code too: a checkout of pytorch-CycleGAN-and-pix2pix, whose code is run."""
     rounds: PositiveInt = 7
-    """Turns; what is printed is their median."""
+    """Number of turns; their median is printed."""
     seconds: PositiveFloat = 10.0
-    """Seconds that each thing is timed for, all rounds together."""
+    """Seconds for which each function is timed, all rounds together."""
     json: bool = False
     """Print one JSON object instead of lines."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto is the GPU where there is one."""
+    """Where to compute; auto is the GPU if there is one."""
     threads: PositiveInt | None = None
     """CPU threads; by default as many as cores."""
 
 
 def command(arguments: list[str]) -> None:
-    """Carry out the command line."""
+    """Run the benchmark and print its result."""
     parser = Parser(__doc__, prog="python -m trials.bench")
     parser.add_fields(Options)
     parser.add_fields(Settings)
-    given = parser.parse_args(arguments)
-    options = from_namespace(Options, given)
+    namespace = parser.parse_args(arguments)
+    options = from_namespace(Options, namespace)
     if options.threads:
         torch.set_num_threads(options.threads)
     device = RunOptions(device=options.device).torch_device()
-    settings = from_namespace(Settings, given).complete(device)
-    found = {
-        "device": device_name(device), "threads": torch.get_num_threads(), "versions": versions(),
-        "settings": asdict(settings),
-    }  # fmt: skip
+    settings = from_namespace(Settings, namespace).complete(device)
+    result = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions(),
+              "settings": asdict(settings)}
     if options.peer or options.peer_path:
-        found |= against_peers(settings, options, device)
+        result |= compare_with_peers(settings, options, device)
     else:
-        found |= step_rate(settings, options, device)
-        found |= split_of_a_trial(settings, options, found["steps_per_second"])
-    print(json.dumps(found) if options.json else in_words(found))
+        result |= measure_steps(settings, options, device)
+        result |= measure_trial(settings, options, result["steps_per_second"])
+    print(json.dumps(result) if options.json else describe(result))
 
 
 # ---------------------------------------------------------------------------------------------
 # Steps
 
 
-def step_rate(settings: Settings, options: Options, device: torch.device) -> dict:
-    """Rate of our steps, their arithmetic, and their share of the device's rate in a matrix product
-    of the same precision, timed in turns with them. Memory is in bytes, of the process on a CPU."""
-    net = CycleGAN(settings, FOREVER, device)
-    step = step_of(net, random_domains(settings, device))
+def measure_steps(settings: Settings, options: Options, device: torch.device) -> dict:
+    """Return the rate of training steps, their arithmetic and peak memory in bytes.
+
+    `share_of_matmul` compares their arithmetic rate with that of a matrix product of the same precision,
+    which is timed in turns with them.
+    """
+    step = step_function(CycleGAN(settings, ENDLESS_SCHEDULE, device), random_domains(settings, device))
     with FlopCounterMode(display=False) as counter:
         step()
-    for _ in range(2):  # without the counter, and with optimisers that have a state
+    for _ in range(2):  # warm up without the counter, and with optimisers that have a state
         step()
     memory = peak_memory(device)
-    multiply, of_matrices = matmul(device, settings.precision)
+    multiply, matmul_flop = matmul(device, settings.precision)
     with tf32_as_convolutions(device):
-        times = in_turns([step, multiply], options, device)
-    seconds, of_product = np.median(times, axis=0).tolist()
-    flop, share = counter.get_total_flops(), np.median(times[:, 1] / times[:, 0])
+        times = time_in_turns([step, multiply], options, device)
+    seconds, matmul_seconds = np.median(times, axis=0).tolist()
+    flop, time_ratio = counter.get_total_flops(), np.median(times[:, 1] / times[:, 0])
     return {
         "steps_per_second": 1 / seconds, "images_per_second": settings.batch_size / seconds,
         "flop_per_step": flop, "flop_per_second": flop / seconds,
-        "matmul_flop_per_second": of_matrices / of_product,
-        "share_of_matmul": float(share) * flop / of_matrices, "peak_memory": memory,
-        "operators": operators(step, device),
+        "matmul_flop_per_second": matmul_flop / matmul_seconds,
+        "share_of_matmul": float(time_ratio) * flop / matmul_flop, "peak_memory": memory,
+        "operators": operator_shares(step, device),
     }  # fmt: skip
 
 
-def operators(step: Callable, device: torch.device) -> dict[str, float]:
-    """Shares of a step's time by PyTorch's operators, largest first; a GPU's by its kernels."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells of a missing GPU as of an error
+def operator_shares(step: Callable, device: torch.device) -> dict[str, float]:
+    """Return the shares of a step's time by PyTorch operator, or by kernel on a GPU, largest first."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports a missing GPU as an error
     on_gpu = device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as seen:
-        for _ in range(PROFILED):
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
+        for _ in range(PROFILED_STEPS):
             step()
         torch.get_device_module(device).synchronize()
     times = {event.key.removeprefix("aten::"):
              event.self_device_time_total if on_gpu else event.self_cpu_time_total
-             for event in seen.key_averages()}
+             for event in profiler.key_averages()}
     total = sum(times.values())
     largest = sorted(times, key=times.get, reverse=True)
-    return {name: times[name] / total for name in largest if times[name] > NOTED * total}
+    return {name: times[name] / total for name in largest if times[name] > MIN_OPERATOR_SHARE * total}
 
 
-def against_peers(settings: Settings, options: Options, device: torch.device) -> dict:
-    """Rates of the plain loop, of the authors' where it is at hand, and of ours on the same images, and
-    how many times as fast as each ours is: median and quartiles over the rounds."""
-    net = CycleGAN(settings, FOREVER, device)
-    nets = {"plain loop": PlainCycleGAN(net)}
+def compare_with_peers(settings: Settings, options: Options, device: torch.device) -> dict:
+    """Return the rates of our step, the plain loop and the authors' code on the same images.
+
+    `ratio` is how many times as fast as the peer ours is: median and quartiles over the rounds.
+    """
+    net = CycleGAN(settings, ENDLESS_SCHEDULE, device)
+    peers = {"plain loop": PlainCycleGAN(net)}
     if options.peer_path:
-        nets["authors' code"] = AuthorsCycleGAN(net, options.peer_path)
+        peers["authors' code"] = AuthorsCycleGAN(net, options.peer_path)
     domains = random_domains(settings, device)
-    times = in_turns([step_of(one, domains) for one in (net, *nets.values())], options, device)
-    ours, *theirs = (1 / np.median(times, axis=0)).tolist()
+    steps = [step_function(model, domains) for model in (net, *peers.values())]
+    times = time_in_turns(steps, options, device)
+    rate, *peer_rates = (1 / np.median(times, axis=0)).tolist()
     ratios = np.quantile(times[:, 1:] / times[:, :1], [0.25, 0.5, 0.75], axis=0).T.tolist()
-    peers = {name: {"steps_per_second": rate, "ratio": median, "ratio_quartiles": [low, high]}
-             for name, rate, (low, median, high) in zip(nets, theirs, ratios)}
-    return {"steps_per_second": ours, "peers": peers, "rounds": options.rounds}
+    table = {name: {"steps_per_second": peer_rate, "ratio": median, "ratio_quartiles": [low, high]}
+             for name, peer_rate, (low, median, high) in zip(peers, peer_rates, ratios)}
+    return {"steps_per_second": rate, "peers": table, "rounds": options.rounds}
 
 
-def random_domains(settings: Settings, device: torch.device) -> tuple[Domain, Domain]:
-    """As `trials.batches.unpaired`, of noise."""
-    edge = round(settings.pixels * LOAD_SIZE / CROP_SIZE)
-    paintings, photos = (
-        Domain(torch.randint(256, (IMAGES, 3, edge, edge), dtype=torch.uint8, device=device),
-               settings.pixels, name, name == "A", {})
-        for name in "AB"
-    )  # fmt: skip
-    return paintings, photos
+def random_domains(settings: Settings, device: torch.device) -> list[Domain]:
+    """Return two domains of random images, as `trials.parts.batches.load_unpaired` does of real ones."""
+    size = round(settings.pixels * LOAD_SIZE / CROP_SIZE)
+    return [Domain(torch.randint(256, (RANDOM_IMAGES, 3, size, size), dtype=torch.uint8, device=device),
+                   settings.pixels, name, name == "A", {}) for name in "AB"]
 
 
-def step_of(net: CycleGAN | PlainCycleGAN | AuthorsCycleGAN, domains: tuple[Domain, Domain]) -> Callable:
-    """One training step of `net`, batches included."""
+def step_function(net: CycleGAN | PlainCycleGAN | AuthorsCycleGAN, domains: list[Domain]) -> Callable:
+    """Return a function that takes one training step of `net`, batches included."""
     seed, count = net.settings.seed, net.settings.batch_size
     return lambda: net.update(*(domain.batch(seed, net.step, count) for domain in domains))
 
 
-def in_turns(works: list[Callable], options: Options, device: torch.device) -> np.ndarray:
-    """Seconds a call, [rounds, works]. In turns, because whatever else the machine does meanwhile
-    then slows all of them down."""
-    each = options.seconds / options.rounds
-    counts = [max(1, round(each / seconds_per_call(work, 3, device))) for work in works]
-    return np.array([[seconds_per_call(work, count, device) for work, count in zip(works, counts)]
+def time_in_turns(functions: list[Callable], options: Options, device: torch.device) -> np.ndarray:
+    """Return the seconds of a call, [rounds, functions].
+
+    The functions take turns so that other work on the machine slows all of them down alike.
+    """
+    budget = options.seconds / options.rounds
+    counts = [max(1, round(budget / seconds_per_call(f, WARM_UP_CALLS, device))) for f in functions]
+    return np.array([[seconds_per_call(f, count, device) for f, count in zip(functions, counts)]
                      for _ in range(options.rounds)])
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of tensors on a GPU, of the whole process (its resident set) on a CPU."""
+    """Return bytes: of tensors on a GPU, of the process's resident set on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -186,93 +188,91 @@ def peak_memory(device: torch.device) -> int:
 # A short trial
 
 
-def split_of_a_trial(settings: Settings, options: Options, rate: float) -> dict:
-    """Seconds of a real trial by what they went to, or why there is none.
+def measure_trial(settings: Settings, options: Options, steps_per_second: float) -> dict:
+    """Return the seconds of each part of a short trial, or the reason why it cannot run.
 
-    It reports as often as its size says or, where that is seldom, about every `--seconds`.
+    It reports as often as a real trial, or every `--seconds` if that is more often.
     """
     try:
         cyclegan.check(settings)
         larger = max(map(len, images.find_dataset(settings.data).train.values()))
-        every = min(settings.report_interval(larger), max(1, round(rate * options.seconds)))
-        short = replace(settings, steps=REPORTS * every, epochs=None, reports=REPORTS, budget=1.0)
+        every = min(settings.report_interval(larger), max(1, round(steps_per_second * options.seconds)))
+        short = replace(settings, steps=TRIAL_REPORTS * every, epochs=None, reports=TRIAL_REPORTS, budget=1.0)
         with TemporaryDirectory() as folder:
-            done = trial(short, options, Path(folder))
-        return {"split": split(done), "split_steps": short.steps,
-                "first_step_after": done[1]["first_step_after"]}
+            seconds, record, reports = run_trial(short, options, Path(folder))
     except UserError as error:
         return {"split": None, "no_split": one_line(error)}
+    return {"split": split_seconds(seconds, record["seconds"], reports), "split_steps": short.steps,
+            "first_step_after": record["first_step_after"]}
 
 
-def trial(settings: Settings, options: Options, folder: Path) -> tuple[float, dict, list[dict]]:
-    """Run a trial in a process of its own; returns its seconds, its record and its reports.
+def run_trial(settings: Settings, options: Options, folder: Path) -> tuple[float, dict, list[dict]]:
+    """Run a trial in a process of its own; return its seconds, its record and its reports.
 
     Raises:
-        UserError: it did not come to its end.
+        UserError: it failed.
     """
-    given = {**asdict(settings), "device": options.device, "threads": options.threads, "out": folder}
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
-    began = time.perf_counter()
-    done = subprocess.run(
+    values = {**asdict(settings), "device": options.device, "threads": options.threads, "out": folder}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
+    start = time.perf_counter()
+    process = subprocess.run(
         [sys.executable, "-m", "trials.cyclegan", *arguments], capture_output=True, text=True)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     record, reports = read_record(folder), read_lines(folder / "stats.jsonl")
-    if len(reports) < REPORTS:
-        why = record.get("reason") or done.stderr.strip().split("\n")[-1]
-        raise UserError(f"the short trial did not come to its end: {why}")
+    if len(reports) < TRIAL_REPORTS:
+        reason = record.get("reason") or process.stderr.strip().split("\n")[-1]
+        raise UserError(f"the short trial failed: {reason}")
     return seconds, record, reports
 
 
-def split(run: tuple[float, dict, list[dict]]) -> dict:
-    """Seconds that went to start-up (imports, data, judge, networks), steps, scoring and reporting.
+def split_seconds(seconds: float, session_seconds: float, reports: list[dict]) -> dict[str, float]:
+    """Split a trial's `seconds` into start-up (imports, data, judge, networks), steps, scoring and reporting.
 
-    A line of stats.jsonl is written after its steps and its scoring, before its reporting, which for
-    the last line is what remains of the trial.
+    A line of stats.jsonl is written after the steps and the scoring, and before the rest of the report. After
+    the last line the session has only the rest of its report left.
     """
-    seconds, record, lines = run
-    scoring = [line["scoring_seconds"] for line in lines]
-    report = record["seconds"] - lines[-1]["seconds"]
-    # Between two lines: a report, steps, a scoring. Times in the files are rounded to 0.1 s.
-    first, last = np.diff([line["seconds"] for line in lines]) - np.diff(scoring)
+    scoring = [line["scoring_seconds"] for line in reports]
+    report = session_seconds - reports[-1]["seconds"]
+    # Between two lines are a report, steps and scoring. The times in the files are rounded to 0.1 s.
+    first, last = np.diff([line["seconds"] for line in reports]) - np.diff(scoring)
     steps = max(0.0, last - report)
-    found = {
-        "steps": REPORTS * steps, "scoring": scoring[-1],
-        "reporting": max(0.0, first - steps) + 2 * report,
-    }  # fmt: skip
-    return {"start_up": seconds - sum(found.values())} | found
+    parts = {"steps": TRIAL_REPORTS * steps, "scoring": scoring[-1],
+             "reporting": max(0.0, first - steps) + 2 * report}
+    return {"start_up": seconds - sum(parts.values())} | parts
 
 
 # ---------------------------------------------------------------------------------------------
 # Words
 
 
-def in_words(found: dict) -> str:
-    """What `command` found, as lines."""
-    s = found["settings"]
+def describe(result: dict) -> str:
+    """Return the result of `command` as lines of text."""
+    s, rate = result["settings"], result["steps_per_second"]
     lines = [f"CycleGAN, {describe_size(images.SIZES[s['size']])}, batch {s['batch_size']}, "
-             f"{s['precision']}, {found['device']}, threads {found['threads']}"]
-    if "peers" in found:
-        lines.append(f"ours {found['steps_per_second']:.3g} steps/s")
-        for name, peer in found["peers"].items():
+             f"{s['precision']}, {result['device']}, threads {result['threads']}"]
+    if "peers" in result:
+        lines.append(f"ours {rate:.3g} steps/s")
+        for name, peer in result["peers"].items():
             low, high = peer["ratio_quartiles"]
             lines.append(f"{name} {peer['steps_per_second']:.3g}: ours is {peer['ratio']:.2f} times as fast "
-                         f"(median of {found['rounds']} pairs, quartiles {low:.2f} and {high:.2f})")
+                         f"(median of {result['rounds']} pairs, quartiles {low:.2f} and {high:.2f})")
         return "\n".join(lines)
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in result["operators"].items())
     lines += [
-        f"{found['steps_per_second']:.3g} steps/s, {found['images_per_second']:.3g} images/s of each domain",
-        f"{found['flop_per_step'] / 1e9:.4g} GFLOP a step, {found['flop_per_second'] / 1e9:.4g} GFLOP/s, "
-        f"{found['share_of_matmul']:.0%} of a matrix product's {found['matmul_flop_per_second'] / 1e9:.4g}",
-        f"{found['peak_memory'] / 2**30:.2f} GiB of memory at the peak",
-        "a step's time: " + ", ".join(f"{name} {share:.0%}" for name, share in found["operators"].items()),
+        f"{rate:.3g} steps/s, {result['images_per_second']:.3g} images/s of each domain",
+        f"{result['flop_per_step'] / 1e9:.4g} GFLOP a step, {result['flop_per_second'] / 1e9:.4g} GFLOP/s, "
+        f"{result['share_of_matmul']:.0%} of a matrix product's {result['matmul_flop_per_second'] / 1e9:.4g}",
+        f"{result['peak_memory'] / 2**30:.2f} GiB of memory at the peak",
+        f"a step's time: {shares}",
     ]
-    if found["split"]:
-        total = sum(found["split"].values())
-        parts = ", ".join(f"{name.replace('_', '-')} {part / total:.0%}"
-                          for name, part in found["split"].items())
-        return "\n".join([*lines, f"a trial of {found['split_steps']} steps and {REPORTS} reports, "
-                                  f"{total:.0f} s: {parts}; its first step {found['first_step_after']:.1f} s "
-                                  "after its start"])
-    return "\n".join([*lines, f"no trial to split into its parts: {found['no_split']}"])
+    if not result["split"]:
+        return "\n".join([*lines, f"no short trial: {result['no_split']}"])
+    total = sum(result["split"].values())
+    parts = ", ".join(f"{name.replace('_', '-')} {part / total:.0%}"
+                      for name, part in result["split"].items())
+    lines.append(f"a trial of {result['split_steps']} steps and {TRIAL_REPORTS} reports, {total:.0f} s: "
+                 f"{parts}; its first step {result['first_step_after']:.1f} s after its start")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

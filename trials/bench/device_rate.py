@@ -1,4 +1,4 @@
-"""What share of a device's arithmetic a training reaches: of its rate in a product of large matrices."""
+"""Time per call of a function, and the matrix product that stands for a device's peak rate."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,45 +6,35 @@ from contextlib import contextmanager
 
 import torch
 
-EDGE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the device's rate
-PRODUCTS = 3  # that are timed
+MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns; large enough to reach the device's full rate
 
 
-def matmul(device: torch.device, precision: str) -> tuple[Callable[[], object], int]:
-    """A product of two matrices, of `bf16` or `fp32`, on `device`, and its floating-point operations."""
-    edge, dtype = EDGE[device.type], torch.bfloat16 if precision == "bf16" else torch.float32
-    x = torch.linspace(-1, 1, edge**2, device=device).view(edge, edge).to(dtype)
-    return lambda: x @ x, 2 * edge**3
+def matmul(device: torch.device, precision: str) -> tuple[Callable[[], torch.Tensor], int]:
+    """Return a function that multiplies two square matrices of `bf16` or `fp32`, and its number of
+    floating-point operations."""
+    size, dtype = MATRIX_SIZE[device.type], torch.bfloat16 if precision == "bf16" else torch.float32
+    x = torch.linspace(-1, 1, size**2, device=device).view(size, size).to(dtype)
+    return lambda: x @ x, 2 * size**3
 
 
 @contextmanager
 def tf32_as_convolutions(device: torch.device) -> Iterator[None]:
-    """Products of fp32 matrices as a GPU computes convolutions of fp32: in TF32, where that is allowed."""
-    if device.type != "cuda" or not torch.backends.cudnn.allow_tf32:
-        yield
-        return
+    """Let fp32 matrix products use TF32 if fp32 convolutions may: PyTorch's defaults for the two differ."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+    if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
+        torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-def matmul_rate(device: torch.device, precision: str) -> float:
-    """Floating-point operations a second of `device` in a product of matrices; takes some tenths of one."""
-    multiply, flop = matmul(device, precision)
-    with tf32_as_convolutions(device):
-        multiply()  # the first is slower
-        return flop / seconds_per_call(multiply, PRODUCTS, device)
-
-
-def seconds_per_call(work: Callable, count: int, device: torch.device) -> float:
-    """Seconds a call, over `count` calls; the device is waited for at both ends only."""
-    wait = torch.get_device_module(device).synchronize
-    wait()
-    began = time.perf_counter()
+def seconds_per_call(function: Callable, count: int, device: torch.device) -> float:
+    """Return the mean time of `count` calls; wait for the device before the first and after the last only."""
+    synchronize = torch.get_device_module(device).synchronize
+    synchronize()
+    start = time.perf_counter()
     for _ in range(count):
-        work()
-    wait()
-    return (time.perf_counter() - began) / count
+        function()
+    synchronize()
+    return (time.perf_counter() - start) / count

@@ -1,9 +1,9 @@
-"""The CycleGAN step as others write it: what `python -m trials.bench --peer` compares with.
+"""The CycleGAN step as others write it, for comparison by `python -m trials.bench --peer`.
 
-Nothing but that command and a test uses this file. `PlainCycleGAN` follows the paper (1703.10593:
-equations 1 to 3, sections 4, 5.2 and 7.2) with the structure of its authors' loop: eager, fp32, one
-call for each term (six of the generators, six of the discriminators), plain Adam, and every loss
-read as a number at every step. `AuthorsCycleGAN` is that loop itself, where a copy of it is at hand.
+`PlainCycleGAN` follows the paper (1703.10593: equations 1 to 3, sections 4, 5.2 and 7.2) and the structure
+of its authors' loop: eager, fp32, one call for each term (six of the generators, six of the
+discriminators), plain Adam, and every loss read as a number at every step. `AuthorsCycleGAN` runs that loop
+itself, from a checkout of their code.
 """
 
 import inspect
@@ -25,7 +25,7 @@ from trials.parts.schedule import decay_factor, set_lr
 
 
 class Residual(nn.Module):
-    """Section 7.2: `Rk`, with the parameter names of `trials.networks.ResidualBlock`."""
+    """Rk of section 7.2, with the parameter names of our residual block."""
 
     def __init__(self, n: int):
         super().__init__()
@@ -39,7 +39,7 @@ class Residual(nn.Module):
 
 
 def plain_generator(n: int, blocks: int) -> nn.Sequential:
-    """c7s1-n, d2n, d4n, R4n x blocks, u2n, un, c7s1-3 of section 7.2."""
+    """Return c7s1-n, d2n, d4n, R4n x blocks, u2n, un, c7s1-3 of section 7.2."""
     up = {"stride": 2, "padding": 1, "output_padding": 1}
     return nn.Sequential(
         nn.ReflectionPad2d(3), nn.Conv2d(3, n, 7), nn.InstanceNorm2d(n), nn.ReLU(True),
@@ -53,7 +53,7 @@ def plain_generator(n: int, blocks: int) -> nn.Sequential:
 
 
 def plain_discriminator(n: int) -> nn.Sequential:
-    """Cn, C2n, C4n, C8n of section 7.2 and the one-channel output."""
+    """Return Cn, C2n, C4n, C8n of section 7.2 and the one-channel output."""
     return nn.Sequential(
         nn.Conv2d(3, n, 4, 2, 1), nn.LeakyReLU(0.2, True),
         nn.Conv2d(n, 2 * n, 4, 2, 1), nn.InstanceNorm2d(2 * n), nn.LeakyReLU(0.2, True),
@@ -64,7 +64,7 @@ def plain_discriminator(n: int) -> nn.Sequential:
 
 
 class PlainCycleGAN:
-    """The settings, weights and step of `net`, which must not have filled its pools; nothing is shared."""
+    """A copy of `net`, whose pools must be empty, with a plain training step."""
 
     def __init__(self, net: CycleGAN):
         s = self.settings = net.settings
@@ -80,7 +80,7 @@ class PlainCycleGAN:
         self.pool_A, self.pool_B = HistoryPool(s.pool_size), HistoryPool(s.pool_size)
 
     def update(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, float]:
-        """As `CycleGAN.update`, with the losses as numbers."""
+        """Take one step, as `CycleGAN.update`; return the losses as numbers."""
         s = self.settings
         factor = decay_factor(self.step, self.schedule, s.decay)
         set_lr(self.optimizer_G, s.generator_lr * factor)
@@ -122,26 +122,25 @@ class PlainCycleGAN:
 
 
 class AuthorsCycleGAN:
-    """The step of https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix, out of a checkout.
+    """The step of https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix, from a checkout.
 
-    Its code is run, and its packages (`models`, `options`, `util`, `data`) are imported by those names.
-    Sizes, weights of cycle and identity losses, pools and Adam are those of `net`, for its time and for
-    losses that can be compared; rates, and what their code has no option for, are of no account.
+    The checkout's code is run, and its packages are imported as `models`, `options`, `util` and `data`. It
+    has the sizes, loss weights, pools and Adam settings of `net`, but its own learning rate and initial
+    weights.
+
+    Raises:
+        UserError: `checkout` is not a checkout, or its code fails.
     """
 
     def __init__(self, net: CycleGAN, checkout: Path):
-        """
-        Raises:
-            UserError: `checkout` is none, or does not run here.
-        """
         s = self.settings = net.settings
         self.step, device = net.step, next(net.G_AB.parameters()).device
         if not (checkout / "models" / "cycle_gan_model.py").is_file():
-            raise UserError(f"--peer-path {checkout} is no checkout of pytorch-CycleGAN-and-pix2pix: "
-                            "there is no models/cycle_gan_model.py")
+            raise UserError(f"--peer-path {checkout} is not a checkout of pytorch-CycleGAN-and-pix2pix: "
+                            "it has no models/cycle_gan_model.py")
         sys.path.insert(0, str(checkout.resolve()))
         try:
-            with redirect_stdout(sys.stderr):  # they tell what they do
+            with redirect_stdout(sys.stderr):  # stdout is for our result
                 networks, model, train_options = map(
                     import_module, ("models.networks", "models.cycle_gan_model", "options.train_options"))
                 set_blocks(networks.ResnetGenerator, s.blocks)
@@ -150,7 +149,7 @@ class AuthorsCycleGAN:
                 options = parser.parse_args(self.arguments())
                 options.isTrain, options.gpu_ids, options.device = True, [], device
                 self.model = model.CycleGANModel(options)
-        except Exception as error:  # whatever a stranger's code raises
+        except Exception as error:  # their code may raise anything
             raise UserError(f"--peer-path {checkout}: {one_line(error)}") from None
         finally:
             sys.path.remove(str(checkout.resolve()))
@@ -160,29 +159,29 @@ class AuthorsCycleGAN:
             getattr(self.model, f"net{name}").to(device)
 
     def arguments(self) -> list[str]:
-        """The authors' options for these settings."""
+        """Return the authors' options for these settings."""
         s = self.settings
-        given = {
+        options = {
             "dataroot": "none", "netG": "resnet_9blocks", "ngf": s.ngf, "ndf": s.ndf,
             "lambda_A": s.cycle_weight, "lambda_B": s.cycle_weight,
             "lambda_identity": s.identity_weight / s.cycle_weight if s.cycle_weight else 0.0,
             "pool_size": s.pool_size, "batch_size": s.batch_size, "beta1": s.beta1,
         }  # fmt: skip
-        return [f"--{name}={value}" for name, value in given.items()]
+        return [f"--{name}={value}" for name, value in options.items()]
 
     def update(self, a: torch.Tensor, b: torch.Tensor) -> None:
-        """As `CycleGAN.update`; the losses stay in the model, where the authors read some of them."""
+        """Take one step, as `CycleGAN.update`; the losses stay in the model."""
         self.model.set_input({"A": a, "B": b, "A_paths": [], "B_paths": []})
         self.model.optimize_parameters()
         self.step += 1
 
 
 def set_blocks(Generator: type, blocks: int) -> None:
-    """Have their generator made with any number of residual blocks: their options know six and nine."""
-    made = inspect.unwrap(Generator.__init__)
+    """Patch their generator class to have `blocks` residual blocks: their options allow six and nine only."""
+    original = inspect.unwrap(Generator.__init__)
 
-    @wraps(made)
+    @wraps(original)
     def __init__(self, *sizes, **options):
-        made(self, *sizes, **options | {"n_blocks": blocks})
+        original(self, *sizes, **options | {"n_blocks": blocks})
 
     Generator.__init__ = __init__

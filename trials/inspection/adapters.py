@@ -1,121 +1,114 @@
-"""How each system's finished trial becomes a model to inspect: one function per system.
+"""Turn the folder of a finished trial into a `TrainedModel`, with one adapter for each system.
 
-An adapter takes a trial's complete settings and a device, and returns the networks as new; `load` gives them the
-weights of the checkpoint.
+An adapter takes a trial's complete settings and a device, and returns the untrained networks; `load` puts the
+weights of the checkpoint into them.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import one_hot
 
-from judge import class_score
+from judge.class_score import ClassScorer, class_scorer
+from judge.classifier import logits_and_features
 from judge.common.errors import UserError
-from judge.images import to_float
-from judge.labelled import load_labelled
-from judge.model import sha256_of
+from judge.images import PAINTINGS, PHOTOS, DataSet, load_images, to_float
+from judge.labelled import LabelledImages, load_labelled
+from judge.model import CLASSES, Judge, sha256_of
+from judge.score import Scorer, extract_features
 from trials import conditional_gan, cyclegan, dcgan, gan, stargan
-from trials.inspection.trained import (
-    TrainedModel,
-    domains,
-    extractor_of_judge,
-    extractor_of_scorer,
-    noise_model,
-    restore,
-    settings_of,
-    system_of,
-)
+from trials.inspection.trained import FeatureExtractor, TrainedModel, read_trial, restore, settings_of
 from trials.parts.batches import load_held_out
+
+BATCH_SIZE = 100  # images that a generator makes at once
 
 
 def load(folder: Path, device: torch.device, trained: bool = True) -> TrainedModel:
-    """What the trial in `folder` has trained, frozen.
+    """Return the networks of the trial in `folder`, frozen and in eval mode.
 
     Args:
-        trained: otherwise the same networks as they were before the first step.
+        trained: load the weights of the checkpoint; if False, the networks have their initial weights.
 
     Raises:
-        UserError: there is no trial, no checkpoint, its system does not take part, or its data is gone.
+        UserError: there is no trial or no checkpoint, its system has no networks, or its data is missing.
     """
-    record, module = system_of(folder)
+    record, module = read_trial(folder)
     if record["system"] not in ADAPTERS:
-        raise UserError(f"{folder} is a trial of {record['system']}, which has no networks to look into: "
-                        "curves and progress work")
-    if not (folder / "checkpoint.pt").exists():
-        raise UserError(f"{folder} has no checkpoint yet: it is written at the first report")
+        raise UserError(f"{folder} is a trial of {record['system']}, which trains no networks: only curves "
+                        "and progress work for it")
     model = ADAPTERS[record["system"]](settings_of(module.Settings, record, folder), device)
-    judge = record.get("judge") or {}
-    if trained and judge.get("sha256") and sha256_of(judge["file"]) != judge["sha256"]:
-        print(f"note: {judge['file']} is another judge than scored this trial", file=sys.stderr)
     if trained:
         restore(model.net, folder, device)
+        judge = record.get("judge") or {}
+        if judge.get("sha256") and sha256_of(judge["file"]) != judge["sha256"]:
+            print(f"note: {judge['file']} has changed since it scored this trial", file=sys.stderr)
     for part in vars(model.net).values():
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
     return model
 
 
-def of_cyclegan(settings: cyclegan.Settings, device: torch.device) -> TrainedModel:
-    """Paintings of the held-out photographs, and D_A."""
-    found, judge, _ = cyclegan.load_inputs(settings, device)
-    net = cyclegan.CycleGAN(settings, 1, device)  # it takes no step
+# ---------------------------------------------------------------------------------------------
+# Feature extractors
+
+
+def classifier_extractor(scorer: ClassScorer, record: dict) -> FeatureExtractor:
+    """Return the scorer's classifier; `record` is what a trial records of it."""
+
+    def extract(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, features = logits_and_features(scorer.network, x)
+        return logits.softmax(1), features
+
+    name = f"a classifier of {record['data']} (accuracy {record['accuracy']:.3f})"
+    return FeatureExtractor(name, scorer.names, extract)
+
+
+def judge_extractor(judge: Judge, file: str) -> FeatureExtractor:
+    """Return the judge in `file`."""
+
+    def extract(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = extract_features(judge, x)
+        return judge.probabilities(features), features
+
+    return FeatureExtractor(f"the judge {file}", CLASSES, extract)
+
+
+# ---------------------------------------------------------------------------------------------
+# Systems that translate images
+
+
+def load_cyclegan(settings: cyclegan.Settings, device: torch.device) -> TrainedModel:
+    """Return G_BA, which paints the held-out photographs, and D_A."""
+    data, judge, _ = cyclegan.load_inputs(settings, device)
+    net = cyclegan.CycleGAN(settings, 1, device)  # the schedule does not matter: no step is taken
 
     def outputs(count: int) -> torch.Tensor:
-        return net.paint(load_held_out(found, settings.pixels, count, device).photos)
+        return net.paint(load_held_out(data, settings.pixels, count, device).photos)
 
-    return TrainedModel(net, load_labelled(settings.data, settings.pixels), extractor_of_judge(judge, settings.judge),
-                   net.D_A, outputs, labelled=lambda: domains(found, settings.pixels))
+    paintings = load_labelled(settings.data, settings.pixels)
+    return TrainedModel(net, paintings, judge_extractor(judge, settings.judge), net.D_A, outputs,
+                        labelled=lambda: load_photos_and_paintings(data, settings.pixels))
 
 
-def of_gan(settings: gan.Settings, device: torch.device) -> TrainedModel:
-    """Digits made of noise.
+def load_photos_and_paintings(data: DataSet, size: int) -> LabelledImages:
+    """Return photographs and paintings of `size` pixels as two classes.
 
     Raises:
-        UserError: the data is the pattern.
+        UserError: no image of a domain can be read.
     """
-    if settings.data == gan.PATTERN:
-        raise UserError("the pattern is no image: of this trial there are curves and progress")
-    data, scorer, facts = gan.load_inputs(settings, device)
-    net = gan.GAN(settings, data.shape, device)
-    return noise_model(net, data, extractor_of_scorer(scorer, facts["judge"]), net.D, lambda count: net.noise(count, "fixed"))
+    splits = []
+    for files in (data.train, data.test):
+        domains = [load_images(files[domain], size).pixels for domain in (PHOTOS, PAINTINGS)]
+        splits += [torch.cat(domains), torch.tensor([label for label, x in enumerate(domains) for _ in x])]
+    return LabelledImages(data.name, CLASSES[:2], *splits, data.stand_in)
 
 
-def of_dcgan(settings: dcgan.Settings, device: torch.device) -> TrainedModel:
-    """Images made of noise."""
-    data, scorer, facts = dcgan.load_inputs(settings, device)
-    net = dcgan.DCGAN(settings, data.shape, device)
-    return noise_model(net, data, extractor_of_scorer(scorer, facts), net.D, lambda count: net.noise(count, "fixed"))
-
-
-def of_conditional_gan(settings: conditional_gan.Settings, device: torch.device) -> TrainedModel:
-    """Images made of noise and a class; classes are asked for in turn, and belong to what G is given."""
-    data, scorer, facts = conditional_gan.load_inputs(settings, device)
-    net = conditional_gan.ConditionalGAN(settings, data.shape, len(data.classes), device)
-
-    def noise(count: int) -> torch.Tensor:
-        asked = torch.arange(count, device=device) % net.count
-        return torch.cat([net.noise(count, "fixed"), one_hot(asked, net.count).float()], 1)
-
-    return noise_model(net, data, extractor_of_scorer(scorer, facts), nn.Sequential(AnyClass(net.count), net.D), noise)
-
-
-class AnyClass(nn.Module):
-    """Planes beside images that tell D nothing of the class: each is as likely as the other."""
-
-    def __init__(self, count: int):
-        super().__init__()
-        self.count = count
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        height, width = images.shape[2:]
-        planes = images.new_full((len(images), self.count, height, width), 1 / self.count)
-        return torch.cat([images, planes], 1)
-
-
-def of_stargan(settings: stargan.Settings, device: torch.device) -> TrainedModel:
-    """Held-out images translated."""
+def load_stargan(settings: stargan.Settings, device: torch.device) -> TrainedModel:
+    """Return G, which translates the held-out images, and D."""
     data, _ = stargan.load_inputs(settings, device)
     net = stargan.StarGAN(settings, len(data.classes), device)
 
@@ -124,8 +117,80 @@ def of_stargan(settings: stargan.Settings, device: torch.device) -> TrainedModel
         sources = to_float(data.test_pixels[chosen[:count]]).to(device)
         return net.make(sources, targets[:count].to(device))
 
-    return TrainedModel(net, data, extractor_of_scorer(*class_score.class_scorer(data, device)), net.D, outputs)
+    return TrainedModel(net, data, classifier_extractor(*class_scorer(data, device)), net.D, outputs)
 
 
-ADAPTERS = {"cyclegan": of_cyclegan, "gan": of_gan, "dcgan": of_dcgan,
-            "conditional_gan": of_conditional_gan, "stargan": of_stargan}  # fmt: skip
+# ---------------------------------------------------------------------------------------------
+# Systems that generate images from noise
+
+
+def load_gan(settings: gan.Settings, device: torch.device) -> TrainedModel:
+    """Return the G and the D of a GAN.
+
+    Raises:
+        UserError: the data is the pattern, not images.
+    """
+    if settings.data == gan.PATTERN:
+        raise UserError("the pattern is not an image: only curves and progress work for this trial")
+    data, scorer, record = gan.load_inputs(settings, device)
+    net = gan.GAN(settings, data.shape, device)
+    return noise_model(net, data, scorer, record["judge"], net.D, lambda count: net.noise(count, "fixed"))
+
+
+def load_dcgan(settings: dcgan.Settings, device: torch.device) -> TrainedModel:
+    """Return the G and the D of a DCGAN."""
+    data, scorer, record = dcgan.load_inputs(settings, device)
+    net = dcgan.DCGAN(settings, data.shape, device)
+    return noise_model(net, data, scorer, record, net.D, lambda count: net.noise(count, "fixed"))
+
+
+def load_conditional_gan(settings: conditional_gan.Settings, device: torch.device) -> TrainedModel:
+    """Return the G and the D of a conditional GAN; G's inputs are noise and the classes in turn."""
+    data, scorer, record = conditional_gan.load_inputs(settings, device)
+    net = conditional_gan.ConditionalGAN(settings, data.shape, len(data.classes), device)
+
+    def noise(count: int) -> torch.Tensor:
+        labels = torch.arange(count, device=device) % net.count
+        return torch.cat([net.noise(count, "fixed"), one_hot(labels, net.count).float()], 1)
+
+    discriminator = nn.Sequential(UniformClassPlanes(net.count), net.D)
+    return noise_model(net, data, scorer, record, discriminator, noise)
+
+
+class UniformClassPlanes(nn.Module):
+    """Adds the planes of a class to images as if every class was equally likely."""
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.count = count
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return [N, C + count, H, W] for images [N, C, H, W]."""
+        height, width = images.shape[2:]
+        planes = images.new_full((len(images), self.count, height, width), 1 / self.count)
+        return torch.cat([images, planes], 1)
+
+
+def noise_model(net: Any, data: LabelledImages, scorer: ClassScorer | Scorer, record: dict,
+                discriminator: nn.Module, draw_noise: Callable[[int], torch.Tensor]) -> TrainedModel:
+    """Return the model of a system whose `net.G` takes `draw_noise(count)`; `record` is the scorer's."""
+    if isinstance(scorer, Scorer):
+        extractor = judge_extractor(scorer.judge, record["file"])
+    else:
+        extractor = classifier_extractor(scorer, record)
+
+    def noise(count: int) -> torch.Tensor:
+        # torch.randn draws the last 16 numbers of a tensor twice: without 16 rows more, the first rows would
+        # depend on the count.
+        return draw_noise(count + 16)[:count]
+
+    @torch.no_grad()
+    def generate(z: torch.Tensor) -> torch.Tensor:
+        return torch.cat([net.G(part) for part in z.split(BATCH_SIZE)])
+
+    return TrainedModel(net, data, extractor, discriminator, outputs=lambda count: generate(noise(count)),
+                        noise=noise, generate=generate)
+
+
+ADAPTERS = {"cyclegan": load_cyclegan, "stargan": load_stargan, "gan": load_gan, "dcgan": load_dcgan,
+            "conditional_gan": load_conditional_gan}  # fmt: skip

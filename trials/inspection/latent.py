@@ -1,22 +1,22 @@
-"""Ways through the space of noise that a generator makes images of."""
-
-from collections.abc import Callable
+"""Paths through the space of noise vectors z from which a generator makes images."""
 
 import torch
 
-NEIGHBOURHOOD_RADIUS = 0.25  # of the numbers in z: how far around a sum is looked (1511.06434, section 6.3.2)
+NEIGHBOURHOOD_RADIUS = 0.25  # largest change of each number in z (1511.06434, section 6.3.2)
 
 
 def lerp(a: torch.Tensor, b: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """From `a` to `b`, [F] both, along a line: [T, F] at `t`, [T] from 0 to 1."""
+    """Return the points [T, F] on the line from `a` to `b`, [F] each, at `t`, [T] in [0, 1]."""
     return torch.lerp(a, b, t[:, None])
 
 
 def slerp(a: torch.Tensor, b: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """As `lerp`, along a great circle: lengths stay those that noise has, where a line passes through
-    the middle that noise never visits. White 2016 (1609.04468), section 2.1. Vectors of one direction
-    or of opposite ones have no circle of their own: along a line, then."""
-    # In double: near its ends the arc cosine would make much of float's rounding.
+    """Return the points on the great circle from `a` to `b` (White 2016, 1609.04468, section 2.1).
+
+    They keep the length that noise has, while a line passes near the origin, where noise never is. For
+    vectors of equal or opposite direction, which define no circle, return the line.
+    """
+    # In double precision: for small angles the arc cosine magnifies rounding errors.
     angle = torch.acos(torch.cosine_similarity(a.double(), b.double(), dim=0).clamp(-1, 1))
     if angle.sin() < 1e-4:
         return lerp(a, b, t)
@@ -24,17 +24,14 @@ def slerp(a: torch.Tensor, b: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return shares.to(a) @ torch.stack([a, b])
 
 
-PATHS: dict[str, Callable] = {"linear": lerp, "spherical": slerp}
-
-
 def interpolate(a: torch.Tensor, b: torch.Tensor, count: int) -> dict[str, torch.Tensor]:
-    """`count` points from `a` to `b`, ends included, along each of `PATHS`: [count, F]."""
+    """Return `count` points [count, F] from `a` to `b`, both included, on the line and the great circle."""
     t = torch.linspace(0, 1, count, device=a.device)
-    return {name: path(a, b, t) for name, path in PATHS.items()}
+    return {"linear": lerp(a, b, t), "spherical": slerp(a, b, t)}
 
 
 def neighbourhood(z: torch.Tensor, count: int, draw: torch.Generator) -> torch.Tensor:
-    """`z`, [F], and then what lies around it, up to `NEAR` away in each number: [count, F]."""
-    away = (torch.rand(count, len(z), generator=draw) * 2 - 1) * NEIGHBOURHOOD_RADIUS
-    away[0] = 0
-    return z + away.to(z.device)
+    """Return `z`, [F], and then points that differ from it by up to `NEIGHBOURHOOD_RADIUS`: [count, F]."""
+    change = (torch.rand(count, len(z), generator=draw) * 2 - 1) * NEIGHBOURHOOD_RADIUS
+    change[0] = 0
+    return z + change.to(z.device)

@@ -1,4 +1,4 @@
-"""What the outputs of a trained network are like, in figures: distances, diversity, copies, features."""
+"""Metrics of a trained network: distances, diversity, copied training images, discriminator features."""
 
 import warnings
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from judge.common.rng import rng
 from judge.images import to_bytes, to_float
 from judge.labelled import LabelledImages
 from judge.score import kernel_inception_distance, vendi_score
-from trials.inspection.trained import FeatureExtractor, TrainedModel, spread
+from trials.inspection.trained import FeatureExtractor, TrainedModel, evenly_spaced
 
-FID_MIN_IMAGES = 10_000  # images that FID's authors ask for at the least (the README of their code)
-MISSING_SHARE = 0.1  # of its share among real images: a class that is painted less often is missing
-ALARM_PROBABILITY = 1e-3  # how seldom chance may ring an alarm
-MIN_VENDI_SHARE = 0.5  # of real images' Vendi score: a generator under it has collapsed
-COPYING_Z = -3.0  # the Z_U from which Meehan et al. speak of copying: three standard deviations
-POOLED_EDGE = 4  # pixels that a layer is max-pooled to (1511.06434, section 5.1)
+FID_MIN_IMAGES = 10_000  # the smallest number that FID's authors recommend (README of their code)
+MISSING_SHARE = 0.1  # a class is missing if its share is less than this fraction of its share of real images,
+ALARM_PROBABILITY = 1e-3  # and if chance does that with a smaller probability
+MIN_VENDI_SHARE = 0.5  # a generator has collapsed if its Vendi score is less than this share of real images'
+COPYING_Z = -3.0  # a Z_U under this means copying: three standard deviations (Meehan et al.)
+POOLED_PIXELS = 4  # a layer's maps are max-pooled to this size (1511.06434, section 5.1)
 
 # ---------------------------------------------------------------------------------------------
 # Distances
 
 
 class PrecomputedFeatures(nn.Identity):
-    """What torchmetrics takes for a network, where features are already there."""
+    """A stand-in for torchmetrics' network that takes features in place of images."""
 
     def __init__(self, count: int):
         super().__init__()
@@ -37,33 +37,38 @@ class PrecomputedFeatures(nn.Identity):
 
 
 def frechet_distance(features: torch.Tensor, real: torch.Tensor) -> float:
-    """Frechet Inception Distance of [N, F] to [M, F]: 0 for equal mean and covariance. Heusel et al. 2017
-    (1706.08500), section 1."""
-    from torchmetrics.image.fid import FrechetInceptionDistance  # not above: takes a second
+    """Return the Frechet Inception Distance of features [N, F] to [M, F]: 0 for equal mean and covariance
+    (Heusel et al. 2017, 1706.08500, section 1)."""
+    from torchmetrics.image.fid import FrechetInceptionDistance  # here because the import takes a second
 
     metric = FrechetInceptionDistance(feature=PrecomputedFeatures(features.shape[1])).to(features.device)
     metric.update(real, real=True)
     metric.update(features, real=False)
-    return max(0.0, metric.compute().item())  # rounding may leave less than none
+    return max(0.0, metric.compute().item())  # rounding errors may make it negative
 
 
 def frechet_distance_at_infinity(features: torch.Tensor, real: torch.Tensor, points: int = 5) -> float:
-    """What FID would be with images without end: it is linear in 1 / N, N the number of both sets, and
-    this is the line's end over N from half of the smaller set up. Chong and Forsyth 2020 (1911.07023),
-    section 3, with as many of the real images, whose number biases it too."""
+    """Return the FID extrapolated to an infinite number of images (Chong and Forsyth 2020, 1911.07023,
+    section 3).
+
+    FID is linear in 1 / N. The line is fitted to N from half of the smaller set to all of it, with N of the
+    real images too, because their number also biases FID.
+    """
     most = min(len(features), len(real))
     sizes = np.linspace(most / 2, most, points).round().astype(int).tolist()
     draw = rng("frechet")
-    found = [frechet_distance(*(x[torch.randperm(len(x), generator=draw)[:size].to(x.device)]
-                       for x in (features, real))) for size in sizes]
-    return float(np.polyfit([1 / size for size in sizes], found, 1)[1])
+    fids = []
+    for size in sizes:
+        subsets = (x[torch.randperm(len(x), generator=draw)[:size].to(x.device)] for x in (features, real))
+        fids.append(frechet_distance(*subsets))
+    return float(np.polyfit([1 / size for size in sizes], fids, 1)[1])
 
 
 def pretrained_inception() -> FeatureExtractor:
-    """The Inception of published figures, in torch-fidelity's conversion.
+    """Return the Inception network of published figures, in torch-fidelity's conversion.
 
     Raises:
-        UserError: package or weights cannot be had.
+        UserError: the package is not installed, or the weights cannot be downloaded.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import (
@@ -71,13 +76,13 @@ def pretrained_inception() -> FeatureExtractor:
             FeatureExtractorInceptionV3,
         )
     except ImportError:
-        raise UserError("--features inception takes a package that is not here: "
+        raise UserError("--features inception needs a package that is not installed: "
                         "pip install torch-fidelity") from None
     try:
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["logits_unbiased", "2048"])
-    except OSError as error:  # no network
-        raise UserError(f"Inception's weights cannot be had ({error}): put {URL_INCEPTION_V3} into "
-                        f"{torch.hub.get_dir()}/checkpoints") from None
+    except OSError as error:  # no internet
+        raise UserError(f"the weights of Inception cannot be downloaded ({error}): put {URL_INCEPTION_V3} "
+                        f"into {torch.hub.get_dir()}/checkpoints") from None
 
     def extract(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         colour = to_bytes(x).expand(-1, 3, -1, -1).cpu()
@@ -87,40 +92,44 @@ def pretrained_inception() -> FeatureExtractor:
     return FeatureExtractor("Inception v3 (torch-fidelity's weights, 2048 features)", (), extract)
 
 
-def distances(extractor: FeatureExtractor, made: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
-    """Inception Score, FID and KID of `made`, [N, C, H, W], to `real`, in what the extractor sees.
+def distances(extractor: FeatureExtractor, images: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
+    """Return Inception Score, FID and KID of `images`, [N, C, H, W], against `real`.
 
     Raises:
         UserError: either has too few images.
     """
-    probabilities, features = extractor.extract(made)
-    _, of_real = extractor.extract(real)
-    kid, error = kernel_inception_distance(features, of_real)
-    return {"images": len(made), "inception_score": inception_score(probabilities.double()),
-            "fid": frechet_distance(features, of_real), "fid_infinity": frechet_distance_at_infinity(features, of_real),
+    probabilities, features = extractor.extract(images)
+    _, real_features = extractor.extract(real)
+    kid, error = kernel_inception_distance(features, real_features)
+    return {"images": len(images), "inception_score": inception_score(probabilities.double()),
+            "fid": frechet_distance(features, real_features),
+            "fid_infinity": frechet_distance_at_infinity(features, real_features),
             "kid": kid, "kid_error": error}
 
 
-def metrics(subject: TrainedModel, extractor: FeatureExtractor, count: int) -> dict:
-    """`distances` of up to `count` outputs to as many held-out real images, and those of as many training
-    images, which no generator can be expected to beat; with what to beware of."""
-    made = subject.outputs(min(count, len(subject.data.test_pixels)))
-    real, training = (subject.real(len(made), held_out=held_out) for held_out in (True, False))
-    table = {"outputs": distances(extractor, made, real), "training images": distances(extractor, training, real)}
-    wide, fewest = extractor.extract(real[:1])[1].shape[1], min(len(made), len(training))
-    warned = []
+def measure_distances(model: TrainedModel, extractor: FeatureExtractor, count: int) -> dict:
+    """Return `distances` of up to `count` outputs to as many held-out images, and warnings about them.
+
+    The `distances` of as many training images stand beside them: no generator can be expected to do better.
+    """
+    outputs = model.outputs(min(count, len(model.data.test_pixels)))
+    real, training = (model.real(len(outputs), held_out=held_out) for held_out in (True, False))
+    table = {name: distances(extractor, images, real)
+             for name, images in (("outputs", outputs), ("training images", training))}
+    feature_count, fewest = extractor.extract(real[:1])[1].shape[1], min(len(outputs), len(training))
+    notes = []
     if fewest < count:
-        warned += [f"{fewest} images rather than {count}: more are not there to paint or to compare with"]
+        notes += [f"{fewest} images rather than {count}: more are not there to paint or to compare with"]
     if fewest < FID_MIN_IMAGES:
-        warned += [f"FID of {fewest} images is biased upwards, more so for some generators than for others "
-                   "(Binkowski et al. 2018, 1801.01401; Chong and Forsyth 2020, 1911.07023): KID is not, and "
-                   f"fid_infinity less; FID's authors ask for {FID_MIN_IMAGES}"]
-    if fewest <= wide:
-        warned += [f"{fewest} images for {wide} features: FID's covariances are singular, go by KID"]
+        notes += [f"FID of {fewest} images is biased upwards, more so for some generators than for others "
+                  "(Binkowski et al. 2018, 1801.01401; Chong and Forsyth 2020, 1911.07023): KID is not, and "
+                  f"fid_infinity less; FID's authors ask for {FID_MIN_IMAGES}"]
+    if fewest <= feature_count:
+        notes += [f"{fewest} images for {feature_count} features: FID's covariances are singular, go by KID"]
     if "Inception" not in extractor.name:
-        warned += ["these features are not Inception's: figures compare with others of the same "
-                   "features, data and number of images only"]
-    return {"features": extractor.name, "real": len(real), "table": table, "warnings": warned}
+        notes += ["these features are not Inception's: figures compare with others of the same "
+                  "features, data and number of images only"]
+    return {"features": extractor.name, "real": len(real), "table": table, "warnings": notes}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -129,54 +138,61 @@ def metrics(subject: TrainedModel, extractor: FeatureExtractor, count: int) -> d
 
 @dataclass(frozen=True)
 class Diversity:
-    """Outputs by class and confidence, beside real images; alarms of a collapse."""
+    """Outputs and real images by class and confidence, and alarms of mode collapse.
 
-    names: tuple[str, ...]
+    The keys of the dictionaries are `outputs` and `real`.
+    """
+
+    classes: tuple[str, ...]
     shares: dict[str, list[float]]
-    """`outputs` and `real`: the share that is put in each class."""
+    """Share of the images that is classified as each class."""
     confidence: dict[str, list[float]]
-    """`outputs` and `real`: the probability of the class an image is put in."""
+    """Probability of the class that an image is classified as, for each image."""
     vendi: dict[str, float]
-    """`outputs` and `real`: how many different images there are in effect, of as many."""
+    """Vendi score: the effective number of different images, of equally many."""
     closest: dict[str, float]
-    """`outputs` and `real`: RMS difference of the two most alike, of as many."""
+    """RMS difference of the two most similar images, of equally many."""
     alarms: list[str]
 
 
-def measure_diversity(extractor: FeatureExtractor, made: torch.Tensor, real: torch.Tensor) -> Diversity:
-    """How various `made`, [N, C, H, W], is against held-out `real`, and whether it has collapsed.
+def measure_diversity(extractor: FeatureExtractor, outputs: torch.Tensor, real: torch.Tensor) -> Diversity:
+    """Compare the diversity of `outputs`, [N, C, H, W], with that of held-out `real` images.
 
-    Two alarms. A class is missing: modes are counted as in Metz et al. 2017 (1611.02163), section 3.3.1,
-    by a classifier; missing is a class painted less than `MISSING` times as often as among real images,
-    if chance does that less than once in 1 / `CHANCE`. Images are alike: the Vendi score (Friedman and
-    Dieng 2023, 2210.02410) of pixels less the mean real image is under `VARIETY` of that of as many real
-    images; the share is Salon's own.
+    There are two alarms. A class is missing: a classifier counts the modes as in Metz et al. 2017
+    (1611.02163), section 3.3.1, and a class is missing if its share is less than `MISSING_SHARE` times that
+    of real images and chance does that with less than `ALARM_PROBABILITY`. Images are alike: the Vendi score
+    (Friedman and Dieng 2023, 2210.02410) of pixels minus the mean real image is less than `MIN_VENDI_SHARE`
+    times that of as many real images; this share is Salon's choice.
     """
-    seen = {"outputs": extractor.extract(made)[0], "real": extractor.extract(real)[0]}
+    probabilities = {"outputs": extractor.extract(outputs)[0], "real": extractor.extract(real)[0]}
     counts = {name: torch.bincount(p.argmax(1), minlength=len(extractor.classes)).cpu().numpy()
-              for name, p in seen.items()}
+              for name, p in probabilities.items()}
     shares = {name: count / count.sum() for name, count in counts.items()}
-    few = (shares["outputs"] < MISSING_SHARE * shares["real"]) & (
-        binom.cdf(counts["outputs"], len(made), shares["real"]) < ALARM_PROBABILITY)
-    number = min(len(made), len(real))
-    sets = {"outputs": made[:number], "real": real[spread(len(real), number)]}
-    mean = real.mean(0)
-    effective = {name: vendi_score((x[spread(number, DIVERSITY_IMAGES)] - mean).flatten(1)) for name, x in sets.items()}
-    alarms = [f"class {name} is missing: {ours:.1%} of outputs, {theirs:.1%} of real images"
-              for name, ours, theirs, rings in zip(extractor.classes, *shares.values(), few) if rings]
-    if effective["outputs"] < MIN_VENDI_SHARE * effective["real"]:
-        alarms += [f"outputs are alike: {effective['outputs']:.1f} different in effect of "
-                   f"{min(number, DIVERSITY_IMAGES)}, real images {effective['real']:.1f}"]
-    closest = {name: closest_pairs(x, 1)[0][2] for name, x in sets.items()}
+    missing = (shares["outputs"] < MISSING_SHARE * shares["real"]) & (
+        binom.cdf(counts["outputs"], len(outputs), shares["real"]) < ALARM_PROBABILITY)
+    alarms = [f"class {name} is missing: {share:.1%} of outputs, {real_share:.1%} of real images"
+              for name, share, real_share, is_missing in zip(extractor.classes, *shares.values(), missing)
+              if is_missing]
+
+    count = min(len(outputs), len(real))
+    sets = {"outputs": outputs[:count], "real": real[evenly_spaced(len(real), count)]}
+    mean, subset = real.mean(0), evenly_spaced(count, DIVERSITY_IMAGES)
+    vendi = {name: vendi_score((x[subset] - mean).flatten(1)) for name, x in sets.items()}
+    if vendi["outputs"] < MIN_VENDI_SHARE * vendi["real"]:
+        alarms += [f"outputs are alike: {vendi['outputs']:.1f} different in effect of {len(subset)}, "
+                   f"real images {vendi['real']:.1f}"]
     return Diversity(
         extractor.classes, {name: share.tolist() for name, share in shares.items()},
-        {name: p.amax(1).tolist() for name, p in seen.items()}, effective, closest, alarms)
+        {name: p.amax(1).tolist() for name, p in probabilities.items()}, vendi,
+        {name: closest_pairs(x, 1)[0][2] for name, x in sets.items()}, alarms)
 
 
 def closest_pairs(images: torch.Tensor, count: int) -> list[tuple[int, int, float]]:
-    """The pairs of [N, C, H, W] that are most alike, with their RMS difference, each image in one pair at
-    most. Whether they are the same image is for the eye: if so among s images, the generator has some
-    s^2 images in all (the birthday paradox; Arora and Zhang 2017, 1706.08224, section 3)."""
+    """Return the `count` most similar pairs of [N, C, H, W] as (index, index, RMS difference).
+
+    An image is in one pair at most. If a person finds duplicates among s images, the generator makes about
+    s^2 different images (birthday paradox; Arora and Zhang 2017, 1706.08224, section 3).
+    """
     flat = images.flatten(1).double()
     gaps = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist") / flat.shape[1] ** 0.5
     gaps.fill_diagonal_(torch.inf)
@@ -192,64 +208,72 @@ def closest_pairs(images: torch.Tensor, count: int) -> list[tuple[int, int, floa
 # Copies
 
 
-def nearest_neighbours(points: torch.Tensor, among: torch.Tensor, count: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """RMS distances to, and numbers of, the `count` nearest of [M, F] to each of [N, F]: [N, count] both."""
+def nearest_neighbours(
+    points: torch.Tensor, among: torch.Tensor, count: int = 1,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return RMS distances and indices of the `count` rows of `among` [M, F] that are nearest to each of
+    `points` [N, F]: [N, count] each."""
     rows = []
     for part in points.split(100):
-        found = torch.cdist(part, among).topk(min(count, len(among)), largest=False).indices
-        rows.append((found, (part[:, None] - among[found]).square().mean(2).sqrt()))  # cdist rounds near 0
-    found, gaps = (torch.cat(column) for column in zip(*rows))
-    return gaps, found
+        indices = torch.cdist(part, among).topk(min(count, len(among)), largest=False).indices
+        # cdist is imprecise near 0, so the distances are computed again.
+        rows.append(((part[:, None] - among[indices]).square().mean(2).sqrt(), indices))
+    distances, indices = (torch.cat(column) for column in zip(*rows))
+    return distances, indices
 
 
-def copying_test(made: torch.Tensor, held_out: torch.Tensor, training: torch.Tensor) -> dict[str, float]:
-    """Whether outputs lie nearer to the training set than held-out images do, of features [N, F] each.
+def copying_test(outputs: torch.Tensor, held_out: torch.Tensor, training: torch.Tensor) -> dict[str, float]:
+    """Test whether outputs are nearer to the training set than held-out images are, given features [N, F].
 
     Returns:
         further: share of pairs of an output and a held-out image in which the output is further from its
-            nearest training image, in [0, 1]; 0.5 for images of the data's own distribution.
-        z: the same in standard deviations of chance (Mann-Whitney), under -3 where training images are
-            copied, above 3 where outputs are far from the data. Meehan et al. 2020 (2004.05675), section
-            3, Z_U over all of space in one cell.
+            nearest training image, in [0, 1]; 0.5 if outputs have the distribution of the data.
+        z: the same in standard deviations of chance (Mann-Whitney): under -3 if training images are copied,
+            over 3 if outputs are far from the data. Meehan et al. 2020 (2004.05675), section 3, Z_U with the
+            whole space as one cell.
     """
-    ours, theirs = (nearest_neighbours(x, training)[0][:, 0].cpu().numpy() for x in (made, held_out))
-    n, m = len(ours), len(theirs)
-    u = mannwhitneyu(ours, theirs).statistic
+    x, y = (nearest_neighbours(points, training)[0][:, 0].cpu().numpy() for points in (outputs, held_out))
+    n, m = len(x), len(y)
+    u = mannwhitneyu(x, y).statistic
     deviation = (n * m * (n + m + 1) / 12) ** 0.5
     return {"further": float(u / (n * m)), "z": float((u - n * m / 2) / deviation)}
 
 
 # ---------------------------------------------------------------------------------------------
-# Features
+# Features of the discriminator
 
 
 @torch.no_grad()
 def layer_activations(network: nn.Module, images: torch.Tensor, batch: int = 100) -> np.ndarray:
-    """What every activation in `network` gives of [N, C, H, W], each map max-pooled to `GRID` pixels at
-    most, flattened and joined: [N, F]. 1511.06434, section 5.1."""
-    seen: list[torch.Tensor] = []
+    """Return the outputs of all activations in `network` for [N, C, H, W], concatenated to [N, F].
 
-    def keep(_module, _inputs, output: torch.Tensor) -> None:
-        maps = output if output.dim() == 2 else adaptive_max_pool2d(
-            output, [min(POOLED_EDGE, edge) for edge in output.shape[2:]])
-        seen.append(maps.flatten(1).float())
+    Each map is max-pooled to `POOLED_PIXELS` at most (1511.06434, section 5.1).
+    """
+    layers: list[torch.Tensor] = []
 
-    hooks = [part.register_forward_hook(keep) for part in network.modules()
-             if isinstance(part, nn.LeakyReLU | nn.ReLU | nn.Sigmoid)]
+    def append(_module, _inputs, output: torch.Tensor) -> None:
+        if output.dim() > 2:
+            output = adaptive_max_pool2d(output, [min(POOLED_PIXELS, edge) for edge in output.shape[2:]])
+        layers.append(output.flatten(1).float())
+
+    hooks = [module.register_forward_hook(append) for module in network.modules()
+             if isinstance(module, nn.LeakyReLU | nn.ReLU | nn.Sigmoid)]
     rows = []
     for part in images.split(batch):
-        seen.clear()
+        layers.clear()
         network(part)
-        rows.append(torch.cat(seen, 1).cpu())
+        rows.append(torch.cat(layers, 1).cpu())
     for hook in hooks:
         hook.remove()
     return torch.cat(rows).numpy()
 
 
-def probe_accuracy(features: tuple[np.ndarray, np.ndarray], labels: tuple[np.ndarray, np.ndarray]) -> float:
-    """Accuracy on the second of `features`, [M, F], of a linear classifier of the first, [N, F]:
-    logistic regression of standardised features, its strength chosen by cross-validation."""
-    from sklearn.exceptions import ConvergenceWarning  # not above: takes a second
+def probe_accuracy(train: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
+    """Return the accuracy on features `test`, [M, F], of a linear classifier trained on `train`, [N, F].
+
+    It is a logistic regression of standardised features, with regularisation chosen by cross-validation.
+    """
+    from sklearn.exceptions import ConvergenceWarning  # here because the import takes a second
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
@@ -258,32 +282,36 @@ def probe_accuracy(features: tuple[np.ndarray, np.ndarray], labels: tuple[np.nda
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     search = GridSearchCV(linear, {"logisticregression__C": [1e-4, 1e-3, 1e-2, 0.1, 1.0]}, cv=3)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps are enough to compare
-        return search.fit(features[0], labels[0]).score(features[1], labels[1])
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps are enough for a comparison
+        return search.fit(train, labels).score(test, test_labels)
 
 
-def probe_accuracies(trained: nn.Module, untrained: nn.Module, data: LabelledImages, count: int) -> dict[str, float]:
-    """Accuracies of `probe` on held-out images, in the features of `trained` and `untrained`
-    discriminators and in pixels, learnt from up to `count` training images.
+def probe_accuracies(
+    trained: nn.Module, untrained: nn.Module, data: LabelledImages, count: int,
+) -> dict[str, float]:
+    """Return `probe_accuracy` in the features of a trained and an untrained discriminator, and in pixels.
+
+    The probes learn from up to `count` training images and are tested on held-out images.
 
     Raises:
-        UserError: the data has one class, or some class too few images.
+        UserError: the data has one class only, or a class has too few images.
     """
     if len(data.classes) < 2:
-        raise UserError(f"{data.name} has one class, features are told by several: give --data, a folder "
-                        "with a subfolder for each")
+        raise UserError(f"{data.name} has one class, and a probe needs several: give --data, a folder with a "
+                        "subfolder for each class")
     device = next(trained.parameters()).device
     draw = rng("probe")
-    chosen, tested = (torch.randperm(len(x), generator=draw)[:most]
-                      for x, most in ((data.labels, count), (data.test_labels, max(count, 1000))))
-    labels = data.labels[chosen].numpy(), data.test_labels[tested].numpy()
-    if np.bincount(labels[0], minlength=len(data.classes)).min() < 3:
-        raise UserError(f"{len(chosen)} images are too few: each class takes at least 3, give more --images")
-    images = [to_float(x).to(device) for x in (data.pixels[chosen], data.test_pixels[tested])]
-    seen = {
+    chosen, tested = (torch.randperm(len(labels), generator=draw)[:most]
+                      for labels, most in ((data.labels, count), (data.test_labels, max(count, 1000))))
+    labels, test_labels = data.labels[chosen].numpy(), data.test_labels[tested].numpy()
+    if np.bincount(labels, minlength=len(data.classes)).min() < 3:
+        raise UserError(f"{len(chosen)} images are too few: each class needs at least 3, give more --images")
+    images = [to_float(pixels).to(device) for pixels in (data.pixels[chosen], data.test_pixels[tested])]
+    features = {
         "discriminator": [layer_activations(trained, x) for x in images],
         "untrained discriminator": [layer_activations(untrained, x) for x in images],
         "pixels": [x.flatten(1).cpu().numpy() for x in images],
     }
-    accuracies = {name: probe_accuracy(features, labels) for name, features in seen.items()}
+    accuracies = {name: probe_accuracy(train, labels, test, test_labels)
+                  for name, (train, test) in features.items()}
     return {"training_images": len(chosen), "test_images": len(tested), **accuracies}

@@ -1,10 +1,10 @@
-"""The benchmark measures what it says, and ours and the plain loop are one computation."""
+"""The benchmark's figures agree with each other, and our step computes the same as the plain loop."""
 
 import json
 import math
 import os
-import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
@@ -12,12 +12,12 @@ from textwrap import dedent
 import pytest
 import torch
 
-from trials.bench.__main__ import REPORTS, split
+from trials.bench.__main__ import TRIAL_REPORTS, split_seconds
+from trials.bench.device_rate import MATRIX_SIZE, matmul
 from trials.bench.peer import AuthorsCycleGAN, PlainCycleGAN
 from trials.cyclegan import CycleGAN, Settings
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[3]
 TINY = Settings(data="sample", size="sketch", precision="fp32", ngf=4, blocks=1, ndf=4, steps=100)
 NETWORKS = ("G_AB", "G_BA", "D_A", "D_B")
 
@@ -26,31 +26,31 @@ def batch(seed: int, count: int) -> torch.Tensor:
     return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"identity_weight": 0.0}, {"batch_size": 2}, {"identity_weight": 0.0, "batch_size": 2},
-])  # fmt: skip
-def test_our_step_is_the_plain_loops(changes, monkeypatch):
-    """Losses, gradients and weights over steps that fill the pools and swap from them, in doubles:
-    Adam blows the rounding of floats up, from step to step, to what could hide a mistake."""
+@pytest.mark.parametrize("changes", [{}, {"identity_weight": 0.0}, {"batch_size": 2}])
+def test_our_step_is_that_of_the_plain_loop(changes, monkeypatch):
+    """Losses, gradients and weights over steps that fill the pools and swap images from them.
+
+    In double precision: Adam magnifies the rounding errors of fp32 until they could hide a mistake.
+    """
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    ours, plain = pair(torch.float64, pool_size=2, **changes)
-    for step in range(5):
-        take_step(ours, plain, step, tolerance=1e-9)
+    ours, plain = model_pair(torch.float64, pool_size=2, **changes)
+    for step in range(4):
+        compare_step(ours, plain, step, tolerance=1e-9)
     for name in NETWORKS:
-        for mine, theirs in zip(*(getattr(net, name).parameters() for net in (ours, plain))):
-            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+        for x, y in zip(*(getattr(net, name).parameters() for net in (ours, plain))):
+            torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("changes", [{}, {"identity_weight": 0.0}, {"batch_size": 2}])
-def test_in_fp32_they_part_by_rounding_only(changes):
-    ours, plain = pair(torch.float32, **changes)
-    # Where an input of a ReLU is 0 but for rounding, its slope is one's 0 and the other's 1: of 120 such
-    # steps the gradients of 18 parted by more than 1e-4, at most by 0.009.
-    take_step(ours, plain, 0, tolerance=1e-4, of_gradients=0.05)
+def test_in_fp32_the_two_differ_by_rounding_errors_only(changes):
+    ours, plain = model_pair(torch.float32, **changes)
+    # A ReLU whose input is 0 up to rounding has slope 0 in one and 1 in the other: in 18 of 120 such
+    # steps the gradients differed by more than 1e-4, at most by 0.009.
+    compare_step(ours, plain, 0, tolerance=1e-4, gradient_tolerance=0.05)
 
 
-def pair(precision: torch.dtype, **changes) -> tuple[CycleGAN, PlainCycleGAN]:
-    """Ours and the plain loop, from the same weights."""
+def model_pair(precision: torch.dtype, **changes) -> tuple[CycleGAN, PlainCycleGAN]:
+    """Return our model and the plain one, with the same weights."""
     settings = replace(TINY, **changes).complete(CPU)
     nets = CycleGAN(settings, 100, CPU), PlainCycleGAN(CycleGAN(settings, 100, CPU))
     for net in nets:
@@ -59,75 +59,69 @@ def pair(precision: torch.dtype, **changes) -> tuple[CycleGAN, PlainCycleGAN]:
     return nets
 
 
-def take_step(
-    ours: CycleGAN, plain: PlainCycleGAN, step: int, tolerance: float, of_gradients: float | None = None,
+def compare_step(
+    ours: CycleGAN, plain: PlainCycleGAN, step: int, tolerance: float,
+    gradient_tolerance: float | None = None,
 ) -> None:
-    """The same step of both, which must have the same losses and gradients."""
+    """Take the same step of both; assert that losses and gradients agree."""
     count, precision = ours.settings.batch_size, next(ours.G_AB.parameters()).dtype
     a, b = (batch(2 * step + i, count).to(precision) for i in range(2))
-    mine, theirs = ours.update(a, b), plain.update(a, b)
-    assert mine.keys() == theirs.keys()
-    for name, loss in theirs.items():
-        assert mine[name].item() == pytest.approx(loss, rel=tolerance), (step, name)
+    losses, expected = ours.update(a, b), plain.update(a, b)
+    assert losses.keys() == expected.keys()
+    for name, loss in expected.items():
+        assert losses[name].item() == pytest.approx(loss, rel=tolerance), (step, name)
     for name in NETWORKS:
-        gradients = ([p.grad for p in getattr(net, name).parameters()] for net in (ours, plain))
-        assert distance(*gradients) < (of_gradients or tolerance), (step, name)
+        x, y = (torch.cat([p.grad.flatten() for p in getattr(net, name).parameters()])
+                for net in (ours, plain))
+        assert (x - y).norm() / y.norm() < (gradient_tolerance or tolerance), (step, name)
 
 
-def distance(mine: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
-    """Of two lists of tensors, relative to the length of the second."""
-    x, y = (torch.cat([tensor.flatten() for tensor in tensors]) for tensors in (mine, theirs))
-    return ((x - y).norm() / y.norm()).item()
+@pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_reference_is_a_matrix_product_of_the_precision_and_draws_no_random_numbers(
+    precision, dtype, monkeypatch,
+):
+    monkeypatch.setitem(MATRIX_SIZE, "cpu", 256)
+    random_state = torch.get_rng_state()
+    multiply, flop = matmul(CPU, precision)
+    assert multiply().shape == (256, 256) and multiply().dtype == dtype and flop == 2 * 256**3
+    assert torch.equal(random_state, torch.get_rng_state())
 
 
-SHORT = ["--size", "sketch", "--ngf", 4, "--blocks", 1, "--ndf", 4, "--photos", 4, "--threads", 1,
-         "--seconds", 0.5, "--rounds", 2]
+OPTIONS = ["--size", "sketch", "--ngf", 4, "--blocks", 1, "--ndf", 4, "--photos", 4, "--threads", 1,
+           "--seconds", 0.2, "--rounds", 2]
 
 
-def bench(*options: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "trials.bench", *map(str, [*SHORT, *options])],
-                          cwd=ROOT, capture_output=True, text=True)
-
-
-def test_the_figures_are_finite_and_agree_with_each_other(sample_data, judge_file):
-    done = bench("--batch-size", 2, "--json", "--data", sample_data, "--judge", judge_file)
+def test_the_figures_are_finite_and_agree_with_each_other(sample_data, judge_file, command):
+    done = command("trials.bench", *OPTIONS, "--batch-size", 2, "--json", "--data", sample_data,
+                   "--judge", judge_file)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    rate = found["steps_per_second"]
-    assert found["images_per_second"] == pytest.approx(2 * rate)
-    assert found["flop_per_second"] == pytest.approx(rate * found["flop_per_step"])
-    assert found["threads"] == 1 and found["settings"]["batch_size"] == 2
+    result = json.loads(done.stdout)
+    rate = result["steps_per_second"]
+    assert result["images_per_second"] == pytest.approx(2 * rate)
+    assert result["flop_per_second"] == pytest.approx(rate * result["flop_per_step"])
+    assert result["threads"] == 1 and result["settings"]["batch_size"] == 2
     for name in ("flop_per_step", "matmul_flop_per_second", "share_of_matmul", "peak_memory"):
-        assert math.isfinite(found[name]) and found[name] > 0, name
-    shares = [*found["operators"].values()]
+        assert math.isfinite(result[name]) and result[name] > 0, name
+    shares = [*result["operators"].values()]
     assert shares == sorted(shares, reverse=True) and 0.5 < sum(shares) <= 1
-    assert any("convolution" in name for name in found["operators"])
-    assert set(found["split"]) == {"start_up", "steps", "scoring", "reporting"}
-    assert all(seconds >= 0 for seconds in found["split"].values())
-    assert found["split_steps"] % REPORTS == 0
-    assert 0 < found["first_step_after"] <= sum(found["split"].values())
+    assert any("convolution" in name for name in result["operators"])
+    assert set(result["split"]) == {"start_up", "steps", "scoring", "reporting"}
+    assert all(seconds >= 0 for seconds in result["split"].values())
+    assert result["split_steps"] % TRIAL_REPORTS == 0
+    assert 0 < result["first_step_after"] <= sum(result["split"].values())
 
 
-def test_without_a_judge_the_split_is_left_out_in_one_line(sample_data, command):
-    done = command("trials.bench", *SHORT, "--data", sample_data, "--judge", "/nowhere.pt")
+def test_without_a_judge_there_is_no_short_trial_and_the_reason_is_one_line(sample_data, command):
+    done = command("trials.bench", *OPTIONS, "--data", sample_data, "--judge", "/nowhere.pt")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 6 and "steps/s" in lines[1] and "no judge at /nowhere.pt" in lines[-1]
 
 
-def test_the_peer_is_timed_beside_ours(command):
-    found = json.loads(command("trials.bench", *SHORT, "--peer", "--json").stdout)
-    assert list(found["peers"]) == ["plain loop"] and found["rounds"] == 2 and found["steps_per_second"] > 0
-    peer = found["peers"]["plain loop"]
-    low, high = peer["ratio_quartiles"]
-    assert 0 < low <= peer["ratio"] <= high and peer["steps_per_second"] > 0
-    assert "times as fast (median of 2 pairs" in command("trials.bench", *SHORT, "--peer").stdout
-
-
 # ---------------------------------------------------------------------------------------------
 # The authors' code
 
-CHECKOUT = {  # as much of one as is used
+CHECKOUT = {  # the part of it that is used
     "models/__init__.py": "",
     "models/networks.py": """
         from torch import nn
@@ -169,35 +163,43 @@ CHECKOUT = {  # as much of one as is used
 
 
 @pytest.fixture
-def checkout(tmp_path) -> Path:
+def checkout(tmp_path) -> Iterator[Path]:
+    """A checkout whose packages are forgotten after the test."""
     for name, text in CHECKOUT.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(dedent(text))
-    return tmp_path
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] in ("models", "options")]:
+        del sys.modules[name]
 
 
-def test_the_authors_code_is_timed_where_it_is_at_hand(checkout):
-    found = json.loads(bench("--peer-path", checkout, "--json").stdout)
-    assert list(found["peers"]) == ["plain loop", "authors' code"]
-    assert found["peers"]["authors' code"]["ratio"] > 0
+def test_the_plain_loop_and_the_authors_code_are_compared_with_ours(checkout, command):
+    done = command("trials.bench", *OPTIONS, "--peer-path", checkout, "--json")
+    result = json.loads(done.stdout)
+    assert list(result["peers"]) == ["plain loop", "authors' code"]
+    assert result["rounds"] == 2 and result["steps_per_second"] > 0
+    for peer in result["peers"].values():
+        low, high = peer["ratio_quartiles"]
+        assert 0 < low <= peer["ratio"] <= high and peer["steps_per_second"] > 0
+    assert "times as fast (median of 2 pairs" in command("trials.bench", *OPTIONS, "--peer").stdout
 
 
-def test_what_is_no_checkout_of_theirs_is_one_line(checkout):
+def test_a_wrong_checkout_is_one_line(checkout, command):
     (checkout / "models/networks.py").write_text("import visdom_of_2017")
-    for path, why in ((checkout, "No module named 'visdom_of_2017'"), ("/nowhere", "is no checkout")):
-        done = bench("--peer-path", path)
+    for path, reason in ((checkout, "No module named 'visdom_of_2017'"), ("/nowhere", "is not a checkout")):
+        done = command("trials.bench", *OPTIONS, "--peer-path", path)
         assert done.returncode == 2 and done.stdout == ""
-        assert len(done.stderr.splitlines()) == 1 and str(path) in done.stderr and why in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and str(path) in done.stderr and reason in done.stderr
 
 
 @pytest.mark.skipif("CYCLEGAN_CHECKOUT" not in os.environ, reason="CYCLEGAN_CHECKOUT names no checkout")
 def test_our_losses_are_those_of_the_authors_code(monkeypatch):
-    """In doubles, over steps that would part if a gradient differed. Their pools draw as they like."""
+    """In double precision, over several steps; without pools, because theirs draw other images."""
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     ours = CycleGAN(replace(TINY, pool_size=0).complete(CPU), 10**9, CPU)
     theirs = AuthorsCycleGAN(ours, Path(os.environ["CYCLEGAN_CHECKOUT"])).model
-    for mine, name in (("G_AB", "G_A"), ("G_BA", "G_B"), ("D_B", "D_A"), ("D_A", "D_B")):
-        networks = [getattr(ours, mine).double(), getattr(theirs, f"net{name}").double()]
+    for our_name, name in (("G_AB", "G_A"), ("G_BA", "G_B"), ("D_B", "D_A"), ("D_A", "D_B")):
+        networks = [getattr(ours, our_name).double(), getattr(theirs, f"net{name}").double()]
         for parameter, copied in zip(*(network.parameters() for network in networks), strict=True):
             copied.data.copy_(parameter.data)
     theirs.criterionGAN.double()
@@ -211,20 +213,19 @@ def test_our_losses_are_those_of_the_authors_code(monkeypatch):
         expected = theirs.get_current_losses()
         for name, (of_a, of_b, weight) in names.items():
             for letter, known in (("A", of_a), ("B", of_b)):
-                mine = losses[f"{name}_{letter}"].item() * weight
-                assert mine == pytest.approx(expected[known], rel=1e-9), (step, name, letter)
+                loss = losses[f"{name}_{letter}"].item() * weight
+                assert loss == pytest.approx(expected[known], rel=1e-9), (step, name, letter)
 
 
 # ---------------------------------------------------------------------------------------------
 # The split of a trial
 
 
-def test_the_split_adds_up_to_the_trial():
-    """12 s: 3 s before the session, 1 s of data; 2 s of steps, 0.5 s of scoring, 0.2 s of reporting
-    a report, and 0.1 s more in the first for TensorBoard."""
+def test_the_parts_of_a_trial_add_up_to_its_seconds():
+    """12 s: 3 s before the session and 1 s for data; for each report 2 s of steps, 0.5 s of scoring and
+    0.2 s of reporting, and 0.1 s more of the first for TensorBoard."""
     lines = [{"seconds": 3.5, "scoring_seconds": 0.5}, {"seconds": 6.3, "scoring_seconds": 1.0},
              {"seconds": 9.0, "scoring_seconds": 1.5}]
-    found = split((12.2, {"seconds": 9.2}, lines))
+    parts = split_seconds(12.2, 9.2, lines)
     expected = {"start_up": 4.0, "steps": 6.0, "scoring": 1.5, "reporting": 0.7}
-    assert found == pytest.approx(expected) and sum(found.values()) == pytest.approx(12.2)
-
+    assert parts == pytest.approx(expected) and sum(parts.values()) == pytest.approx(12.2)

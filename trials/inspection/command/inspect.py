@@ -1,20 +1,21 @@
-"""Ways of looking at a trained network, each a small tool over the folder of a trial.
+"""Inspect a trained network: each command reads the folder of a trial.
 
     python -m trials.inspect curves runs/dcgan-1a2b3c4d        # losses and score -> RUN/inspect/curves.png
     python -m trials.inspect progress runs/ID/trials/TRIAL     # sample sheets as a strip and as an animation
     python -m trials.inspect metrics RUN --samples 1000        # Inception Score, FID, KID; of real images too
     python -m trials.inspect histogram RUN                     # classes and confidence; has G collapsed?
-    python -m trials.inspect features RUN --images 500         # the discriminator's features, read linearly
-    python -m trials.inspect walk RUN                          # from one z to another, straight and round
-    python -m trials.inspect arithmetic RUN --a 0 4 --b 1 --c 7 9     # z of a - b + c, as numbered by walk
+    python -m trials.inspect features RUN --images 500         # a linear probe of D's features
+    python -m trials.inspect walk RUN                          # from one z to another, on a line and a circle
+    python -m trials.inspect arithmetic RUN --a 0 4 --b 1 --c 7 9     # z = a - b + c, numbers of walk
     python -m trials.inspect neighbours RUN                    # nearest training images; does it copy?
 
-Any trial's folder will do; what its system does not have is said in one line. Pictures go to RUN/inspect/
-or to --out, and a second look replaces those of the first.
+A command that a trial's system does not support says so in one line. Pictures go to RUN/inspect/ or to
+--out, and replace earlier ones.
 """
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,53 +29,70 @@ from judge.common.files import as_user_error, atomic_write
 from judge.common.rng import rng
 from judge.labelled import describe_data, load_labelled
 from judge.score import MIN_IMAGES
-from trials.inspection import adapters, figures, latent, metrics, trained
+from trials.inspection import adapters, figures, latent, metrics
+from trials.inspection.trained import TrainedModel, read_trial
 from trials.session.records import read_lines
 from trials.session.session import RunOptions
 
-SAMPLES = 1000  # outputs that are measured
 COLUMNS = 8  # images in a row of a picture
 
 
-def common(parser: Parser) -> None:
+def add_options(parser: Parser, device: bool = True, samples: bool = False, json: bool = False) -> None:
+    """Add the options that several commands have."""
     parser.add_argument("run", type=Path, help="folder of a trial: runs/NAME or runs/ID/trials/TRIAL")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where pictures go, by default RUN/inspect")
+    if device:
+        parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
+                            help="where to compute; auto is the GPU if there is one")
+    if samples:
+        parser.add_argument("--samples", type=PositiveInt, default=1000, metavar="N",
+                            help="number of outputs; fewer if there are fewer photographs to paint")
+    if json:
+        parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
-def computing(parser: Parser) -> None:
-    common(parser)
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
-                        help="where to compute; auto is the GPU where there is one")
-
-
-def measuring(parser: Parser) -> None:
-    computing(parser)
-    samples_option(parser)
-    json_option(parser)
-
-
-def samples_option(parser: Parser) -> None:
-    parser.add_argument("--samples", type=PositiveInt, default=SAMPLES, metavar="N",
-                        help="outputs to measure, fewer where there are no more photographs to paint")
-
-
-def json_option(parser: Parser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-
-
-def loaded(options: Namespace, trained: bool = True) -> trained.TrainedModel:
-    """What the trial in options.run has trained."""
+def load_model(options: Namespace, trained: bool = True) -> TrainedModel:
+    """Return the networks of the trial, trained or with their initial weights."""
     return adapters.load(options.run, RunOptions(device=options.device).torch_device(), trained)
 
 
-def write(options: Namespace, name: str, picture: Any) -> None:
-    """A picture of Pillow's, a list of them (an animation), or a figure of Matplotlib's, to a file."""
+def load_noise_model(options: Namespace) -> TrainedModel:
+    """Return the networks of a trial that generates images from noise.
+
+    Raises:
+        UserError: its generator takes images.
+    """
+    model = load_model(options)
+    if model.noise is None:
+        raise UserError(f"{trial_title(options)}: its generator takes images, there is no noise to change")
+    return model
+
+
+def load_measured_model(options: Namespace) -> TrainedModel:
+    """Return the networks of the trial, if there are enough `--samples` to measure.
+
+    Raises:
+        UserError: there are not.
+    """
+    if options.samples < MIN_IMAGES:
+        raise UserError(f"--samples {options.samples} is too few for a distance: give at least {MIN_IMAGES}")
+    return load_model(options)
+
+
+def trial_title(options: Namespace) -> str:
+    """Return the name of the trial for the title of a picture."""
+    record, _ = read_trial(options.run)
+    return f"{record['system']}, {options.run.name}"
+
+
+def save(options: Namespace, name: str, picture: Any) -> None:
+    """Write a Pillow image, a list of them (an animation), or a Matplotlib figure to the file `name`."""
     folder = options.out or options.run / "inspect"
     file = folder / name
 
-    def save(part: Path) -> None:
+    def write(part: Path) -> None:
         if isinstance(picture, list):
-            figures.animate(picture, part, file.suffix[1:])
+            figures.save_animation(picture, part, file.suffix[1:])
         elif isinstance(picture, Image.Image):
             picture.save(part, "PNG")
         else:
@@ -82,58 +100,47 @@ def write(options: Namespace, name: str, picture: Any) -> None:
 
     with as_user_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, save)
+        atomic_write(file, write)
     print(f"wrote {file}", file=sys.stderr)
 
 
-def say(options: Namespace, figures: dict, text: str) -> None:
-    """The figures as JSON, or in words."""
-    print(json.dumps(figures) if options.json else text)
-
-
-def named(options: Namespace) -> str:
-    """The trial in a picture's title."""
-    record, _ = trained.system_of(options.run)
-    return f"{record['system']}, {options.run.name}"
+def print_result(options: Namespace, result: dict, *lines: str) -> None:
+    """Print `result` as JSON with --json, and the lines otherwise."""
+    print(json.dumps(result) if options.json else "\n".join(lines))
 
 
 # ---------------------------------------------------------------------------------------------
-# What the trial left behind
-
-
-def curves_options(parser: Parser) -> None:
-    common(parser)
-    json_option(parser)
+# Files of the trial
 
 
 def curves(options: Namespace) -> None:
-    """Losses of generator and discriminator, and the score by parts, as a picture and a table."""
-    title, lines = named(options), read_lines(options.run / "stats.jsonl")
-    if not lines:
-        raise UserError(f"{options.run} has no report yet: stats.jsonl grows by a line at each")
-    write(options, "curves.png", figures.curves(lines, title))
-    table = pd.DataFrame([line["losses"] | line["score"] for line in lines],
-                         index=[line["step"] for line in lines])
-    table = pd.DataFrame({"first": table.iloc[0], "least": table.min(), "at step": table.idxmin(),
-                          "most": table.max(), "at step ": table.idxmax(), "last": table.iloc[-1]})
-    say(options, {"reports": lines}, table.to_string(float_format="{:.4f}".format))
+    """Plot losses and score over the steps, and print their first, smallest, largest and last values."""
+    title, reports = trial_title(options), read_lines(options.run / "stats.jsonl")
+    if not reports:
+        raise UserError(f"{options.run} has no report yet: each report adds a line to stats.jsonl")
+    save(options, "curves.png", figures.plot_curves(reports, title))
+    values = pd.DataFrame([report["losses"] | report["score"] for report in reports],
+                          index=[report["step"] for report in reports])
+    table = pd.DataFrame({"first": values.iloc[0], "least": values.min(), "at step": values.idxmin(),
+                          "most": values.max(), "at step ": values.idxmax(), "last": values.iloc[-1]})
+    print_result(options, {"reports": reports}, table.to_string(float_format="{:.4f}".format))
 
 
 def progress_options(parser: Parser) -> None:
-    common(parser)
-    parser.add_argument("--most", type=PositiveInt, default=8, metavar="N", help="sheets in the strip")
+    add_options(parser, device=False)
+    parser.add_argument("--most", type=PositiveInt, default=8, metavar="N",
+                        help="largest number of sheets in the strip")
 
 
 def progress(options: Namespace) -> None:
-    """What the trial made at each report: a strip of some, one below the other, an animation of all."""
-    named(options)
-    found = {step: figures.titled(sheet, f"step {step}")
-             for step, sheet in figures.samples(options.run).items()}
-    steps = list(found)[::-1]  # the last one is always there
-    count = min(options.most, len(steps))
-    chosen = [steps[round(at * (len(steps) - 1) / max(1, count - 1))] for at in range(count)]
-    write(options, "progress.png", figures.stacked([found[step] for step in reversed(chosen)]))
-    write(options, "progress.webp", list(found.values()))
+    """Show the outputs at each report: some in a strip, one below the other, and all as an animation."""
+    read_trial(options.run)
+    frames = [figures.add_title(sheet, f"step {step}")
+              for step, sheet in figures.read_outputs(options.run).items()]
+    last, count = len(frames) - 1, min(options.most, len(frames))
+    chosen = [last - round(i * last / max(1, count - 1)) for i in range(count)]  # from the last report back
+    save(options, "progress.png", figures.stack([frames[i] for i in reversed(chosen)]))
+    save(options, "progress.webp", frames)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -141,92 +148,86 @@ def progress(options: Namespace) -> None:
 
 
 def metrics_options(parser: Parser) -> None:
-    measuring(parser)
+    add_options(parser, samples=True, json=True)
     parser.add_argument("--features", choices=["own", "inception"], default="own",
-                        help="own: of the trial's classifier or judge; inception: of the network of "
-                        "published figures (takes torch-fidelity and its weights)")
+                        help="own: features of the trial's classifier or judge; inception: features of the "
+                        "Inception network of published figures (needs torch-fidelity and its weights)")
 
 
 def measure(options: Namespace) -> None:
-    """Inception Score, FID and KID of outputs, beside what as many training images get."""
-    model = loaded(options)
-    enough(options.samples)
+    """Print Inception Score, FID and KID of the outputs, and those of as many training images."""
+    model = load_measured_model(options)
     extractor = metrics.pretrained_inception() if options.features == "inception" else model.extractor
-    found = metrics.metrics(model, extractor, options.samples)
-    table = pd.DataFrame(found["table"]).T.astype({"images": int})
-    said = [f"in features of {found['features']}, against {found['real']} held-out images", table.to_string()]
-    say(options, found, "\n".join(said + [f"note: {warned}" for warned in found["warnings"]]))
-
-
-def enough(samples: int) -> None:
-    """Refuse what is too few to measure."""
-    if samples < MIN_IMAGES:
-        raise UserError(f"--samples {samples}: a distance takes at least {MIN_IMAGES}")
+    result = metrics.measure_distances(model, extractor, options.samples)
+    table = pd.DataFrame(result["table"]).T.astype({"images": int})
+    print_result(
+        options, result, f"in features of {result['features']}, against {result['real']} held-out images",
+        table.to_string(), *(f"note: {text}" for text in result["warnings"]))
 
 
 def histogram(options: Namespace) -> None:
-    """Outputs by class and by confidence, beside real images; an alarm where G has collapsed."""
-    model = loaded(options)
-    enough(options.samples)
-    made = model.outputs(options.samples)
-    found = metrics.measure_diversity(model.extractor, made, model.real(options.samples, held_out=True))
-    write(options, "histogram.png", figures.histogram(found, named(options)))
-    pairs = metrics.closest_pairs(made, COLUMNS)
-    write(options, "pairs.png", figures.stacked([
-        figures.row(made[[pair[at] for pair in pairs]], title, COLUMNS)
-        for at, title in enumerate([f"the pairs most alike of {len(made)} outputs", ""])]))
-    table = pd.DataFrame(found.shares, index=list(found.names))
-    mean = {name: sum(values) / len(values) for name, values in found.confidence.items()}
-    values = {"samples": len(made), "judged_by": model.extractor.name, "shares": table.to_dict(),
-               "confidence": mean, "vendi": found.vendi, "closest": found.closest, "alarms": found.alarms}
-    rows = pd.DataFrame({"confidence": mean, "different in effect (Vendi)": found.vendi,
-                         "closest pair": found.closest})
-    alarm = [f"ALARM, mode collapse: {alarm}" for alarm in found.alarms] or ["no sign of a mode collapse"]
-    birthday = [f"if two in a pair of pairs.png are the same, G has some {len(made) ** 2} images in all"]
-    say(options, values, "\n".join([
-        f"{len(made)} outputs by {model.extractor.name}, share in each class",
-        table.to_string(float_format="{:.3f}".format), rows.to_string(float_format="{:.4f}".format),
-        *(birthday if model.noise else []), *alarm]))
+    """Compare outputs with real images by class and confidence, and raise an alarm if G has collapsed."""
+    model = load_measured_model(options)
+    outputs = model.outputs(options.samples)
+    real = model.real(options.samples, held_out=True)
+    diversity = metrics.measure_diversity(model.extractor, outputs, real)
+    save(options, "histogram.png", figures.plot_histogram(diversity, trial_title(options)))
+    pairs = metrics.closest_pairs(outputs, COLUMNS)
+    titles = [f"the pairs most alike of {len(outputs)} outputs", ""]
+    save(options, "pairs.png", figures.stack([
+        figures.image_rows(outputs[[pair[i] for pair in pairs]], titles[i], COLUMNS) for i in (0, 1)]))
+    shares = pd.DataFrame(diversity.shares, index=list(diversity.classes))
+    confidence = {name: sum(values) / len(values) for name, values in diversity.confidence.items()}
+    result = {"samples": len(outputs), "judged_by": model.extractor.name, "shares": shares.to_dict(),
+              "confidence": confidence, "vendi": diversity.vendi, "closest": diversity.closest,
+              "alarms": diversity.alarms}
+    table = pd.DataFrame({"confidence": confidence, "different in effect (Vendi)": diversity.vendi,
+                          "closest pair": diversity.closest})
+    duplicates = ("if the two images of a pair in pairs.png are the same, G makes about "
+                  f"{len(outputs) ** 2} different images")
+    print_result(
+        options, result, f"{len(outputs)} outputs by {model.extractor.name}, share in each class",
+        shares.to_string(float_format="{:.3f}".format), table.to_string(float_format="{:.4f}".format),
+        *([duplicates] if model.noise else []),
+        *([f"ALARM, mode collapse: {alarm}" for alarm in diversity.alarms] or ["no sign of mode collapse"]))
 
 
 def neighbours_options(parser: Parser) -> None:
-    measuring(parser)
+    add_options(parser, samples=True, json=True)
     parser.add_argument("--show", type=NonNegativeInt, nargs="+", metavar="OUTPUT",
-                        default=list(range(COLUMNS)), help="outputs in the picture, by number, from 0")
-    parser.add_argument("--nearest", type=PositiveInt, default=4, metavar="N", help="neighbours of each")
+                        default=list(range(COLUMNS)), help="numbers of the outputs in the picture, from 0")
+    parser.add_argument("--nearest", type=PositiveInt, default=4, metavar="N",
+                        help="number of neighbours of each output")
 
 
 def neighbours(options: Namespace) -> None:
-    """Outputs with the training images nearest to them, and whether training images are copied."""
-    model = loaded(options)
-    made, held_out = model.outputs(options.samples), model.real(options.samples, held_out=True)
+    """Show outputs with their nearest training images, and test whether training images are copied."""
+    model = load_model(options)
+    outputs, held_out = model.outputs(options.samples), model.real(options.samples, held_out=True)
     training = model.real(len(model.data.pixels), held_out=False)
-    shown = made[valid(options.show, len(made))]
+    if max(options.show) >= len(outputs):
+        raise UserError(f"there is no output {max(options.show)}: they are numbered 0 to {len(outputs) - 1}")
+    shown = outputs[options.show]
+    rows, table = [figures.image_rows(shown, "outputs", len(shown))], {}
     spaces = {"pixels": lambda x: x.flatten(1), "features": lambda x: model.extractor.extract(x)[1]}
-    rows, table = [], {}
-    for name, space in spaces.items():
-        known = space(training)
-        _, found = metrics.nearest_neighbours(space(shown), known, options.nearest)
-        rows += [figures.row(training[of_rank], f"nearest in {name}, {rank + 1}", len(shown))
-                 for rank, of_rank in enumerate(found.T)]
-        table[name] = metrics.copying_test(space(made), space(held_out), known)
-    write(options, "neighbours.png", figures.stacked([figures.row(shown, "outputs", len(shown)), *rows]))
+    for name, features in spaces.items():
+        known = features(training)
+        _, indices = metrics.nearest_neighbours(features(shown), known, options.nearest)
+        rows += [figures.image_rows(training[of_rank], f"nearest in {name}, {rank}", len(shown))
+                 for rank, of_rank in enumerate(indices.T, 1)]
+        table[name] = metrics.copying_test(features(outputs), features(held_out), known)
+    save(options, "neighbours.png", figures.stack(rows))
     copied = [name for name, row in table.items() if row["z"] < metrics.COPYING_Z]
-    verdict = (f"ALARM: outputs lie nearer to training images than held-out images do, in {', '.join(copied)}"
-               if copied else "no sign of copied training images")
-    counts = {"outputs": len(made), "held_out": len(held_out), "training_images": len(training)}
-    words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
-    say(options, {**counts, "features": model.extractor.name, "copying": table}, "\n".join([
-        f"{words}; features of {model.extractor.name}",
+    counts = {"outputs": len(outputs), "held_out": len(held_out), "training_images": len(training)}
+    print_result(
+        options, {**counts, "features": model.extractor.name, "copying": table},
+        ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+        + f"; features of {model.extractor.name}",
         "share of outputs further from training images than a held-out image is, and Z_U (Meehan et al. "
-        "2020; copies under -3)", pd.DataFrame(table).T.to_string(float_format="{:.3f}".format), verdict]))
-
-
-def valid(numbers: list[int], count: int) -> list[int]:
-    """`numbers`, if there are outputs of them all."""
-    if wrong := [number for number in numbers if number >= count]:
-        raise UserError(f"there is no output {wrong[0]}: they are numbered 0 to {count - 1}")
-    return numbers
+        "2020; copies under -3)",
+        pd.DataFrame(table).T.to_string(float_format="{:.3f}".format),
+        f"ALARM: outputs lie nearer to training images than held-out images do, in {', '.join(copied)}"
+        if copied else "no sign of copied training images")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -234,30 +235,28 @@ def valid(numbers: list[int], count: int) -> list[int]:
 
 
 def features_options(parser: Parser) -> None:
-    computing(parser)
-    json_option(parser)
+    add_options(parser, json=True)
     parser.add_argument("--images", type=PositiveInt, default=1000, metavar="N",
-                        help="training images with labels")
-    parser.add_argument("--data", metavar="DIR", help="labelled images instead of the trial's own: a folder "
-                        "with a subfolder for each class, of the same size and colours")
+                        help="number of training images with labels")
+    parser.add_argument("--data", metavar="DIR", help="labelled images in place of the trial's data: a "
+                        "folder with a subfolder for each class, of the same size and colours")
 
 
 def features(options: Namespace) -> None:
-    """The frozen discriminator's features read by a linear classifier, against pixels and no training."""
-    trained, untrained = loaded(options), loaded(options, trained=False)
-    own = trained.data
+    """Classify images linearly by the discriminator's features, by an untrained one's, and by pixels."""
+    trained, untrained = load_model(options), load_model(options, trained=False)
+    data = trained.labelled() if trained.labelled else trained.data
     if options.data:
-        data = load_labelled(options.data, own.shape[-1])
-    else:
-        data = trained.labelled() if trained.labelled else own
-    if data.shape != own.shape:
-        raise UserError(f"--data {options.data}: images of {data.shape}, the trial's are {own.shape}")
-    found = metrics.probe_accuracies(trained.discriminator, untrained.discriminator, data, options.images)
-    accuracies = {name: value for name, value in found.items() if not name.endswith("_images")}
-    say(options, {"data": data.name, "classes": list(data.classes), **found}, "\n".join([
-        f"accuracy on {found['test_images']} held-out images of {describe_data(data.name)} "
-        f"({len(data.classes)} classes), by logistic regression of {found['training_images']}",
-        pd.Series(accuracies).to_string(float_format="{:.4f}".format)]))
+        data = load_labelled(options.data, trained.data.shape[-1])
+    if data.shape != trained.data.shape:
+        raise UserError(f"--data {options.data} has images of {data.shape}, the trial {trained.data.shape}")
+    result = metrics.probe_accuracies(trained.discriminator, untrained.discriminator, data, options.images)
+    accuracies = pd.Series({name: value for name, value in result.items() if not name.endswith("_images")})
+    print_result(
+        options, {"data": data.name, "classes": list(data.classes), **result},
+        f"accuracy on {result['test_images']} held-out images of {describe_data(data.name)} "
+        f"({len(data.classes)} classes), by logistic regression of {result['training_images']}",
+        accuracies.to_string(float_format="{:.4f}".format))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -265,65 +264,56 @@ def features(options: Namespace) -> None:
 
 
 def walk_options(parser: Parser) -> None:
-    computing(parser)
+    add_options(parser)
     parser.add_argument("--through", type=NonNegativeInt, nargs="+", default=[0, 1, 2, 3], metavar="OUTPUT",
-                        help="outputs to go from one to the next of, by number")
+                        help="numbers of the outputs to walk through, in this order")
     parser.add_argument("--steps", type=PositiveInt, default=10, metavar="N",
-                        help="images from one to the next")
+                        help="number of images from one output to the next")
 
 
-def walks(options: Namespace) -> None:
-    """From one z to another, along a line and along a great circle; and outputs with their numbers."""
-    model = noisy(options)
+def walk(options: Namespace) -> None:
+    """Walk from one z to the next on a line and on a great circle; show the outputs with their numbers."""
+    model = load_noise_model(options)
     if len(options.through) < 2:
-        raise UserError("--through takes at least two outputs")
+        raise UserError("--through needs at least two outputs")
     z = model.noise(max(100, *(number + 1 for number in options.through)))
-    rows = []
-    for a, b in zip(options.through, options.through[1:]):
-        for name, points in latent.interpolate(z[a], z[b], options.steps).items():
-            rows.append(figures.row(model.generate(points), f"{a} to {b}, {name}", options.steps))
-    write(options, "walk.png", figures.stacked(rows))
-    write(options, "outputs.png", figures.numbered(model.generate(z[:100])))
+    rows = [figures.image_rows(model.generate(points), f"{a} to {b}, {name}", options.steps)
+            for a, b in zip(options.through, options.through[1:])
+            for name, points in latent.interpolate(z[a], z[b], options.steps).items()]
+    save(options, "walk.png", figures.stack(rows))
+    save(options, "outputs.png", figures.numbered_sheet(model.generate(z[:100])))
 
 
 def arithmetic_options(parser: Parser) -> None:
-    computing(parser)
+    add_options(parser)
     for name in "abc":
         parser.add_argument(f"--{name}", type=NonNegativeInt, nargs="+", required=True, metavar="OUTPUT",
-                            help="outputs whose mean z this is, by number (see walk); the paper takes three")
+                            help=f"outputs whose mean z is {name}, by walk's numbers; the paper takes three")
 
 
 def arithmetic(options: Namespace) -> None:
-    """What G makes of z of a - b + c, each a mean over outputs, and of what lies around it."""
-    model = noisy(options)
+    """Show the output for z = a - b + c, where each is a mean over outputs, and outputs near it."""
+    model = load_noise_model(options)
     chosen = {name: getattr(options, name) for name in "abc"}
     z = model.noise(max(map(max, chosen.values())) + 1)
     means = {name: z[numbers].mean(0) for name, numbers in chosen.items()}
-    rows = [figures.row(model.generate(torch.cat([z[numbers], means[name][None]])),
-                         f"{name}: {' '.join(map(str, numbers))}, their mean", COLUMNS)
+    rows = [figures.image_rows(model.generate(torch.cat([z[numbers], means[name][None]])),
+                               f"{name}: {' '.join(map(str, numbers))}, their mean", COLUMNS)
             for name, numbers in chosen.items()]
-    total = latent.neighbourhood(means["a"] - means["b"] + means["c"], 9, rng("around"))
-    rows.append(figures.row(model.generate(total), "a - b + c, and around it", 9))
-    write(options, "arithmetic.png", figures.stacked(rows))
-
-
-def noisy(options: Namespace) -> trained.TrainedModel:
-    """What the trial has trained, if that makes images of noise."""
-    model = loaded(options)
-    if model.noise is None:
-        raise UserError(f"{named(options)}: its generator is given images, there is no noise to walk through")
-    return model
+    around = latent.neighbourhood(means["a"] - means["b"] + means["c"], 9, rng("around"))
+    rows.append(figures.image_rows(model.generate(around), "a - b + c, and around it", 9))
+    save(options, "arithmetic.png", figures.stack(rows))
 
 
 def command_line() -> None:
-    """Carry out the tool that the command line names, and exit."""
+    """Run the command that the command line names, and exit."""
     subcommands("python -m trials.inspect", __doc__, {
-        "curves": (curves_options, curves),
+        "curves": (partial(add_options, device=False, json=True), curves),
         "progress": (progress_options, progress),
         "metrics": (metrics_options, measure),
-        "histogram": (measuring, histogram),
+        "histogram": (partial(add_options, samples=True, json=True), histogram),
         "features": (features_options, features),
-        "walk": (walk_options, walks),
+        "walk": (walk_options, walk),
         "arithmetic": (arithmetic_options, arithmetic),
         "neighbours": (neighbours_options, neighbours),
     })
