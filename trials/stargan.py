@@ -182,7 +182,8 @@ class StarGAN(Checkpointed):
             "penalty": gradient_penalty(lambda between: self.D(between)[0], x, fake, share),
             "domain_real": cross_entropy(domain, source),
         }
-        loss = losses["critic"] + s.penalty_weight * losses["penalty"] + s.domain_weight * losses["domain_real"]
+        loss = (losses["critic"] + s.penalty_weight * losses["penalty"]
+                + s.domain_weight * losses["domain_real"])  # fmt: skip
         minimise(loss, self.optimizer_D)
         return losses
 
