@@ -1,4 +1,4 @@
-"""The DCGAN has the published settings, learns, grows, and is scored by a judge where there are no classes."""
+"""The DCGAN has the published settings, learns, grows, and is scored by a judge if there are no classes."""
 
 import pytest
 import torch

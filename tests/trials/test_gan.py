@@ -48,7 +48,8 @@ def scores_before_and_after(folder: Path, settings: Settings) -> tuple[float, fl
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_few_neurons_learn_the_pattern(tmp_path, seed):
-    settings = Settings(data="pattern", seed=seed, steps=800, reports=1, generator_lr=2e-3, discriminator_lr=2e-3)
+    settings = Settings(data="pattern", seed=seed, steps=800, reports=1, generator_lr=2e-3,
+                        discriminator_lr=2e-3)
     before, after = scores_before_and_after(tmp_path, settings)
     assert after >= before + 0.5
 

@@ -1,4 +1,4 @@
-"""Claims about every system: it trains, continues exactly, and says beforehand what is wrong and what it leaves."""
+"""Every system trains, continues exactly, and says beforehand what is wrong and what it leaves."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,8 @@ CPU = torch.device("cpu")
 SYSTEMS = ("cyclegan", "gan", "dcgan", "conditional_gan", "stargan", "style_transfer")
 LRS = {"generator_lr": 1e-3, "discriminator_lr": 2e-3}
 DCGAN = {"ngf": 4, "ndf": 4, "batch_size": 8, "samples": 20}
-STARGAN = {"size": "sketch", "edge": 32, "ngf": 4, "blocks": 1, "ndf": 4, "layers": 3, "batch_size": 4, "n_critic": 2}
+STARGAN = {"size": "sketch", "edge": 32, "ngf": 4, "blocks": 1, "ndf": 4, "layers": 3, "batch_size": 4,
+           "n_critic": 2}  # fmt: skip
 STYLE = {"features": "judge", "photos": 4}
 TRIALS = [  # what is set by hand, and what a tuner proposes
     ("cyclegan", {"size": "sketch", "ngf": 4, "blocks": 1, "ndf": 4, "photos": 4, "pool_size": 3}, LRS),
@@ -64,7 +65,8 @@ def same(a, b) -> bool:
 
 
 @pytest.mark.parametrize("name, changes, proposed", TRIALS)
-def test_a_continued_trial_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, settings_of, name, changes, proposed):
+def test_a_continued_trial_ends_bit_for_bit_as_an_uninterrupted_one(
+        tmp_path, settings_of, name, changes, proposed):
     """And it leaves no more on the disk than was announced."""
     module, whole, cut = import_module(f"trials.{name}"), tmp_path / "whole", tmp_path / "cut"
     settings = with_parameters(settings_of(module, steps=12, reports=4, **changes), proposed)
@@ -81,15 +83,15 @@ def test_a_continued_trial_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, se
 
     announced, names = module.check(settings.complete(CPU)), 30_000  # bytes: names weigh in tiny networks
     checkpoint = (cut / "checkpoint.pt").stat().st_size
-    sheets = sum(file.stat().st_size for part in ("samples", "tensorboard") for file in (whole / part).iterdir())
+    pictures = [*whole.glob("samples/*"), *whole.glob("tensorboard/*")]
     assert announced.checkpoint / 10 < checkpoint < 1.1 * announced.checkpoint + names
-    assert 0 < sheets < announced.sheets + names
+    assert 0 < sum(file.stat().st_size for file in pictures) < announced.sheets + names
 
 
 WRONG = [
     ("gan", {"data": "trials"}, "trials.dcgan takes folders"),
     *[(name, {"data": "/nowhere"}, "no data folder /nowhere") for name in SYSTEMS if name != "gan"],
-    *[(name, {"judge": "/nowhere.pt"}, "no judge at /nowhere.pt") for name in ("cyclegan", "dcgan", "style_transfer")],
+    *[(name, {"judge": "nowhere.pt"}, "no judge at nowhere") for name in ("cyclegan", "dcgan", "style_transfer")],
     *[(name, {"photos": 3}, "--photos 3: .*at least 4") for name in ("cyclegan", "style_transfer")],
     *[(name, {"samples": 3}, "--samples 3: .*at least 4") for name in ("dcgan", "conditional_gan", "stargan")],
     ("gan", {"data": "digits", "samples": 3}, "--samples 3: .*at least 4"),
@@ -131,8 +133,8 @@ def make_folders(parent: Path, **counts: int) -> None:
 
 
 @pytest.mark.parametrize("name, data", [
-    ("gan", "pattern"), ("gan", "digits"), ("gan", "mnist"), ("dcgan", "digits"), ("dcgan", "mnist"), ("dcgan", "a"),
-    ("conditional_gan", "digits"), ("stargan", "sample"),
+    ("gan", "pattern"), ("gan", "digits"), ("gan", "mnist"), ("dcgan", "digits"), ("dcgan", "mnist"),
+    ("dcgan", "a folder"), ("conditional_gan", "digits"), ("stargan", "sample"),
 ])
 def test_complete_settings_lack_nothing_and_what_is_given_wins(name, data):
     settings = import_module(f"trials.{name}").Settings(data=data, steps=70)

@@ -44,7 +44,8 @@ def squared(probability: torch.Tensor, real: bool) -> torch.Tensor:
 def test_two_steps_are_those_of_a_plain_transcription(net: NoiseGAN, loss):
     """Equation 1 for D and section 3 for G (1406.2661), each with its own gradient alone, G after D; with the
     class written out (1411.1784). By plain gradient descent."""
-    G, D, sees_class = copy.deepcopy(net.G), copy.deepcopy(net.D), isinstance(net, conditional_gan.ConditionalGAN)
+    G, D = copy.deepcopy(net.G), copy.deepcopy(net.D)
+    sees_class = isinstance(net, conditional_gan.ConditionalGAN)
     net.optimizer_G, net.optimizer_D = (torch.optim.SGD(part.parameters(), 0.1) for part in (net.G, net.D))
 
     def probability(images: torch.Tensor) -> torch.Tensor:
