@@ -91,9 +91,10 @@ def test_a_continued_trial_ends_bit_for_bit_as_an_uninterrupted_one(
 WRONG = [
     ("gan", {"data": "trials"}, "trials.dcgan takes folders"),
     *[(name, {"data": "/nowhere"}, "no data folder /nowhere") for name in SYSTEMS if name != "gan"],
-    *[(name, {"judge": "nowhere.pt"}, "no judge at nowhere") for name in ("cyclegan", "dcgan", "style_transfer")],
+    *[(name, {"judge": "nowhere.pt"}, "no judge at nowhere.pt")
+      for name in ("cyclegan", "dcgan", "style_transfer")],
     *[(name, {"photos": 3}, "--photos 3: .*at least 4") for name in ("cyclegan", "style_transfer")],
-    *[(name, {"samples": 3}, "--samples 3: .*at least 4") for name in ("dcgan", "conditional_gan", "stargan")],
+    *[(name, {"samples": 3}, "--samples 3: .*at least 4") for name in SYSTEMS[2:5]],
     ("gan", {"data": "digits", "samples": 3}, "--samples 3: .*at least 4"),
     ("dcgan", {"data": "digits", "edge": 16}, "images of digits have 8 px"),
     ("dcgan", {"edge": 48}, "a power of two from 8"),
