@@ -65,9 +65,9 @@ def test_discriminators_score_patches_images_and_domains(network, given, scored)
 def test_initial_weights_are_normal_with_deviation_0_02_and_biases_0(network):
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
-            normalises = isinstance(layer, nn.BatchNorm2d)
-            assert layer.weight.mean().item() == pytest.approx(normalises, abs=0.02 if normalises else 2e-3)
-            assert layer.weight.std().item() == pytest.approx(0.02, rel=0.5 if normalises else 0.1)
+            mean, error = (1, 0.02) if isinstance(layer, nn.BatchNorm2d) else (0, 2e-3)
+            assert layer.weight.mean().item() == pytest.approx(mean, abs=error)
+            assert layer.weight.std().item() == pytest.approx(0.02, rel=0.5 if mean else 0.1)
             assert layer.bias is None or layer.bias.count_nonzero() == 0
 
 
