@@ -4,21 +4,21 @@
     python -m trials.stargan --data data/monet2photo          # two domains in CycleGAN's layout
     python -m trials.stargan --budget 0.1 --reconstruction-weight 5
 
-G is told the domain c that an image x is to be of, and later its own c', to come back; D tells real
-images from G's (D_src, a critic) and of which domain an image is (D_cls).
+G translates an image x to a domain c that it is given, and back to the image's own domain c'. D tells real
+images from G's (D_src, a critic) and classifies the domain of an image (D_cls).
 
     D    E D_src(G(x,c)) - E D_src(x) + 10 E(|grad D_src(between)| - 1)^2      equation 8 (WGAN-GP)
          + cross entropy of D_cls(x) with c'                                  equations 2 and 5
     G    -E D_src(G(x,c)) + cross entropy of D_cls(G(x,c)) with c             equations 3 and 6
          + 10 |x - G(G(x,c),c')|                                              equation 4
 
-A step is Gulrajani et al.'s (1704.00028, algorithm 1): `n_critic` updates of D, each on a batch of its
-own, then one of G. A classifier trained on the data scores held-out images, each made to be of another
+A step is that of Gulrajani et al. (1704.00028, algorithm 1): `n_critic` updates of D, each on another
+batch, then one of G. A classifier trained on the data scores test images, each translated to another
 domain than its own.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch.nn.functional import cross_entropy, l1_loss
@@ -32,57 +32,41 @@ from judge.common.errors import UserError
 from judge.common.rng import rng
 from judge.images import to_float
 from judge.labelled import LabelledImages, load_domains
-from judge.score import MIN_IMAGES
 from trials.parts.batches import epoch_indices
+from trials.parts.gan_base import GanSettings, minimise, seeded_weights
 from trials.parts.losses import gradient_penalty
 from trials.parts.networks import StarganDiscriminator, StarganGenerator, with_planes
 from trials.parts.schedule import decay_factor, set_lr
 from trials.parts.sheets import COLUMNS, sheet, sheet_pixels
 from trials.session.records import DiskUse
-from trials.session.session import Checkpointed, Scheduled, Session, run
-
-
-class Preset(NamedTuple):
-    """What goes with a size."""
-
-    edge: int  # pixels
-    ngf: int  # generator features
-    blocks: int  # residual blocks
-    ndf: int  # discriminator features
-    layers: int  # of the discriminator
-    steps: int  # the full schedule
-    samples: int  # held-out images of each domain that are translated and scored
-
+from trials.session.session import Checkpointed, Session, run
 
 # `paper` is the published recipe: 200,000 iterations of D in the authors' code.
 PRESETS = {
-    #                edge  ngf  blocks  ndf  layers   steps  samples
-    "sketch": Preset(64,   16,       3,  16,      5,  1_000,      32),
-    "paper":  Preset(128,  64,       6,  64,      6, 40_000,      64),
+    "sketch": {"edge": 64,  "ngf": 16, "blocks": 3, "ndf": 16, "layers": 5, "steps": 1_000,  "samples": 32},
+    "paper":  {"edge": 128, "ngf": 64, "blocks": 6, "ndf": 64, "layers": 6, "steps": 40_000, "samples": 64},
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Settings(Scheduled):
-    """What a trial computes. Defaults are the published ones; None is what the size says."""
+class Settings(GanSettings):
+    """Settings of a trial. The defaults are the published ones; the size decides what is None."""
 
     data: str = "auto"
     """monet2photo, sample, or a folder: in CycleGAN's layout, of two domains, or with a subfolder of
-    images for each domain; auto is data/monet2photo where it is and the built-in sample otherwise."""
+    images for each domain; auto is data/monet2photo if it is there, else the built-in sample."""
     size: Literal[("auto", *PRESETS)] = "auto"
-    """Pixels, networks and schedule: sketch 64 px, paper 128 px as published; auto is sketch without a
-    GPU and paper with one."""
-    budget: Fraction = 1.0
-    """Share of the full schedule to train for. A trial goes on when started again with more."""
+    """Resolution, networks and schedule: sketch is 64 px, paper is 128 px as published; auto is paper with a
+    GPU, else sketch."""
     seed: int = 0
-    """Of initial weights, batches, targets and what lies between real and fake."""
+    """Seed of the initial weights, batches, flips, target domains and interpolations."""
 
     domain_weight: Weight = 1.0
-    """Of the domain classification losses of D and G, lambda_cls (equations 5 and 6)."""
+    """Weight of the domain classification losses of D and G, lambda_cls (equations 5 and 6)."""
     reconstruction_weight: Weight = 10.0
-    """Of the reconstruction loss, lambda_rec (equation 6)."""
+    """Weight of the reconstruction loss, lambda_rec (equation 6)."""
     penalty_weight: Weight = 10.0
-    """Of the gradient penalty, lambda_gp (equation 8)."""
+    """Weight of the gradient penalty, lambda_gp (equation 8)."""
     n_critic: PositiveInt = 5
     """Updates of D for each of G (section 5.3)."""
     generator_lr: LearningRate = 1e-4
@@ -90,21 +74,19 @@ class Settings(Scheduled):
     discriminator_lr: LearningRate = 1e-4
     """Adam's learning rate for D (section 5.3)."""
     beta1: Beta = 0.5
-    """Adam's first decay (section 5.3)."""
+    """Adam's first decay rate (section 5.3)."""
     beta2: Beta = 0.999
-    """Adam's second decay (section 5.3)."""
+    """Adam's second decay rate (section 5.3)."""
     batch_size: PositiveInt = 16
-    """Images an update of D or G (section 5.3)."""
+    """Images in an update of D or G (section 5.3)."""
     decay: Fraction = 0.5
     """Last share of the schedule over which the rates fall linearly to 0 (10 of 20 epochs)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Of G's arithmetic in training; auto is bf16 where the device computes in it. D, whose gradient is
-    itself differentiated, weights, optimisers and what is scored stay fp32."""
-    reports: PositiveInt = 20
-    """Reports over the full schedule."""
+    """Precision of G in training; auto is bf16 if the device computes in it. D, whose gradient is itself
+    differentiated, the weights, the optimisers and the scored images stay fp32."""
 
     edge: PositiveInt | None = None
-    """Pixels of the images, a power of two from 32."""
+    """Side of the images in pixels, a power of two from 32."""
     ngf: PositiveInt | None = None
     """Generator features after the first convolution."""
     blocks: PositiveInt | None = None
@@ -112,34 +94,30 @@ class Settings(Scheduled):
     ndf: PositiveInt | None = None
     """Discriminator features after the first convolution."""
     layers: PositiveInt | None = None
-    """Convolutions of the discriminator, each of which halves the edge."""
+    """Convolutions of the discriminator, each of which halves the resolution."""
     steps: PositiveInt | None = None
-    """The full schedule in steps, updates of G."""
+    """Length of the full schedule in steps, that is updates of G."""
     samples: PositiveInt | None = None
-    """Held-out images of each domain that are translated and scored at a report, if there are so many."""
+    """Test images of each domain that are translated and scored at a report, or all if there are fewer."""
 
     def complete(self, device: torch.device) -> "Settings":
-        """These settings with everything filled in that the size decides.
+        """Return these settings with everything filled in that the size and the device decide.
 
         Raises:
-            UserError: an edge that the networks cannot have, or too few images to score.
+            UserError: the networks cannot have this edge, or there are too few samples to score.
         """
-        if self.samples is not None and self.samples < MIN_IMAGES:
-            raise UserError(f"--samples {self.samples}: a score takes at least {MIN_IMAGES}")
         size = images.default_size(device) if self.size == "auto" else self.size
-        preset = PRESETS[size]._asdict()
-        unset = {name: value for name, value in preset.items() if getattr(self, name) is None}
-        if self.precision == "auto":
-            unset["precision"] = "bf16" if supports_bf16(device) else "fp32"
-        s = replace(self, size=size, data=images.resolve_name(self.data), **unset)
+        s = self.with_preset(PRESETS[size], size=size, data=images.resolve_name(self.data))
+        if s.precision == "auto":
+            s = replace(s, precision="bf16" if supports_bf16(device) else "fp32")
         if s.edge < 32 or s.edge & (s.edge - 1):
-            raise UserError(f"--edge {s.edge}: a power of two from 32")
+            raise UserError(f"--edge {s.edge}: give a power of two from 32")
         if s.edge < 2**s.layers:
             raise UserError(f"--layers {s.layers}: {s.edge} px cannot be halved so often")
         return s
 
     def describe_inputs(self) -> dict[str, str]:
-        """What a trial trains on and is scored by, in words."""
+        """Return the names of the training data and of the judge, for a reader."""
         return {"data": self.data, "size": f"{self.edge} px", "judge": "a classifier trained on the data"}
 
 
@@ -148,89 +126,90 @@ class Settings(Scheduled):
 
 
 class StarGAN(Checkpointed):
-    """Networks, optimisers and step: all that the next step depends on.
+    """Generator, discriminator, their optimisers and the step.
 
     Args:
         settings: complete.
-        domains: how many.
+        domains: number of domains.
     """
 
     parts = ("G", "D", "optimizer_G", "optimizer_D")
 
     def __init__(self, settings: Settings, domains: int, device: torch.device):
         self.settings, self.domains, self.device, s = settings, domains, device, settings
-        # How images lie in memory follows the weights; a CPU convolves faster so.
+        # The memory format of the weights becomes that of the images; on a CPU channels_last is faster.
         layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=s.precision == "bf16")
-        with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same on every device
-            torch.set_rng_state(rng(s.seed, "networks").get_state())
+        with seeded_weights(s.seed):
             self.G = StarganGenerator(s.ngf, s.blocks, domains).to(device, memory_format=layout)
             self.D = StarganDiscriminator(s.ndf, s.layers, domains, s.edge).to(device, memory_format=layout)
-        betas = (s.beta1, s.beta2)  # rates are set anew at each step
+        betas = (s.beta1, s.beta2)  # `update` sets the learning rates
         self.optimizer_G = torch.optim.Adam(self.G.parameters(), betas=betas, fused=True)
         self.optimizer_D = torch.optim.Adam(self.D.parameters(), betas=betas, fused=True)
 
     def update(self, real: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One step on `real`, float [n_critic x N, 3, edge, edge] in [-1, 1], of the domains `labels`, int64
-        [n_critic x N]: a batch for each update of D, the last also for G's. Returns each loss of the last
-        by name, unweighted."""
+        """Take `n_critic` steps of D, each on a batch of N images, and then one of G on the last batch.
+
+        `real` is float [n_critic x N, 3, edge, edge] in [-1, 1], and `labels`, int64 [n_critic x N], are its
+        domains. Return each loss of the last updates by name, unweighted.
+        """
         s = self.settings
         factor = decay_factor(self.step, s.steps, s.decay)
         set_lr(self.optimizer_G, s.generator_lr * factor)
         set_lr(self.optimizer_D, s.discriminator_lr * factor)
         draw = rng(s.seed, "update", self.step)
         self.D.requires_grad_(True)
-        for x, own in zip(real.chunk(s.n_critic), labels.chunk(s.n_critic), strict=True):
-            # The batch's own domains in another order, as in the authors' code: G's images are of each
-            # domain as often as real ones, so that this tells D nothing.
-            asked = own[torch.randperm(len(own), generator=draw).to(own.device)]
+        for x, source in zip(real.chunk(s.n_critic), labels.chunk(s.n_critic), strict=True):
+            # Targets are the batch's labels shuffled, as in the authors' code: generated images have the
+            # same mix of domains as real ones, so D cannot tell them apart by the domain.
+            target = source[torch.randperm(len(source), generator=draw).to(source.device)]
             share = torch.rand(len(x), 1, 1, 1, generator=draw).to(x.device)
-            losses = self._update_discriminator(x, own, asked, share)
+            losses = self._update_discriminator(x, source, target, share)
         self.D.requires_grad_(False)  # gradients pass through, none are kept
-        losses |= self._update_generator(x, own, asked)
+        losses |= self._update_generator(x, source, target)
         self.step += 1
         return losses
 
-    def _update_discriminator(self, x, own, asked, share) -> dict[str, torch.Tensor]:
+    def _update_discriminator(self, x, source, target, share) -> dict[str, torch.Tensor]:
+        """Minimise equations 8 and 5. `share` is that of the real images in equation 8's interpolation."""
         s = self.settings
         with torch.no_grad():
-            fake = self.translate(x, asked)
+            fake = self.translate(x, target)
         on_real, domain = self.D(x)
         on_fake, _ = self.D(fake)
         losses = {
             "critic": on_fake.mean() - on_real.mean(),
             "penalty": gradient_penalty(lambda between: self.D(between)[0], x, fake, share),
-            "domain_real": cross_entropy(domain, own),
+            "domain_real": cross_entropy(domain, source),
         }
-        self.optimizer_D.zero_grad()
-        (losses["critic"] + s.penalty_weight * losses["penalty"]
-         + s.domain_weight * losses["domain_real"]).backward()  # fmt: skip
-        self.optimizer_D.step()
+        loss = (losses["critic"] + s.penalty_weight * losses["penalty"]
+                + s.domain_weight * losses["domain_real"])  # fmt: skip
+        minimise(loss, self.optimizer_D)
         return losses
 
-    def _update_generator(self, x, own, asked) -> dict[str, torch.Tensor]:
+    def _update_generator(self, x, source, target) -> dict[str, torch.Tensor]:
+        """Minimise equation 6."""
         s = self.settings
-        fake = self.translate(x, asked)
+        fake = self.translate(x, target)
         on_fake, domain = self.D(fake)
         losses = {
             "adversarial": -on_fake.mean(),
-            "domain_fake": cross_entropy(domain, asked),
-            "reconstruction": l1_loss(self.translate(fake, own), x),
+            "domain_fake": cross_entropy(domain, target),
+            "reconstruction": l1_loss(self.translate(fake, source), x),
         }
-        self.optimizer_G.zero_grad()
-        (losses["adversarial"] + s.domain_weight * losses["domain_fake"]
-         + s.reconstruction_weight * losses["reconstruction"]).backward()  # fmt: skip
-        self.optimizer_G.step()
+        loss = (losses["adversarial"] + s.domain_weight * losses["domain_fake"]
+                + s.reconstruction_weight * losses["reconstruction"])  # fmt: skip
+        minimise(loss, self.optimizer_G)
         return losses
 
-    def translate(self, x: torch.Tensor, domains: torch.Tensor) -> torch.Tensor:
-        """G(x, c): images as of the domains c, int64 [N], float [N, 3, edge, edge] in [-1, 1] both."""
+    def translate(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return G(x, c), float [N, 3, edge, edge] in [-1, 1]: the images `x` in the domains `targets`."""
         with self.autocast:
-            return self.G(with_planes(x, domains, self.domains)).float()
+            return self.G(with_planes(x, targets, self.domains)).float()
 
     @torch.no_grad()
     def make(self, sources: torch.Tensor, targets: torch.Tensor, batch: int = 16) -> torch.Tensor:
-        """As `translate`, of many images and in fp32."""
+        """Translate as `translate` does, in fp32 and `batch` images at a time."""
         parts = zip(sources.split(batch), targets.split(batch))
         return torch.cat([self.G(with_planes(*part, self.domains)) for part in parts])
 
@@ -240,7 +219,7 @@ class StarGAN(Checkpointed):
 
 
 def train(settings: Settings, session: Session) -> None:
-    """Train for the budget, reporting what a classifier says of held-out images translated."""
+    """Train for the budget, and report a classifier's score of translated test images."""
     device = session.device
     data, trained = load_inputs(settings, device)
     session.record_inputs(data=data.summary(), judge=trained.summary(data))
@@ -248,19 +227,18 @@ def train(settings: Settings, session: Session) -> None:
     net = StarGAN(settings, count, device)
     session.restore(net)
     last, every = settings.last_step(), settings.report_interval()
-    named = f"{data.name}: {', '.join(data.classes)}"
-    print(f"StarGAN, {settings.edge} px, {named}, {last} of {settings.steps} steps")
+    classes = ", ".join(data.classes)
+    print(f"StarGAN, {settings.edge} px, {data.name}: {classes}, {last} of {settings.steps} steps")
     pixels, labels = data.pixels.to(device), data.labels.to(device)
     chosen, targets = held_out(data.test_labels, settings.samples)
     sources, targets = to_float(data.test_pixels[chosen]).to(device), targets.to(device)
     scorer = TranslationScorer(
         trained.network, sources, data.test_labels[chosen].to(device), targets, data.classes)
-    pairs = count * (count - 1)
+    images_per_step, pairs = settings.n_critic * settings.batch_size, count * (count - 1)
 
     for step in session.steps(net, last):
-        views = settings.n_critic * settings.batch_size
-        at = epoch_indices(settings.seed, "real", step, views, len(pixels))
-        session.add_losses(net.update(flipped(to_float(pixels[at]), settings.seed, step), labels[at]))
+        batch = epoch_indices(settings.seed, "real", step, images_per_step, len(pixels))
+        session.add_losses(net.update(flipped(to_float(pixels[batch]), settings.seed, step), labels[batch]))
         if session.is_report_due(net.step, every, last):
             with session.scoring():
                 made = net.make(sources, targets)
@@ -273,12 +251,7 @@ def train(settings: Settings, session: Session) -> None:
 
 
 def check(settings: Settings) -> DiskUse:
-    """What a trial of these settings leaves on the disk, once all is there that it needs; trains the
-    classifier.
-
-    Raises:
-        UserError: as `inputs`.
-    """
+    """Return what a trial leaves on the disk. Trains the classifier, and raises what `load_inputs` raises."""
     cpu = torch.device("cpu")
     data, _ = load_inputs(settings, cpu)
     net = StarGAN(settings, len(data.classes), cpu)
@@ -286,30 +259,36 @@ def check(settings: Settings) -> DiskUse:
 
 
 def load_inputs(settings: Settings, device: torch.device) -> tuple[LabelledImages, TrainedClassifier]:
-    """The data, and what tells its domains apart.
+    """Return the data and a classifier of its domains.
 
     Raises:
-        UserError: the data cannot be had, or is of one domain.
+        UserError: the data cannot be loaded, or has one domain only.
     """
     data = load_domains(settings.data, settings.edge)
     return data, load_or_train(data, device)
 
 
 def held_out(labels: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which images of `labels`, int64 [M], are translated, and to what: two of int64 [K x N].
+    """Choose test images, at most `most` of each of K domains, and the domains that they are translated to.
 
-    As many of each of the K domains, up to `most`, spread evenly; domain after domain and again from the
-    first, so that pairs of domains come back every K x (K - 1) images.
+    Each domain gives equally many, spread evenly over it. Images come domain after domain and again from the
+    first, so that the pairs of source and target repeat every K x (K - 1) images.
+
+    Args:
+        labels: int64 [M], the domain of each test image.
+
+    Returns:
+        Indices of images and their target domains, both int64 [K x N].
     """
-    of_domain = [(labels == domain).nonzero()[:, 0] for domain in labels.unique()]
-    count = min(most, *map(len, of_domain))
-    chosen = torch.stack([found[torch.arange(count) * len(found) // count] for found in of_domain], 1)
-    own, turn = torch.arange(len(of_domain)), torch.arange(count)[:, None] % (len(of_domain) - 1)
-    return chosen.flatten(), ((own + 1 + turn) % len(of_domain)).flatten()
+    by_domain = [(labels == domain).nonzero()[:, 0] for domain in labels.unique()]
+    domains, count = len(by_domain), min(most, *map(len, by_domain))
+    chosen = torch.stack([indices[torch.arange(count) * len(indices) // count] for indices in by_domain], 1)
+    shift = 1 + torch.arange(count)[:, None] % (domains - 1)
+    return chosen.flatten(), ((torch.arange(domains) + shift) % domains).flatten()
 
 
 def flipped(batch: torch.Tensor, seed: int, step: int) -> torch.Tensor:
-    """Each image of `batch`, [N, C, H, W], mirrored with probability 0.5 (section 5.3)."""
+    """Return `batch`, [N, C, H, W], with each image mirrored with probability 0.5 (section 5.3)."""
     mirrored = torch.rand(len(batch), 1, 1, 1, generator=rng(seed, "flips", step)) < 0.5
     return torch.where(mirrored.to(batch.device), batch.flip(-1), batch)
 

@@ -1,4 +1,4 @@
-"""Batches as a function of (seed, step): of two unpaired domains, and passes over any images."""
+"""Training batches as a function of (seed, step), and the test images of a data set of two domains."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,40 +8,39 @@ import torch
 from judge.common.rng import rng
 from judge.images import PAINTINGS, PHOTOS, DataSet, load_images, to_float
 
-LOAD_SIZE, CROP_SIZE = 286, 256  # the published pipeline resizes to 286 and cuts 256 out, at every size alike
+LOAD_SIZE, CROP_SIZE = 286, 256  # pixels: the published pipeline resizes and then crops; so do other sizes
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Training images of one domain, kept as bytes on the device that trains."""
+    """Training images of one domain, uint8 on the device that trains."""
 
     pixels: torch.Tensor
-    """uint8 [N, 3, L, L], L the size times 286/256."""
+    """uint8 [N, 3, L, L], where L is size x 286 / 256."""
     size: int
-    """Edge of the crops, in pixels."""
+    """Side of the crops in pixels."""
     name: str
-    """A or B: the two draw different crops."""
+    """A or B; the two have different random crops."""
     defines_epoch: bool
-    """Whether this is the larger domain, whose passes are the epochs."""
+    """True for the larger domain: an epoch is a pass over it."""
     counts: dict
-    """What was read and what was not, for `run.json`."""
+    """Counts of images read and skipped, for run.json."""
 
     def batch(self, seed: int, step: int, count: int) -> torch.Tensor:
-        """The images of training step `step` (from 0), float [count, 3, size, size] in [-1, 1].
+        """Return the images of training step `step` (from 0), float [count, 3, size, size] in [-1, 1].
 
-        Random crop and flip of each. The larger domain shows every image once an epoch, the
-        smaller is sampled at random beside it, as the published loader does; a plain `zip` of
-        the two would drop most of the larger.
+        Each is a random crop, mirrored with probability 0.5. The larger domain shows every image once an
+        epoch; the smaller one is sampled with replacement, as in the published loader.
         """
         draw = rng(seed, "views", self.name, step)
         margin = self.pixels.shape[-1] - self.size + 1
-        at = torch.randint(margin, (count, 2), generator=draw).tolist()
-        flip = (torch.rand(count, generator=draw) < 0.5).tolist()
-        views = [
-            self.pixels[i, :, y : y + self.size, x : x + self.size].flip(-1 if flipped else ())
-            for i, (y, x), flipped in zip(self._indices(seed, step, count), at, flip)
+        corners = torch.randint(margin, (count, 2), generator=draw).tolist()
+        mirrored = (torch.rand(count, generator=draw) < 0.5).tolist()
+        crops = [
+            self.pixels[i, :, y : y + self.size, x : x + self.size].flip(-1 if flip else ())
+            for i, (y, x), flip in zip(self._indices(seed, step, count), corners, mirrored)
         ]
-        return to_float(torch.stack(views))
+        return to_float(torch.stack(crops))
 
     def _indices(self, seed: int, step: int, count: int) -> list[int]:
         if not self.defines_epoch:
@@ -51,45 +50,44 @@ class Domain:
 
 
 def epoch_indices(seed: int, name: str, step: int, count: int, total: int) -> list[int]:
-    """Which of `total` images step `step` (from 0) shows: every image once an epoch."""
+    """Return the indices, below `total`, of the images of step `step` (from 0): each image once an epoch."""
     positions = range(step * count, (step + 1) * count)
     return [epoch_order(seed, name, p // total, total)[p % total] for p in positions]
 
 
-@lru_cache(maxsize=2)  # a batch may end one epoch and begin the next
+@lru_cache(maxsize=2)  # a batch may span two epochs
 def epoch_order(seed: int, name: str, epoch: int, total: int) -> list[int]:
-    """The images of the domain `name` in the order in which `epoch` shows them."""
+    """Return the indices of the domain `name` in the order of `epoch`."""
     return torch.randperm(total, generator=rng(seed, "order", name, epoch)).tolist()
 
 
 def load_unpaired(data: DataSet, size: int, device: torch.device) -> tuple[Domain, Domain]:
-    """The training images of `data` for crops of `size` pixels: paintings, photographs.
+    """Return the training images of `data` for crops of `size` pixels: paintings, photographs.
 
     Raises:
         UserError: a domain's images cannot be read.
     """
-    loaded = {name: load_images(data.train[name], round(size * LOAD_SIZE / CROP_SIZE)) for name in (PAINTINGS, PHOTOS)}
+    load_size = round(size * LOAD_SIZE / CROP_SIZE)
+    loaded = {name: load_images(data.train[name], load_size) for name in (PAINTINGS, PHOTOS)}
     larger = max(loaded, key=lambda name: len(loaded[name].paths))
-    paintings, photos = (
-        Domain(found.pixels.to(device), size, name, name == larger, found.counts())
-        for name, found in loaded.items()
-    )
-    return paintings, photos
+    return tuple(Domain(images.pixels.to(device), size, name, name == larger, images.counts())
+                 for name, images in loaded.items())  # fmt: skip
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Test images of both domains, whole."""
+    """Test images of both domains, not cropped."""
 
     paintings: torch.Tensor
     """float [M, 3, size, size] in [-1, 1]."""
     photos: torch.Tensor
     """float [N, 3, size, size] in [-1, 1], evenly spread over the test folder."""
     counts: dict
+    """Counts of images read and skipped, for run.json."""
 
 
 def load_held_out(data: DataSet, size: int, photos: int, device: torch.device) -> HeldOut:
-    """The test paintings, and `photos` of the test photographs (all, if there are fewer).
+    """Return the test paintings, and `photos` of the test photographs, or all if there are fewer.
 
     Raises:
         UserError: a domain's images cannot be read.

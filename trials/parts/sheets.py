@@ -1,4 +1,4 @@
-"""Sample sheets of generative networks."""
+"""Sample sheets: real images above, what a trial makes of them or like them below."""
 
 import re
 from pathlib import Path
@@ -9,21 +9,21 @@ from torch.nn.functional import interpolate
 from torchvision.utils import make_grid
 
 COLUMNS, ROWS = 16, 2
-EDGE = 32  # pixels that an image of fewer is enlarged to
+EDGE = 32  # smaller images are enlarged to this many pixels
 
 
 def sheet_pixels(shape: tuple[int, int, int]) -> int:
-    """Of the largest sheet of images of that shape, [C, H, W]."""
+    """Return the number of pixels of the largest sheet of images of the shape [C, H, W]."""
     height, width = (max(EDGE, edge) for edge in shape[1:])
     return 2 * ROWS * COLUMNS * height * width
 
 
 def sheet(real: torch.Tensor, made: torch.Tensor, columns: int = COLUMNS) -> torch.Tensor:
-    """Real images above, what is made below, up to two rows of each: float [3, H, W] in [0, 1].
+    """Return a sheet of real images above generated ones, up to two rows of each: float [3, H, W] in [0, 1].
 
     Args:
-        real, made: float [N, C, H, W] in [-1, 1], the first are shown, as many of each.
-        columns: in a row.
+        real, made: float [N, C, H, W] in [-1, 1]; the first of each are shown, equally many.
+        columns: images in a row.
     """
     columns = min(columns, len(real), len(made))
     count = columns * min(ROWS, len(real) // columns, len(made) // columns)
@@ -33,18 +33,18 @@ def sheet(real: torch.Tensor, made: torch.Tensor, columns: int = COLUMNS) -> tor
 
 
 def list_sheets(folder: Path) -> dict[int, Path]:
-    """Sample sheets of the trial in `folder` by step, first to last."""
+    """Return the sample sheets of the trial in `folder` by step, first to last."""
     files = {re.fullmatch(r"step_(\d{1,12})\.png", file.name): file for file in folder.glob("samples/*")}
     return dict(sorted((int(match[1]), file) for match, file in files.items() if match))
 
 
 def crop_half(sheet: Path, lower: bool) -> Image.Image | None:
-    """What the trial makes, the lower half of its sheet, or what it was given, in RGB; None where the
-    sheet cannot be read, half written perhaps."""
+    """Return the lower half of a sheet, which the trial made, or the upper half, which it was given, in RGB;
+    None if the file cannot be read, for example because it is half written."""
     try:
         with Image.open(sheet, formats=["PNG"]) as picture:
             width, height = picture.size
             box = (0, height // 2, width, height) if lower else (0, 0, width, height // 2)
             return picture.convert("RGB").crop(box)
-    except Exception:  # Pillow fails in many ways, all with one meaning
+    except Exception:  # Pillow raises many types for a damaged file
         return None

@@ -4,16 +4,13 @@ import torch
 from trials.parts.losses import bce, gradient_penalty, lsgan
 
 
-def test_lsgan_is_the_mean_squared_distance_to_the_label():
-    prediction = torch.tensor([[0.0, 1.0], [3.0, -1.0]])
-    assert lsgan(prediction, real=True).item() == pytest.approx((1 + 0 + 4 + 4) / 4)
-    assert lsgan(prediction, real=False).item() == pytest.approx((0 + 1 + 9 + 1) / 4)
-
-
-def test_bce_is_minus_the_log_of_the_probability_of_what_is_asked():
-    logits = torch.tensor([0.0, 2.0])  # probabilities 0.5 and 0.8808
-    assert bce(logits, real=True).item() == pytest.approx((0.693147 + 0.126928) / 2, abs=1e-5)
-    assert bce(logits, real=False).item() == pytest.approx((0.693147 + 2.126928) / 2, abs=1e-5)
+@pytest.mark.parametrize("loss, outputs, real, fake", [
+    (lsgan, [0.0, 1.0, 3.0, -1.0], (1 + 0 + 4 + 4) / 4, (0 + 1 + 9 + 1) / 4),  # squared distances to 1, to 0
+    (bce, [0.0, 2.0], (0.693147 + 0.126928) / 2, (0.693147 + 2.126928) / 2),  # -log of 0.5 and 0.88
+])
+def test_losses_are_the_means_of_the_papers_terms(loss, outputs, real, fake):
+    assert loss(torch.tensor(outputs), real=True).item() == pytest.approx(real, abs=1e-5)
+    assert loss(torch.tensor(outputs), real=False).item() == pytest.approx(fake, abs=1e-5)
 
 
 def test_the_gradient_penalty_of_a_linear_critic_is_its_slopes_distance_from_1_squared():

@@ -1,0 +1,144 @@
+"""Every system trains, continues exactly, and says beforehand what is wrong and what it leaves."""
+
+import math
+from collections.abc import Callable
+from dataclasses import fields, replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torchvision.utils import save_image
+
+from judge.common.errors import UserError
+from trials.session.engine import NoEngine
+from trials.session.records import read_json, read_lines
+from trials.session.session import RunOptions, Session, with_parameters
+
+CPU = torch.device("cpu")
+SYSTEMS = ("cyclegan", "gan", "dcgan", "conditional_gan", "stargan", "style_transfer")
+LRS = {"generator_lr": 1e-3, "discriminator_lr": 2e-3}
+DCGAN = {"ngf": 4, "ndf": 4, "batch_size": 8, "samples": 20}
+STARGAN = {"size": "sketch", "edge": 32, "ngf": 4, "blocks": 1, "ndf": 4, "layers": 3, "batch_size": 4,
+           "n_critic": 2}  # fmt: skip
+STYLE = {"features": "judge", "photos": 4}
+TRIALS = [  # what is set by hand, and what a tuner proposes
+    ("cyclegan", {"size": "sketch", "ngf": 4, "blocks": 1, "ndf": 4, "photos": 4, "pool_size": 3}, LRS),
+    ("gan", {"data": "digits", "hidden": 5}, LRS),
+    ("gan", {"data": "pattern", "optimizer": "sgd"}, LRS),
+    ("dcgan", {"data": "digits", **DCGAN}, LRS),
+    ("dcgan", {"growing": 1.0, **DCGAN}, LRS),
+    ("conditional_gan", {"data": "digits", **DCGAN}, LRS),
+    ("stargan", STARGAN, LRS),
+    ("style_transfer", {"optimizer": "lbfgs", **STYLE}, {"style_weight": 3.0}),
+    ("style_transfer", {"optimizer": "adam", **STYLE}, {"lr": 0.01}),
+]
+
+
+@pytest.fixture
+def settings_of(sample_data, judge_file) -> Callable:
+    """Settings of a system, by default for the small sample and the untrained judge."""
+    inputs = {"data": str(sample_data), "judge": str(judge_file)}
+
+    def make(module: ModuleType, **changes):
+        known = {field.name for field in fields(module.Settings)}
+        return module.Settings(**{name: value for name, value in inputs.items() if name in known} | changes)
+
+    return make
+
+
+def trained(module: ModuleType, folder: Path, settings) -> dict:
+    """Run a trial in `folder` and return its record."""
+    name = module.__name__.removeprefix("trials.")
+    session = Session(name, settings.complete(CPU), RunOptions(out=folder, device="cpu"), NoEngine(), {})
+    assert session.run(module.train) == 0
+    return read_json(folder / "run.json")
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return a.equal(b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return len(a) == len(b) and all(map(same, a, b)) if isinstance(a, list | tuple) else a == b
+
+
+@pytest.mark.parametrize("name, changes, proposed", TRIALS)
+def test_a_continued_trial_ends_bit_for_bit_as_an_uninterrupted_one(
+        tmp_path, settings_of, name, changes, proposed):
+    """And it leaves no more on the disk than was announced."""
+    module, whole, cut = import_module(f"trials.{name}"), tmp_path / "whole", tmp_path / "cut"
+    settings = with_parameters(settings_of(module, steps=12, reports=4, **changes), proposed)
+    expected = trained(module, whole, settings)
+    trained(module, cut, replace(settings, budget=0.5))
+    record = trained(module, cut, settings)
+    assert record["resumed_at"] == 6 and record["score"] == expected["score"]
+    assert all(map(math.isfinite, record["score"].values()))
+    states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in (whole, cut)]
+    assert states[0]["step"] == 12 and same(*states)
+    reports = [[{key: value for key, value in line.items() if "seconds" not in key}
+                for line in read_lines(run / "stats.jsonl")] for run in (whole, cut)]
+    assert [line["step"] for line in reports[0]] == [3, 6, 9, 12] and reports[0] == reports[1]
+
+    announced, names = module.check(settings.complete(CPU)), 30_000  # bytes: names weigh in tiny networks
+    checkpoint = (cut / "checkpoint.pt").stat().st_size
+    pictures = [*whole.glob("samples/*"), *whole.glob("tensorboard/*")]
+    assert announced.checkpoint / 10 < checkpoint < 1.1 * announced.checkpoint + names
+    assert 0 < sum(file.stat().st_size for file in pictures) < announced.sheets + names
+
+
+WRONG = [
+    ("gan", {"data": "trials"}, "trials.dcgan takes folders"),
+    *[(name, {"data": "/nowhere"}, "no data folder /nowhere") for name in SYSTEMS if name != "gan"],
+    *[(name, {"judge": "nowhere.pt"}, "no judge at nowhere.pt")
+      for name in ("cyclegan", "dcgan", "style_transfer")],
+    *[(name, {"photos": 3}, "--photos 3: .*at least 4") for name in ("cyclegan", "style_transfer")],
+    *[(name, {"samples": 3}, "--samples 3: .*at least 4") for name in SYSTEMS[2:5]],
+    ("gan", {"data": "digits", "samples": 3}, "--samples 3: .*at least 4"),
+    ("dcgan", {"data": "digits", "edge": 16}, "images of digits have 8 px"),
+    ("dcgan", {"edge": 48}, "a power of two from 8"),
+    ("dcgan", {"edge": 4}, "a power of two from 8"),
+    ("dcgan", {"edge": 32}, "trained at sketch .64 px., and this is 32 px"),
+    ("dcgan", {"data": "digits", "growing": 0.5}, "images of 8 px cannot grow"),
+    ("conditional_gan", {"edge": 16}, "has one class"),
+    ("stargan", {"edge": 48}, "a power of two from 32"),
+    ("stargan", {"edge": 16}, "a power of two from 32"),
+    ("stargan", {"edge": 32, "layers": 6}, "32 px cannot be halved so often"),
+    ("stargan", {"data": {"reds": 40}}, "has one domain"),
+    ("stargan", {"data": {"reds": 40, "blues": 20}}, "2 test images of blues, .*at least 4"),
+    ("stargan", {"data": {"reds": 40, "blues": 1}}, "blues: one image"),
+]
+
+
+@pytest.mark.parametrize("name, wrong, reason", WRONG)
+def test_what_cannot_be_trained_is_refused_in_one_line(tmp_path, settings_of, name, wrong, reason):
+    module = import_module(f"trials.{name}")
+    if isinstance(wrong.get("data"), dict):
+        make_folders(tmp_path, **wrong["data"])
+        wrong = {"data": str(tmp_path)}
+    with pytest.raises(UserError, match=reason) as error:
+        module.check(settings_of(module, **wrong).complete(CPU))
+    assert "\n" not in str(error.value)
+
+
+def make_folders(parent: Path, **counts: int) -> None:
+    """Make a folder of noise in each colour."""
+    draw = torch.Generator().manual_seed(0)
+    shades = {"reds": (1.0, 0, 0), "blues": (0, 0, 1.0)}
+    for name, count in counts.items():
+        (parent / name).mkdir()
+        for number in range(count):
+            image = torch.tensor(shades[name])[:, None, None] * torch.rand(1, 32, 32, generator=draw)
+            save_image(image, parent / name / f"{number:02}.png")
+
+
+@pytest.mark.parametrize("name, data", [
+    ("gan", "pattern"), ("gan", "digits"), ("gan", "mnist"), ("dcgan", "digits"), ("dcgan", "mnist"),
+    ("dcgan", "a folder"), ("conditional_gan", "digits"), ("stargan", "sample"),
+])
+def test_complete_settings_lack_nothing_and_what_is_given_wins(name, data):
+    settings = import_module(f"trials.{name}").Settings(data=data, steps=70)
+    complete = settings.complete(CPU)
+    assert None not in vars(complete).values() and complete.steps == 70
+    assert complete.describe_inputs()["data"].startswith(data)

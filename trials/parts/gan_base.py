@@ -1,0 +1,147 @@
+"""What the GANs share: settings, the model's state, and the training loop of those that start from noise."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from judge.common.cli import Beta, Fraction, LearningRate, PositiveInt
+from judge.common.errors import UserError
+from judge.common.rng import rng
+from judge.images import to_float
+from judge.labelled import LabelledImages, describe_data
+from judge.score import MIN_IMAGES, Score
+from trials.parts.batches import epoch_indices
+from trials.parts.sheets import COLUMNS, ROWS, sheet
+from trials.session.session import Checkpointed, Scheduled, Session, fill_unset
+
+
+@dataclass(frozen=True)
+class GanSettings(Scheduled):
+    """Settings of every GAN. A subclass adds its own, and may change defaults and help texts."""
+
+    data: str = "auto"
+    """Training data."""
+    budget: Fraction = 1.0
+    """Share of the full schedule to train for. To continue a trial, start it again with a larger share."""
+    seed: int = 0
+    """Seed of the initial weights, batches and noise."""
+
+    generator_lr: LearningRate = 2e-4
+    """Learning rate of G (1511.06434, section 4)."""
+    discriminator_lr: LearningRate = 2e-4
+    """Learning rate of D (1511.06434, section 4)."""
+    beta1: Beta = 0.5
+    """Adam's first decay rate (1511.06434, section 4)."""
+    batch_size: PositiveInt = 128
+    """Real images a step, and as many generated ones (1511.06434, section 4)."""
+    reports: PositiveInt = 20
+    """Reports over the full schedule."""
+    steps: PositiveInt | None = None
+    """Length of the full schedule in steps."""
+    samples: PositiveInt | None = None
+    """Generated images that are scored at a report."""
+
+    def with_preset(self, preset: dict, **values: Any) -> Any:
+        """Return these settings with `values`, and with `preset` in the fields that are still None.
+
+        Raises:
+            UserError: too few samples to score.
+        """
+        if self.samples is not None and self.samples < MIN_IMAGES:
+            raise UserError(f"--samples {self.samples}: a score needs at least {MIN_IMAGES}")
+        return fill_unset(replace(self, **values), preset)
+
+    def describe_inputs(self) -> dict[str, str]:
+        """Return the names of the training data and of the judge, for a reader."""
+        return {"data": describe_data(self.data), "judge": "a classifier trained on the data"}
+
+
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Draw the weights of networks made inside from `seed`, on the CPU, so that every device has the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(rng(seed, "networks").get_state())
+        yield
+
+
+def minimise(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Take one step of `optimizer` down the gradient of `loss` alone, whatever an earlier loss has left."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+class NoiseGAN(Checkpointed):
+    """A generator of images from noise, a discriminator, their optimisers and the step.
+
+    A subclass makes the networks and adds `update(real, labels)`, which takes one step on real images, float
+    [N, C, H, W] in [-1, 1], of the classes `labels`, int64 [N], and returns each loss by name.
+
+    Args:
+        settings: complete, with a `latent_size`.
+        G: [N, latent_size, or more] -> [N, C, H, W] in [-1, 1].
+        D: [N, C, or more, H, W] -> logits of being real, [N, 1].
+    """
+
+    parts = ("G", "D", "optimizer_G", "optimizer_D")
+
+    def __init__(self, settings: Any, G: nn.Module, D: nn.Module, device: torch.device):
+        self.settings, self.device = settings, device
+        self.G, self.D = G.to(device), D.to(device)
+        self.optimizer_G = self.optimizer(self.G, settings.generator_lr)
+        self.optimizer_D = self.optimizer(self.D, settings.discriminator_lr)
+
+    def optimizer(self, network: nn.Module, lr: float) -> torch.optim.Optimizer:
+        """Return Adam for the weights of `network`."""
+        return torch.optim.Adam(network.parameters(), lr, (self.settings.beta1, 0.999), fused=True)
+
+    def noise(self, count: int, *key: int | str) -> torch.Tensor:
+        """Return z of `count` images, uniform in [-1, 1], [count, latent_size]; the same for the same key."""
+        source = rng(self.settings.seed, "noise", *key)
+        return (torch.rand(count, self.settings.latent_size, generator=source) * 2 - 1).to(self.device)
+
+    @torch.no_grad()
+    def make(self, count: int) -> torch.Tensor:
+        """Return images of the same z each time, float [count, C, H, W] in [-1, 1]."""
+        return self.generate_in_batches(self.noise(count, "fixed"))
+
+    def generate_in_batches(self, inputs: torch.Tensor, batch: int = 250) -> torch.Tensor:
+        """Return G(inputs), [N, C, H, W], none of which depends on the others."""
+        self.G.eval()  # batch normalisation by its running means
+        images = torch.cat([self.G(part) for part in inputs.split(batch)])
+        self.G.train()
+        return images
+
+
+def train_on_images(
+    session: Session, net: NoiseGAN, data: LabelledImages, scorer: Callable[[torch.Tensor], Score], *,
+    title: str, samples: Any, shown: torch.Tensor | None = None, columns: int = COLUMNS,
+) -> None:
+    """Train `net` on `data` to the end of its budget; at each report score images that it makes.
+
+    Args:
+        samples: what `net.make` is given at a report.
+        shown: real images above the generated ones on the sample sheet, uint8 [N, C, H, W]; by default the
+            first test images.
+        columns: of the sample sheet.
+    """
+    settings, device = net.settings, session.device
+    session.restore(net)
+    last, every = settings.last_step(), settings.report_interval()
+    print(f"{title}, {describe_data(data.name)}, {last} of {settings.steps} steps")
+    pixels, labels = data.pixels.to(device), data.labels.to(device)
+    shown = to_float(data.test_pixels[: ROWS * COLUMNS] if shown is None else shown).to(device)
+
+    for step in session.steps(net, last):
+        batch = epoch_indices(settings.seed, "real", step, settings.batch_size, len(pixels))
+        session.add_losses(net.update(to_float(pixels[batch]), labels[batch]))
+        if session.is_report_due(net.step, every, last):
+            with session.scoring():
+                made = net.make(samples)
+                score = scorer(made)
+            session.save_paintings(net.step, made)
+            session.report(net, score, sheet(shown, made, columns))
