@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from experiments.nni_adapter import remote
-from experiments.nni_adapter.database import RESUMES, ROOT
-from judge.common.cli import from_namespace
+from experiments.nni_adapter.database import RESUMES
+from experiments.trial_command import module_of, parse  # noqa: F401
 from judge.common.device import available_cores
 from judge.common.errors import UserError, one_line
 from judge.common.files import atomic_write
 from trials.session.engine import NniEngine
 from trials.session.records import DiskUse
-from trials.session.session import RunOptions, trial_parser, with_parameters
+from trials.session.session import RunOptions, with_parameters
 
 # NNI's search space types; a misspelt one it takes for a float in 0..1 without a word.
 RANGES = {"uniform": 2, "loguniform": 2, "quniform": 3, "qloguniform": 3}
@@ -54,7 +54,11 @@ def check(file: Path) -> Plan:
         UserError: the first thing that is wrong.
     """
     config = load(file)
-    module, settings, machine = trial_of(config.trial_command)
+    module, settings, machine = parse(config.trial_command)
+    try:
+        settings = settings.complete(machine.torch_device())
+    except UserError as error:
+        raise UserError(f"trialCommand: {error}") from None
     plan = Plan(file, config, module, settings, machine, config.search_space)
     check_paths(config)
     check_space(plan)
@@ -98,47 +102,6 @@ def make_lists() -> None:
             file, content = get_config_directory() / name, get_builtin_config_file(name).read_bytes()
             if not file.exists():
                 atomic_write(file, lambda part, content=content: part.write_bytes(content))
-
-
-def trial_of(command: str) -> tuple[ModuleType, Any, RunOptions]:
-    """The module, settings and machine options of a trial command.
-
-    Raises:
-        UserError: not of the form `python -m trials.NAME OPTIONS`, or an option is wrong.
-    """
-    module = module_of(command)
-    try:
-        options = trial_parser(module.Settings, module.__name__).parse_args(shlex.split(command)[3:])
-    except UserError as error:
-        raise UserError(f"trialCommand: {one_line(error)}") from None
-    machine = from_namespace(RunOptions, options)
-    try:
-        settings = from_namespace(module.Settings, options).complete(machine.torch_device())
-    except UserError as error:
-        raise UserError(f"trialCommand: {error}") from None
-    return module, settings, machine
-
-
-def module_of(command: str) -> ModuleType:
-    """The trial's module that a trial command runs.
-
-    Raises:
-        UserError: not of the form `python -m trials.NAME OPTIONS`, or there is no such trial.
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError as error:  # quotes that do not close
-        raise UserError(f"trialCommand {command!r}: {one_line(error)}") from None
-    if words[:1] == ["exec"]:
-        raise UserError("trialCommand: without `exec`, which hides the exit state from NNI")
-    if len(words) < 3 or words[1] != "-m":
-        raise UserError(f"trialCommand {command!r} is not of the form python -m trials.NAME OPTIONS")
-    # By file: the command may be in a stranger's experiment, and to import is to run.
-    file = ROOT.joinpath(*words[2].split(".")).with_suffix(".py")
-    module = importlib.import_module(words[2]) if "." in words[2] and file.is_file() else None
-    if not hasattr(module, "Settings"):
-        raise UserError(f"trialCommand: there is no trial {words[2]}")
-    return module
 
 
 def check_paths(config: Any) -> None:

@@ -1,0 +1,82 @@
+"""The command of a trial, `python -m trials.NAME OPTIONS`: read it and write it."""
+
+import importlib
+import shlex
+from collections.abc import Mapping
+from dataclasses import fields
+from types import ModuleType
+from typing import Any
+
+from experiments.nni_adapter.database import ROOT
+from judge.common.cli import from_namespace
+from judge.common.errors import UserError, one_line
+from trials.session.session import RunOptions, trial_parser
+
+
+def module_of(command: str) -> ModuleType:
+    """Return the module that a trial command runs, for example `trials.cyclegan`.
+
+    Raises:
+        UserError: the command is not of the form `python -m trials.NAME OPTIONS`, or there is no such trial.
+    """
+    words = _words(command)
+    if words[:1] == ["exec"]:
+        raise UserError("trialCommand: remove `exec`, it hides the exit state from NNI")
+    if len(words) < 3 or words[1] != "-m":
+        raise UserError(f"trialCommand {command!r} is not of the form python -m trials.NAME OPTIONS")
+    # Look for the file first: an import runs code, and the experiment may be from someone else.
+    file = ROOT.joinpath(*words[2].split(".")).with_suffix(".py")
+    module = importlib.import_module(words[2]) if "." in words[2] and file.is_file() else None
+    if not hasattr(module, "Settings"):
+        raise UserError(f"trialCommand: there is no trial {words[2]}")
+    return module
+
+
+def python_of(command: str) -> str:
+    """Return the Python interpreter that a trial command names, its first word."""
+    return _words(command)[0]
+
+
+def parse(command: str) -> tuple[ModuleType, Any, RunOptions]:
+    """Return a trial command's module, settings and run options.
+
+    The settings are as the command gives them: not completed, so that `auto` is still `auto`.
+
+    Raises:
+        UserError: as `module_of`, or an option is wrong.
+    """
+    module = module_of(command)
+    try:
+        options = trial_parser(module.Settings, module.__name__).parse_args(_words(command)[3:])
+    except UserError as error:
+        raise UserError(f"trialCommand: {one_line(error)}") from None
+    return module, from_namespace(module.Settings, options), from_namespace(RunOptions, options)
+
+
+def render(module: ModuleType, settings: Mapping[str, Any], *, python: str = "python", **options: Any) -> str:
+    """Return the shell command that runs `module` with these settings.
+
+    Args:
+        settings: values by field name. Left out are names that are not fields of `module.Settings`, and
+            values that equal the field's default.
+        python: the interpreter.
+        options: further options by name, for example out, earlier or budget; None leaves one out. One with
+            the name of a setting replaces it.
+    """
+    defaults = vars(module.Settings())
+    changed = {field.name: settings[field.name] for field in fields(module.Settings)
+               if settings.get(field.name, defaults[field.name]) != defaults[field.name]
+               and field.name not in options}  # fmt: skip
+    words = [python, "-m", module.__name__]
+    for name, value in (changed | options).items():
+        if value is not None:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            words += [f"--{name.replace('_', '-')}", text]
+    return shlex.join(words)
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:  # quotes that do not close
+        raise UserError(f"trialCommand {command!r}: {one_line(error)}") from None
