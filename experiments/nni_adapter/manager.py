@@ -18,8 +18,8 @@ from pathlib import Path
 import requests
 import yaml
 
-from experiments.nni_adapter.database import (ROOT, RUNNING, Experiment, Trial, find_experiment,
-                                              known_experiments)  # fmt: skip
+from experiments.nni_adapter import database
+from experiments.nni_adapter.database import ROOT, RUNNING, Experiment, Trial
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write
 
@@ -81,7 +81,7 @@ def _wait_until_stored(id_: str, timeout: float = 60) -> Experiment:
     deadline = time.monotonic() + timeout
     while True:
         try:
-            return find_experiment(id_)
+            return database.find_experiment(id_)
         except UserError:
             if time.monotonic() > deadline:
                 stop(id_)
@@ -107,7 +107,7 @@ def status(port: int) -> str:
 
 def is_running(experiment: Experiment) -> bool:
     """Return whether NNI's manager runs this experiment. By now its port may be another experiment's."""
-    port = known_experiments().get(experiment.id, {}).get("port")
+    port = database.known_experiments().get(experiment.id, {}).get("port")
     try:
         answer = requests.get(f"http://127.0.0.1:{port}/api/v1/nni/experiment", timeout=10)
         return answer.json()["id"] == experiment.id
