@@ -65,5 +65,5 @@ def test_equal_seeds_propose_equally():
     assert proposals[0] == proposals[1]
 
 
-def test_early_stops_are_told_to_the_tuner(tuner):
+def test_the_last_report_of_an_early_stopped_trial_reaches_the_tuner(tuner):
     assert msg_dispatcher.dispatcher_env_vars.NNI_INCLUDE_INTERMEDIATE_RESULTS == "true"
