@@ -88,7 +88,7 @@ def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_pat
 
 @pytest.mark.parametrize(("changes", "trials", "line"), [
     ({"maxTrialNumber": 1}, [("a", PUBLISHED, "SUCCEEDED", [0.4], 0.4)], "is complete: 1 trials$"),
-    ({"tuner": {"className": "experiments.tuner.Listed"}}, [], "to resume a promotion, repeat the `promote` command$"),
+    ({"tuner": {"className": "experiments.tuner.Listed"}}, [], "repeat the `promote` command$"),
     ({"tuner": {"name": "TPE"}}, [], "is not by experiments.tuner.Tpe"),
     ({"tuner": {"className": resume.TUNER}}, [], "its configuration is not complete"),
 ])

@@ -192,7 +192,7 @@ def test_a_search_whose_manager_or_all_of_whose_processes_are_killed_is_resumed(
     def interrupt(run, folder, number: int, everything: bool) -> list:
         """Kill the search while trial `number` trains, and return its trials."""
         search = find_experiment(str(folder))
-        until(lambda: [t.final is None and len(t.reports) > 3 for t in search.trials()][number:] == [True], run)
+        until(lambda: [not t.final and len(t.reports) > 3 for t in search.trials()][number:] == [True], run)
         if everything:  # as when the machine restarts
             for process in [psutil.Process(run.pid), *processes_of(folder)]:
                 with suppress(psutil.NoSuchProcess):
