@@ -12,13 +12,13 @@ from trials import cyclegan
 def test_a_command_is_read_and_written_without_loss():
     command = trial_command.render(
         cyclegan, {"data": "a folder", "cycle_weight": 1 / 3, "beta1": 0.5, "generator_lr": 1e-05, "gone": 1},
-        threads=1, keep=True, earlier=None, out=Path("it's/here"))
+        threads=1, keep=True, earlier=None, out=Path("$(it's)"))
     assert command == ("python -m trials.cyclegan --data 'a folder' --cycle-weight 0.3333333333333333 "
-                       "--generator-lr 1e-05 --threads 1 --keep true --out 'it'\"'\"'s/here'")
+                       "--generator-lr 1e-05 --threads 1 --keep true --out '$(it'\"'\"'s)'")
     module, settings, options = trial_command.parse(command)
     assert module is cyclegan
     assert settings == cyclegan.Settings(data="a folder", cycle_weight=1 / 3, generator_lr=1e-5)
-    assert (options.threads, options.keep, options.out) == (1, True, Path("it's/here"))
+    assert (options.threads, options.keep, options.out) == (1, True, Path("$(it's)"))
 
 
 def test_an_option_replaces_the_setting_of_its_name_and_the_interpreter_is_kept():
@@ -36,6 +36,9 @@ def test_an_option_replaces_the_setting_of_its_name_and_the_interpreter_is_kept(
     ("python -m trials.cyclegam", "no trial trials.cyclegam"),
     ("python -m trials.session.engine", "no trial"),
     ("python -m os", "no trial os"),
+    ("python -m tests", "no trial tests"),
+    ("python -m ../../tmp/evil.py", "no trial"),
+    ("python -m trials/cyclegan", "no trial"),
     ("python -m trials.cyclegan --cycle-weight much", "'much', expected a number from 0"),
     ("python -m trials.cyclegan --cyle-weight 1", "--cyle-weight"),
 ])  # fmt: skip
