@@ -1,15 +1,25 @@
-"""The tuner: TPE, with the published setting first and every result counted once."""
+"""The TPE tuner: the published setting comes first, and each result counts once."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 from nni.runtime import msg_dispatcher
 
+from experiments import tuner as tuners
 from experiments.tuner import Tpe
 from trials.cyclegan import Settings
 
 SPACE = json.loads((Path(__file__).parents[2] / "search_spaces/cyclegan.json").read_text())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def defaults_are_read_once():
+    """They are read in a process of its own, which takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuners, "default_settings", cache(tuners.default_settings))
+        yield
 
 
 @pytest.fixture
