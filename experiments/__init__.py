@@ -1,1 +1,1 @@
-"""How a search runs: one YAML a search, and what to do around it."""
+"""Searches: experiment files (YAML), the commands that run and read them, NNI's tuner and assessor."""

@@ -1,6 +1,6 @@
-"""Successive halving as an assessor of NNI's, whose own Hyperband and BOHB die at the first report.
+"""Successive halving as an NNI assessor; NNI's own Hyperband and BOHB fail at the first report.
 
-Runs inside NNI's tuner process; in an experiment file, with `start_step` as Medianstop has it:
+It runs inside NNI's tuner process. In an experiment file, with `start_step` as in Medianstop:
 
     assessor:
       className: experiments.assessor.SuccessiveHalving
@@ -17,14 +17,15 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class SuccessiveHalving(Assessor):
-    """ASHA (Li et al. 2020, 1810.05934) that stops where the paper pauses: at each rung a trial goes on
-    only if it is among the best 1 / eta of those that came so far, the first few if they are the best
-    yet. Optuna's pruner decides.
+    """ASHA (Li et al. 2020, 1810.05934) by Optuna's pruner; it stops a trial where the paper pauses it.
+
+    At each rung a trial goes on only if it is among the best 1 / eta of the trials that have reached the
+    rung. The first trials at a rung go on if they are the best so far.
 
     Args:
-        start_step: reports up to the first rung, the paper's r; the others are at `start_step` times
-            eta, eta^2, ...
-        eta: at least 2; the paper's own experiments take 4.
+        start_step: number of reports at the first rung, the paper's r; further rungs are at `start_step`
+            times eta, eta^2, ...
+        eta: reduction factor, at least 2; the paper's experiments use 4.
         optimize_mode: maximize or minimize.
 
     Raises:
@@ -37,7 +38,7 @@ class SuccessiveHalving(Assessor):
         self._trials: dict[str, optuna.Trial] = {}
 
     def assess_trial(self, trial_job_id: str, trial_history: list) -> AssessResult:
-        """Whether a trial with these reports, numbers or dicts with `default`, goes on."""
+        """Return Good if the trial goes on after these reports, numbers or dicts with `default`, else Bad."""
         if trial_job_id not in self._trials:
             self._trials[trial_job_id] = self._study.ask()
         trial = self._trials[trial_job_id]
@@ -45,5 +46,5 @@ class SuccessiveHalving(Assessor):
         return AssessResult.Bad if trial.should_prune() else AssessResult.Good
 
     def trial_end(self, trial_job_id: str, success: bool) -> None:
-        """Its rungs stay: later trials are measured by them."""
+        """Forget the trial; the study keeps its reports, to which later trials are compared."""
         self._trials.pop(trial_job_id, None)

@@ -1,4 +1,4 @@
-"""What a search takes of the disk: how much that will be, and which checkpoints are given up."""
+"""Disk space of a search: how much it needs, and which checkpoints are deleted."""
 
 import shutil
 from pathlib import Path
@@ -9,41 +9,49 @@ from experiments.report import results
 from judge.common.errors import UserError
 from trials.session.records import DiskUse
 
-CHECKPOINTS_KEPT = 10  # trials whose checkpoints stay, unless told otherwise
-ENDED_WELL = ("SUCCEEDED", "EARLY_STOPPED")  # NNI's states of trials that nothing went wrong in
+CHECKPOINTS_KEPT = 10  # default number of best trials whose checkpoints are kept
+ENDED_WELL = ("SUCCEEDED", "EARLY_STOPPED")  # NNI's states of trials without an error
 
 
 def disk_needed(footprint: DiskUse, trials: int, at_once: int, kept: int) -> int:
-    """Bytes that a search takes at its fullest: sheets of all trials, checkpoints of those kept and of the
-    published setting, and of those that train now, twice while one is being written."""
+    """Return the bytes that a search needs at most.
+
+    Counted are the image sheets of all trials, and the checkpoints of the `kept` best, of the published
+    setting and of the trials that are training (these twice: a new one is written before the old one is
+    deleted).
+    """
     checkpoints = min(trials, kept + 1) + 2 * at_once
     return trials * footprint.sheets + checkpoints * footprint.checkpoint
 
 
-def check(folder: Path, bytes_: int) -> str:
-    """What to say of `bytes_` that are to be left in `folder`, which need not exist yet.
+def check(folder: Path, needed: int) -> str:
+    """Return a line on the `needed` bytes and on the free space in `folder`, which need not exist yet.
 
     Raises:
-        UserError: there is not so much room.
+        UserError: there is too little free space.
     """
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(place).free
-    if bytes_ > free:
-        raise UserError(f"the search will take about {gigabytes(bytes_)} and {place} has {gigabytes(free)} "
-                        "free: make room, choose another experimentWorkingDirectory, or --keep fewer")
-    return f"disk: about {gigabytes(bytes_)} of {gigabytes(free)} free"
+    if needed > free:
+        raise UserError(
+            f"the search needs about {gigabytes(needed)}, but {place} has {gigabytes(free)} free: "
+            "make room, choose another experimentWorkingDirectory, or a smaller --keep")
+    return f"disk: about {gigabytes(needed)} of {gigabytes(free)} free"
 
 
-def gigabytes(bytes_: int) -> str:
-    """For reading, 10^9 bytes."""
-    return f"{bytes_ / 1e9:.2g} GB" if bytes_ < 1e11 else f"{bytes_ / 1e9:.0f} GB"
+def gigabytes(count: int) -> str:
+    """Return a number of bytes as text in GB (10^9 bytes)."""
+    return f"{count / 1e9:.2g} GB" if count < 1e11 else f"{count / 1e9:.0f} GB"
 
 
 def prune(trials: list[Trial], module: ModuleType, kept: int) -> None:
-    """Remove the checkpoints of trials that ended well or were stopped early, but for the published
-    setting's and those of the best `kept`. Everything else that they wrote stays, and the command that
-    repeats one makes its checkpoint again."""
-    over = [trial for trial in trials if trial.state in ENDED_WELL and not results.is_published(trial, module)]
-    over.sort(key=lambda trial: trial.latest["default"] if trial.latest else -1, reverse=True)
-    for trial in over[kept:]:
+    """Delete checkpoints of trials that ended well, except the published setting's and those of the best
+    `kept`.
+
+    All other files stay; the command that repeats a trial makes its checkpoint again.
+    """
+    ended = [trial for trial in trials
+             if trial.state in ENDED_WELL and not results.is_published(trial, module)]
+    ended.sort(key=lambda trial: trial.latest["default"] if trial.latest else -1, reverse=True)
+    for trial in ended[kept:]:
         (trial.folder / "checkpoint.pt").unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""NNI's TPE with what a search of GANs needs beside it. Runs inside NNI's tuner process.
+"""NNI's TPE tuner with what a search for GANs needs, and a tuner for a fixed list.
 
-Named by `className: experiments.tuner.Tpe` in the experiment files.
+They run in NNI's tuner process; experiment files name them, for example `className: experiments.tuner.Tpe`.
 """
 
 import json
@@ -24,12 +24,12 @@ class Tpe(TpeTuner):
     """TPE (Bergstra et al. 2011) whose first trial is the published setting.
 
     Args:
-        reference: module of the trial, for example `trials.cyclegan`; the defaults of its
-            `Settings` are what every search must beat.
-        resumes: folder of a search that was broken off. Its results are known from the start, and
-            its unfinished trials are proposed first.
-        optimize_mode: `maximize`, since a score is best when highest; NNI's own default is not.
-        options: as NNI's TpeTuner: seed, tpe_args.
+        reference: module of the trial, for example `trials.cyclegan`; the defaults of its `Settings` are the
+            published setting.
+        resumes: folder of a search that was interrupted. Its results are added to the history, and its
+            unfinished trials are proposed first.
+        optimize_mode: `maximize` here, because scores are best when high; NNI's own default is `minimize`.
+        options: as for NNI's TpeTuner: seed, tpe_args.
     """
 
     def __init__(
@@ -38,88 +38,95 @@ class Tpe(TpeTuner):
         super().__init__(optimize_mode, **options)
         self._reference = reference
         self._earlier = database.find_experiment(resumes).trials() if resumes else []
-        self._given: list[dict] | None = None  # what is proposed before TPE has its say
-        self._taught = set()  # parameter ids whose result is in the history
-        _tell_of_early_stops()
+        self._fixed: list[dict] | None = None  # proposed before TPE's own
+        self._learnt = set()  # parameter ids whose result is in the history
+        _pass_early_stopped_results_to_tuner()
 
     def update_search_space(self, space: dict) -> None:
-        """Take the space, and once what an earlier search learnt in it."""
+        """Set the space; at the first call also add what the resumed search has learnt."""
         super().update_search_space(space)
-        if self._given is None:
+        if self._fixed is None:
             self.import_data([{"parameter": trial.parameters, "value": trial.latest}
                               for trial in self._earlier if trial.settled and trial.latest])
-            self._given = [trial.parameters for trial in self._earlier if not trial.settled]
+            self._fixed = [trial.parameters for trial in self._earlier if not trial.settled]
             if not self._earlier:
-                defaults = defaults_of(self._reference)
-                self._given = [{name: defaults[name] for name in space}]
+                defaults = default_settings(self._reference)
+                self._fixed = [{name: defaults[name] for name in space}]
 
     def generate_parameters(self, parameter_id, **options):
-        """The published setting first, or what an earlier search left unfinished; then what TPE proposes."""
-        if not self._given:
+        """Return the published setting or an unfinished trial of the resumed search first, then TPE's
+        proposals.
+
+        The bookkeeping repeats nni/algorithms/hpo/tpe_tuner.py:184-187; no longer needed when TpeTuner
+        accepts settings to try first.
+        """
+        if not self._fixed:
             return super().generate_parameters(parameter_id, **options)
-        given = self._given.pop(0)
-        internal = format_parameters(given, self.space)
+        parameters = self._fixed.pop(0)
+        internal = format_parameters(parameters, self.space)
         self._params[parameter_id] = self._running_params[parameter_id] = internal
         self.dedup.add_history(internal)
-        return given  # not through the internal form: exp(log(5)) need not be 5
+        return parameters  # not converted back from the internal form: exp(log(5)) may differ from 5
 
     def receive_trial_result(self, parameter_id, parameters, value, **options):
-        """Learn a trial's result, once.
+        """Add a trial's result to the history, once.
 
-        NNI's own raises KeyError, and with it ends the search, where a result comes after the
-        trial's end or comes twice: an early-stopped trial does the one, an assessor that says
-        "stop" at two reports in a row the other.
+        NNI raises KeyError, which ends the search, if a result comes twice or after the trial's end
+        (tpe_tuner.py:197: the id is no longer in `_running_params`). An early-stopped trial causes the
+        latter, an assessor that stops it at two reports in a row the former. No longer needed when that line
+        has a default.
         """
-        if parameter_id in self._taught:
-            log.warning("a second result of %s is left out: %s", parameter_id, value)
+        if parameter_id in self._learnt:
+            log.warning("a second result of %s is ignored: %s", parameter_id, value)
             return
-        self._taught.add(parameter_id)
+        self._learnt.add(parameter_id)
         self._running_params.setdefault(parameter_id, self._params[parameter_id])
         super().receive_trial_result(parameter_id, parameters, value, **options)
 
 
 class Listed(Tuner):
-    """Proposes each of some settings with each of some seeds, and nothing else.
+    """Proposes each of some settings with each of some seeds.
 
     Args:
-        settings: parameters by name of setting, by a name for people.
-        seeds: all settings with the first, then all with the second, and so on.
-        search: ID of the search that the settings come from. It is not used here; NNI stores it with
-            the experiment, where the search's report finds it.
+        settings: parameters by a name for each setting.
+        seeds: all settings are proposed with the first seed, then all with the second, and so on.
+        search: ID of the search that the settings come from; unused here, NNI stores it for the report.
     """
 
     def __init__(self, settings: dict[str, dict], seeds: list[int], search: str | None = None):
         super().__init__()
-        self._left = [{**one, "seed": seed} for seed in seeds for one in settings.values()]
+        self._queue = [{**parameters, "seed": seed} for seed in seeds for parameters in settings.values()]
 
     def update_search_space(self, search_space: dict) -> None:
-        """Nothing is searched: the space only tells the web UI what there is."""
+        """Ignore the space, which is only shown in the web UI."""
 
     def generate_parameters(self, parameter_id, **options) -> dict:
-        """The next of the list."""
-        if not self._left:
+        """Return the next setting of the list."""
+        if not self._queue:
             raise nni.NoMoreTrialError
-        return self._left.pop(0)
+        return self._queue.pop(0)
 
     def receive_trial_result(self, parameter_id, parameters, value, **options) -> None:
-        """Nothing is learnt."""
+        """Ignore the result."""
 
 
-def defaults_of(module: str) -> dict:
-    """The defaults of a trial's settings, by name.
+def default_settings(module: str) -> dict:
+    """Return the defaults of a trial's settings by name.
 
-    Asked of another process, because a trial imports torch: 0.8 GB that the tuner would hold for
-    as long as the search lasts.
+    They are read in another process: a trial imports torch, and the tuner would hold those 0.8 GB of memory
+    throughout the search.
     """
     code = f"import json, {module} as t; print(json.dumps(vars(t.Settings())))"
-    root = Path(__file__).parent.parent  # NNI starts the tuner elsewhere
+    root = Path(__file__).parent.parent  # NNI starts the tuner in another folder
     return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root))
 
 
-def _tell_of_early_stops() -> None:
-    """Let an early-stopped trial's last report teach the tuner, which else learns nothing of it.
+def _pass_early_stopped_results_to_tuner() -> None:
+    """Let NNI pass the last report of an early-stopped trial to the tuner
+    (nni/runtime/msg_dispatcher.py:242).
 
-    NNI reads this from an environment variable at import; here it also holds for `nnictl create`.
+    NNI reads this option from an environment variable at import; setting it here makes it hold for `nnictl
+    create` too. No longer needed when it is an option of the experiment file.
     """
     variables = msg_dispatcher.dispatcher_env_vars
     msg_dispatcher.dispatcher_env_vars = variables._replace(NNI_INCLUDE_INTERMEDIATE_RESULTS="true")

@@ -1,4 +1,4 @@
-"""Claims about the Makefile, with a stand-in for the environment's Python."""
+"""The Makefile, with a script in place of the environment's Python."""
 
 import os
 import queue
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Notes what it is asked; when it trains it takes until it may end, and leaves a judge.
+# Logs its arguments; "judge train" waits for the file may_end, and writes a judge.
 PYTHON = """#!/bin/sh
 echo "begin $*" >> log
 case "$*" in
@@ -24,7 +24,7 @@ echo "end $*" >> log
 
 @pytest.fixture
 def checkout(tmp_path) -> Iterator[Path]:
-    """A folder with the Makefile and an environment that is up to date."""
+    """Return a folder with the Makefile and an environment that is up to date."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy2(ROOT / name, tmp_path)
     for python in (tmp_path / ".venv/bin/python", tmp_path / ".venv/audit/bin/python"):
@@ -33,7 +33,7 @@ def checkout(tmp_path) -> Iterator[Path]:
         python.chmod(0o755)
     (tmp_path / ".venv/installed").touch()
     yield tmp_path
-    (tmp_path / "may_end").touch()  # whatever the test came to
+    (tmp_path / "may_end").touch()  # also if the test has failed
 
 
 def make(checkout: Path, target: str, **variables: str) -> subprocess.Popen:
@@ -52,37 +52,32 @@ def test_of_two_quickstarts_at_once_one_trains_the_judge_and_the_other_waits(che
     readers = [threading.Thread(target=lambda out=each.stdout: [*map(lines.put, out)]) for each in makes]
     for reader in readers:
         reader.start()
-    said = [lines.get(timeout=300)]
-    while "another make is at work here: waiting for it\n" not in said:
-        said.append(lines.get(timeout=300))
+    printed = [lines.get(timeout=300)]
+    while "another make is at work here: waiting for it\n" not in printed:
+        printed.append(lines.get(timeout=300))
     (checkout / "may_end").touch()
-    assert [each.wait(timeout=300) for each in makes] == [0, 0], said
-    asked = log(checkout)
-    assert sum("begin -m judge train" in line for line in asked) == 1
-    assert sum("begin -m experiments run" in line for line in asked) == 2
+    assert [each.wait(timeout=300) for each in makes] == [0, 0], printed
+    assert sum("begin -m judge train" in line for line in log(checkout)) == 1
+    assert sum("begin -m experiments run" in line for line in log(checkout)) == 2
     for reader in readers:
         reader.join()
-    said += lines.queue
-    assert sum("another make is at work here" in line for line in said) == 1
+    assert sum("another make is at work here" in line for line in [*printed, *lines.queue]) == 1
 
 
-def test_what_fails_in_the_one_make_fails_it(checkout):
+def test_an_error_in_make_is_its_exit_code(checkout):
     (checkout / ".venv/bin/python").write_text("#!/bin/sh\nexit 3\n")
-    failed = make(checkout, "quickstart")
-    output, _ = failed.communicate(timeout=300)
-    assert failed.returncode == 2 and "waiting" not in output, output
+    process = make(checkout, "quickstart")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 2 and "waiting" not in output, output
 
 
-def test_the_audit_asks_for_the_pinned_packages(checkout):
-    audit = make(checkout, "audit")
-    output, _ = audit.communicate(timeout=300)
-    assert audit.returncode == 0, output
-    assert log(checkout)[-1].startswith("end -m pip_audit") and "-r constraints.txt" in log(checkout)[-1]
-
-
-def test_the_audit_is_skipped_in_one_line_where_nobody_can_be_asked(checkout):
+def test_the_audit_reads_the_pinned_packages_and_is_skipped_in_one_line_offline(checkout):
     audit = make(checkout, "audit", UNREACHABLE="1")
     output, _ = audit.communicate(timeout=300)
     assert audit.returncode == 0 and output.splitlines() == [
         "audit: skipped, https://api.osv.dev cannot be reached from here"]
     assert not [line for line in log(checkout) if "pip" in line]
+    audit = make(checkout, "audit")
+    output, _ = audit.communicate(timeout=300)
+    assert audit.returncode == 0, output
+    assert log(checkout)[-1].startswith("end -m pip_audit") and "-r constraints.txt" in log(checkout)[-1]

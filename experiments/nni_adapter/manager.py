@@ -1,4 +1,8 @@
-"""TODO"""
+"""Start NNI's manager, ask for its state, and stop it.
+
+An experiment is one manager, a node process that listens on a port of this machine; its children are the
+tuner and the trials.
+"""
 
 import os
 import re
@@ -14,77 +18,72 @@ from pathlib import Path
 import requests
 import yaml
 
-from experiments.nni_adapter.database import ROOT, RUNNING, Experiment, Trial, _known, find_experiment
+from experiments.nni_adapter import database
+from experiments.nni_adapter.database import ROOT, RUNNING, Experiment, Trial
 from judge.common.errors import UserError
+from judge.common.files import as_user_error, atomic_write
 
 PRELOAD = Path(__file__).with_name("preload.js")
-# An experiment's states after which nothing more happens by itself.
-FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # the latter: a grid is used up
+NNICTL = [sys.executable, "-m", "experiments.nni_adapter.nnictl"]
+# States of an experiment after which nothing more happens by itself.
+FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # the latter: the tuner's list of settings is used up
 ENDED = (*FINISHED, "ERROR", "STOPPED")
 
-PORT_TAKEN = "is not idle"  # says NNI where another process has taken the port that was free
-
-
-# ---------------------------------------------------------------------------------------------
-# Starting and stopping
+PORT_TAKEN = "is not idle"  # in NNI's message (nni/experiment/launcher.py:185)
 
 
 def write_config(file: Path, config: dict) -> Path:
-    """An experiment file of NNI's configuration.
+    """Write NNI's configuration `config` as the experiment file `file`, and return `file`.
 
     Raises:
         UserError: it cannot be written.
     """
-    part = file.with_name(f"{file.name}.part")  # not `records.atomically`: the tuner's process has no torch
-    try:
-        part.write_text(yaml.safe_dump(config, sort_keys=False))
-        part.replace(file)
-    except OSError as error:
-        with suppress(OSError):  # where nothing can be written, nothing can be removed
-            part.unlink()
-        raise UserError(f"cannot write {file}: {error.strerror}") from None
+    with as_user_error(file.parent):
+        atomic_write(file, lambda part: part.write_text(yaml.safe_dump(config, sort_keys=False)))
     return file
 
 
 def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tuple[Experiment, int]:
-    """Start the experiment that `file` describes, on loopback; returns it and its port.
+    """Start the experiment that `file` describes, on loopback, and return it with its port.
 
     Args:
         prepare: called with the port before each attempt to start there.
 
     Raises:
-        UserError: NNI refuses it, with NNI's reason; or as `prepare`.
+        UserError: NNI refuses to start it; or as `prepare`.
     """
-    options = f"{os.environ.get('NODE_OPTIONS', '')} --require {PRELOAD}".strip()
+    preload = f"{os.environ.get('NODE_OPTIONS', '')} --require {PRELOAD}".strip()
+    # This environment first: `python` in a trial command is then the Python that runs this.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     for _ in range(3):
         port = free_port()
         prepare(port)
-        done = subprocess.run(
-            [*nnictl(), "create", "--config", str(file.resolve()), "--port", str(port)],
-            env=os.environ | {"NODE_OPTIONS": options, "PATH": path_with_python()},
-            cwd=ROOT, capture_output=True, text=True,
+        result = subprocess.run(
+            [*NNICTL, "create", "--config", str(file.resolve()), "--port", str(port)],
+            env=os.environ | {"NODE_OPTIONS": preload, "PATH": path}, cwd=ROOT, capture_output=True,
+            text=True,
         )  # fmt: skip
-        output = re.sub(r"\x1b\[\d*m", "", done.stdout + done.stderr)
-        found = re.search(r"Experiment ID: (\w+)", output)
-        if done.returncode == 0 and found:
-            return _wait_until_stored(found[1]), port
+        output = re.sub(r"\x1b\[\d*m", "", result.stdout + result.stderr)
+        id_ = re.search(r"Experiment ID: (\w+)", output)
+        if result.returncode == 0 and id_:
+            return _wait_until_stored(id_[1]), port
         if PORT_TAKEN not in output:
             break
     raise UserError(f"NNI did not start: {(output.strip().splitlines() or ['no output'])[-1]}")
 
 
-def _wait_until_stored(id_: str, seconds: float = 60) -> Experiment:
-    """A new experiment, once NNI has written it to its database: nnictl does not wait for that.
+def _wait_until_stored(id_: str, timeout: float = 60) -> Experiment:
+    """Return a new experiment once it is in NNI's database; nnictl does not wait for that.
 
     Raises:
-        UserError: it never came; NNI is stopped.
+        UserError: it is not there after `timeout` seconds; NNI is stopped.
     """
-    end = time.monotonic() + seconds
+    deadline = time.monotonic() + timeout
     while True:
         try:
-            return find_experiment(id_)
+            return database.find_experiment(id_)
         except UserError:
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 stop(id_)
                 raise
             time.sleep(0.5)
@@ -92,11 +91,11 @@ def _wait_until_stored(id_: str, seconds: float = 60) -> Experiment:
 
 def stop(id_: str) -> None:
     """End the experiment: its manager, its tuner and its running trials."""
-    subprocess.run([*nnictl(), "stop", id_], capture_output=True, cwd=ROOT)
+    subprocess.run([*NNICTL, "stop", id_], capture_output=True, cwd=ROOT)
 
 
 def status(port: int) -> str:
-    """The experiment's state, for example RUNNING, DONE, ERROR; STOPPED where nothing listens."""
+    """Return the experiment's state, for example RUNNING or DONE; STOPPED if nothing listens at `port`."""
     try:
         answer = requests.get(f"http://127.0.0.1:{port}/api/v1/nni/check-status", timeout=30)
         return answer.json()["status"]
@@ -107,8 +106,8 @@ def status(port: int) -> str:
 
 
 def is_running(experiment: Experiment) -> bool:
-    """Whether NNI is at work on it: at its port, which another may have since, it answers for it."""
-    port = _known().get(experiment.id, {}).get("port")
+    """Return whether NNI's manager runs this experiment. By now its port may be another experiment's."""
+    port = database.known_experiments().get(experiment.id, {}).get("port")
     try:
         answer = requests.get(f"http://127.0.0.1:{port}/api/v1/nni/experiment", timeout=10)
         return answer.json()["id"] == experiment.id
@@ -117,7 +116,7 @@ def is_running(experiment: Experiment) -> bool:
 
 
 def last_error(experiment: Experiment) -> str:
-    """The last error in NNI's own logs, which its status does not tell."""
+    """Return the last error in NNI's logs; the experiment's state says only ERROR."""
     for name in ("dispatcher.log", "nnimanager.log"):
         file = experiment.folder / "log" / name
         lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
@@ -128,32 +127,27 @@ def last_error(experiment: Experiment) -> str:
 
 
 def dead_runner(experiment: Experiment, trials: list[Trial]) -> str | None:
-    """Where, on another machine, NNI's runner has died under a trial: NNI's log says so, but the trial
-    stays RUNNING, and it would wait for it for ever."""
-    log = experiment.folder / "log" / "nnimanager.log"
+    """Return where, on another machine, NNI's runner has died during a trial, or None.
+
+    NNI only logs it (training_service/reusable/environments/remoteEnvironmentService.js:135): the trial
+    stays RUNNING and the search would never end.
+    """
     places = {trial.place.removeprefix("file://") for trial in trials if trial.state == RUNNING}
-    remote = [place for place in places if "/envs/" in place]
-    said = log.read_text(errors="replace") if remote else ""
-    return next((place for place in remote if f"pid in {place}/pid is not alive" in said), None)
-
-
-def nnictl() -> list[str]:
-    """NNI's command, for whoever is in the repo."""
-    return [sys.executable, "-m", "experiments.nni_adapter.nnictl"]
-
-
-def path_with_python() -> str:
-    """PATH with this environment first: `python` in a trial command is the one that runs this."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    places = [place for place in places if "/envs/" in place]  # on other machines
+    log = experiment.folder / "log" / "nnimanager.log"
+    text = log.read_text(errors="replace") if places else ""
+    return next((place for place in places if f"pid in {place}/pid is not alive" in text), None)
 
 
 def free_port() -> int:
-    """A port on loopback that nothing listens on now, nor on the next: there NNI listens for its runners on
-    other machines, and where it cannot it says so in its log and waits. Below those that systems lend to
-    connections: such a one could take either before NNI has started."""
+    """Return a port on loopback such that nothing listens on it or on the next one.
+
+    NNI uses the next port for its runners on other machines; if it is taken, NNI logs that and waits forever.
+    Both are below the ports that systems give to outgoing connections, which could take one before NNI does.
+    """
     while True:
         port = 10_000 + 2 * secrets.randbelow(10_000)
-        with socket.socket() as own, socket.socket() as following, suppress(OSError):
-            own.bind(("127.0.0.1", port))
-            following.bind(("127.0.0.1", port + 1))
+        with socket.socket() as first, socket.socket() as second, suppress(OSError):
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 1))
             return port

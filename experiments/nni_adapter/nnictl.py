@@ -1,7 +1,12 @@
-"""NNI's own command, with patience. NNI 2.10.1 gives its manager 3 s to start and 20 s to answer, which a
-machine at work on trials may not do; a search that such a machine refuses starts well a minute later.
+"""NNI's command nnictl, with longer waits.
 
-    python -m experiments.nnictl create --config FILE
+    python -m experiments.nni_adapter.nnictl create --config FILE
+
+NNI waits 3 s for its manager to start (nni/experiment/launcher.py:188, `_check_rest_server`, called right
+after `_start_rest_server`) and 20 s for each of its answers (nni/experiment/rest.py:16, `timeout`). A machine
+that is busy with trials may need longer. No longer needed when both are options of nnictl;
+`test_search.py::test_nni_waits_for_a_slow_start_and_a_port_taken_meanwhile_costs_one_retry` then passes with
+plain nnictl.
 """
 
 import socket
@@ -12,27 +17,27 @@ import time
 from nni.experiment import RunMode, launcher, rest
 from nni.tools.nnictl.nnictl import parse_args
 
-PATIENCE = 300  # seconds
-POLL = 0.1
+TIMEOUT = 300  # seconds
+POLL_INTERVAL = 0.1  # seconds
 
-start = launcher._start_rest_server
+start_manager = launcher._start_rest_server
 
 
-def started(arguments: launcher.NniManagerArgs, mode: RunMode) -> subprocess.Popen:
-    """NNI's manager, once it listens, has ended or has had its time: what is wrong then, NNI says itself."""
-    manager = start(arguments, mode)
-    end = time.monotonic() + PATIENCE
-    while manager.poll() is None and not listened_to(arguments.port) and time.monotonic() < end:
-        time.sleep(POLL)
+def start_and_wait(arguments: launcher.NniManagerArgs, mode: RunMode) -> subprocess.Popen:
+    """Start NNI's manager and wait until it listens, has ended, or `TIMEOUT` is over; NNI reports errors."""
+    manager = start_manager(arguments, mode)
+    deadline = time.monotonic() + TIMEOUT
+    while manager.poll() is None and not is_listening(arguments.port) and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL)
     return manager
 
 
-def listened_to(port: int) -> bool:
+def is_listening(port: int) -> bool:
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 if __name__ == "__main__":
-    launcher._start_rest_server = started
-    rest.timeout = PATIENCE
+    launcher._start_rest_server = start_and_wait
+    rest.timeout = TIMEOUT
     sys.exit(parse_args())

@@ -1,18 +1,15 @@
-// Preloaded into NNI's manager (NODE_OPTIONS=--require), for which NNI 2.10.1 has no options:
-// - Whatever it listens on, and whatever TensorBoard it starts, is on loopback. NNI listens on every
-//   interface, without a password.
-// - Its temporary files are its own. NNI keeps what GPUs there are in one folder a user, which the
-//   experiment that ends first takes from under the others.
-// - Its tuner is given up when it has ended. NNI does so after ten seconds, in which a busy machine
-//   may not start it.
+// Loaded into NNI's manager before its own code (NODE_OPTIONS=--require), because NNI 2.10.1 has no options
+// for what is changed here. Paths are in the package nni_node.
 const childProcess = require('child_process');
 const fs = require('fs');
 const net = require('net');
 const os = require('os');
 const path = require('path');
-const { listen } = net.Server.prototype;
-const { spawn } = childProcess;
 
+// 1. All servers listen on loopback. NNI's web server and its channel to other machines
+// (rest_server/index.js:53, common/restServer.js:39) listen on every interface, without a password.
+// No longer needed when nnictl can be told an address to listen on.
+const { listen } = net.Server.prototype;
 net.Server.prototype.listen = function (...args) {
     const isPort = (x) => typeof x === 'number' || (typeof x === 'string' && /^\d+$/.test(x));
     if (args[0] === undefined || args[0] === null || typeof args[0] === 'function') {
@@ -25,26 +22,35 @@ net.Server.prototype.listen = function (...args) {
     return listen.apply(this, args);
 };
 
+// The same for TensorBoard, which NNI starts with --bind_all (extensions/nniTensorboardManager.js:110).
+// Among the processes that NNI starts is also its tuner, the one with --exp_params.
+const { spawn } = childProcess;
 let tuner;
-
 childProcess.spawn = function (command, args, ...options) {
-    const local = (x) => (typeof x === 'string' ? x.replace('--bind_all', '--host=127.0.0.1') : x);
-    const child = spawn(local(command), Array.isArray(args) ? args.map(local) : args, ...options);
+    const onLoopback = (x) => (typeof x === 'string' ? x.replace('--bind_all', '--host=127.0.0.1') : x);
+    const child = spawn(onLoopback(command), Array.isArray(args) ? args.map(onLoopback) : args, ...options);
     if (Array.isArray(args) && args.includes('--exp_params')) tuner = child;
     return child;
 };
 
-const lives = (child) => child && child.exitCode === null && child.signalCode === null;
+// 2. The manager waits for its tuner as long as the tuner's process lives. NNI gives up after ten seconds
+// (core/tuner_command_channel/websocket_channel.js:47), in which a busy machine may not have started it.
+// No longer needed when that time can be set.
+const isAlive = (child) => child && child.exitCode === null && child.signalCode === null;
 const { setTimeout } = global;
-global.setTimeout = function (then, ...rest) {
-    const late = () => (lives(tuner) ? setTimeout(late, 1000) : then());
-    return setTimeout(String(then).includes('Tuner did not connect') ? late : then, ...rest);
+global.setTimeout = function (callback, ...rest) {
+    const whenTunerEnded = () => (isAlive(tuner) ? setTimeout(whenTunerEnded, 1000) : callback());
+    const isTunerTimeout = String(callback).includes('Tuner did not connect');
+    return setTimeout(isTunerTimeout ? whenTunerEnded : callback, ...rest);
 };
 Object.defineProperties(global.setTimeout, Object.getOwnPropertyDescriptors(setTimeout));
 
-const given = (name) => process.argv[process.argv.indexOf(name) + 1];
+// 3. Each experiment has its own folder for temporary files. NNI keeps its list of GPUs in one folder for
+// each user (training_service/local/gpuScheduler.js:21) and stops its collector for all experiments when the
+// first ends. No longer needed when that folder's name holds the experiment's id.
+const argument = (name) => process.argv[process.argv.indexOf(name) + 1];
 if (process.argv.includes('--experiment-id')) {
-    const folder = path.join(given('--experiments-directory'), given('--experiment-id'), 'tmp');
+    const folder = path.join(argument('--experiments-directory'), argument('--experiment-id'), 'tmp');
     fs.mkdirSync(folder, { recursive: true });
     os.tmpdir = () => folder;
 }

@@ -1,12 +1,13 @@
-"""Workers: other machines that NNI's remote service trains on, reached by SSH and by nothing else.
+"""Workers: other machines on which NNI's remote service trains, reached by SSH only.
 
 NNI's runner on a worker calls its manager at the manager's port + 1, and the manager listens on this
-machine's loopback (`preload.js`). So every worker gets a line: an ssh connection that lends it that
-port (-R), on its own loopback. Nothing listens where strangers could reach it, on either side.
+machine's loopback (`preload.js`). So each worker gets an SSH tunnel that forwards that port (-R) from its own
+loopback. Nothing listens where other machines could reach it.
 
-A line is a leash too. What waits at its far end starts NNI's runner again where it has not come up, for
-NNI starts it once and waits for ever. When the line ends, be it cut or this process killed, it ends the
-runner, and the trials end with their runner (`trials.engine`), saving their checkpoints.
+At the worker's end of each tunnel runs a watchdog. It restarts NNI's runner if that could not connect,
+because NNI starts it only once and then waits forever. When the tunnel ends, because it was cut or this
+process was killed, the watchdog ends the runner; its trials then save their checkpoints and end
+(`trials.session.engine`).
 """
 
 import json
@@ -20,43 +21,43 @@ from pathlib import Path
 from experiments.nni_adapter.database import Experiment, Trial
 from judge.common.errors import UserError
 
-# NNI's own choice, on every worker; trials work there in trials/TRIAL.
+# On every worker, chosen by NNI; a trial works in trials/TRIAL below it.
 FOLDER = "/tmp/nni-experiments"
 
-# BatchMode: never ask. An unknown host key is an error, not a question.
+# BatchMode: ssh must not ask. An unknown host key is an error, not a question.
 SSH_OPTIONS = ("BatchMode=yes", "IdentitiesOnly=yes", "ConnectTimeout=15", "ServerAliveInterval=15",
            "ServerAliveCountMax=3", "ExitOnForwardFailure=yes")  # fmt: skip
 
-# Data that need not be brought to a machine.
+# Names of data and judges that are not files.
 BUILT_IN = ("sample", "digits", "pattern")
 
-# A runner writes its pid once it has reached the manager; one that did not in ten seconds has given up.
-# NNI starts it in a login shell, at some time after it has brought run.sh: not a second time, once that
-# is ours. A trial that ends holds its lock until its checkpoint is written.
+# The runner writes its pid when it has reached the manager; without a pid after ten seconds it has given up.
+# NNI starts it in a login shell at some time after it has copied run.sh; the file is renamed before a restart
+# so that NNI cannot start it a second time. A trial that ends holds its lock until its checkpoint is written.
 WATCHDOG = f"""
 echo ready; read -r id; [ -n "$id" ] || exit
 here={FOLDER}/$id
-end() {{ pkill -f "bash $here/(run|again).sh|trial_runner.*$here/"; }}
-look() {{ sleep 1; kill -0 $line || {{ end; exit; }}; }}
-up() {{ for second in $(seq $patience); do look; ls $here/envs/*/pid && exit; done; }}
-again() {{
-    mv $here/run.sh $here/again.sh; end; rm $here/envs/*/pid
-    bash -lc "PATH='$PATH':\\$PATH; exec bash $here/again.sh" 3>&- &
+end_runner() {{ pkill -f "bash $here/(run|restart).sh|trial_runner.*$here/"; }}
+check_tunnel() {{ sleep 1; kill -0 $tunnel || {{ end_runner; exit; }}; }}
+wait_for_pid() {{ for second in $(seq $timeout); do check_tunnel; ls $here/envs/*/pid && exit; done; }}
+restart() {{
+    mv $here/run.sh $here/restart.sh; end_runner; rm $here/envs/*/pid
+    bash -lc "PATH='$PATH':\\$PATH; exec bash $here/restart.sh" 3>&- &
 }}
-exec 4<&0; cat <&4 > /dev/null & line=$!
+exec 4<&0; cat <&4 > /dev/null & tunnel=$!
 {{
-    until [ -e $here/run.sh ]; do look; done
-    for patience in 60 120 240; do up; again; done; up
+    until [ -e $here/run.sh ]; do check_tunnel; done
+    for timeout in 60 120 240; do wait_for_pid; restart; done; wait_for_pid
     tail -qn 1 $here/envs/*/trialrunner_std* >&3
     grep -h "ERROR\\|Error" $here/envs/*/trialrunner_std* | tail -n 1 >&3
-    kill $line
+    kill $tunnel
 }} 3>&2 4<&- > /dev/null 2>&1 &
-wait $line 2> /dev/null; code=$?
-end
+wait $tunnel 2> /dev/null; code=$?
+end_runner
 for lock in $here/trials/*/nnioutput/.lock; do flock -w 60 "$lock" true; done 2> /dev/null
 exit $code
 """
-RUNNER_NOT_UP = 143  # the code of a leash that has cut its line itself: a shell's word for "ended by SIGTERM"
+RUNNER_NOT_STARTED = 143  # exit code of a watchdog that has ended its tunnel itself: 128 + SIGTERM
 
 PACK = f"""
 cd {FOLDER}/%s/ 2> /dev/null || exit 0
@@ -84,118 +85,126 @@ class Worker:
     """One machine of NNI's machineList."""
 
     machine: dict
-    """NNI's: host, port, user, sshKeyFile, pythonPath."""
+    """NNI's entry: host, port, user, sshKeyFile, pythonPath."""
 
     @property
     def name(self) -> str:
         return f"{self.machine['user']}@{self.machine['host']}"
 
     def ssh(self, script: str, *options: str) -> list[str]:
-        """The command that runs `script` there, in bash whatever the user's shell, with the machine's
-        Python."""
+        """Return the command that runs `script` there in bash, with the machine's Python first in PATH."""
         settings = [word for option in SSH_OPTIONS for word in ("-o", option)]
-        place = self.machine.get("pythonPath")
-        path = f"PATH={shlex.quote(place)}:$PATH; " if place else ""
+        python = self.machine.get("pythonPath")
+        path = f"PATH={shlex.quote(python)}:$PATH; " if python else ""
         return ["ssh", *settings, "-i", self.machine["sshKeyFile"], "-p", str(self.machine["port"]),
                 *options, self.name, f"exec bash -c {shlex.quote(path + script)}"]
 
     def probe(self, python: str, paths: list[str]) -> dict:
-        """What a search finds there: nni (version), gpus, cores, and which of `paths` are missing.
+        """Return the version of `nni`, the numbers of `gpus` and `cores`, and which of `paths` are `missing`.
 
         Raises:
-            UserError: it cannot be reached, or something is not installed there.
+            UserError: the worker cannot be reached, or a package is not installed there.
         """
-        words = shlex.join([python, "-", *paths])
+        command = self.ssh(shlex.join([python, "-", *paths]))
         try:
-            done = subprocess.run(self.ssh(words), input=PROBE, capture_output=True, text=True)
+            result = subprocess.run(command, input=PROBE, capture_output=True, text=True)
         except FileNotFoundError:
-            raise UserError("machineList: there is no ssh here, which reaches other machines") from None
-        if done.returncode:
-            raise UserError(f"machineList: {self.name}: {last_line(done.stderr)}")
-        return json.loads(done.stdout.splitlines()[-1])
+            raise UserError("machineList: install ssh on this machine to reach other machines") from None
+        if result.returncode:
+            raise UserError(f"machineList: {self.name}: {last_line(result.stderr)}")
+        return json.loads(result.stdout.splitlines()[-1])
 
     def fetch(self, id_: str, into: Path, trials: list[str] | None = None) -> None:
-        """Move what trials wrote there into the experiment's folder `into`: of all, if not of `trials`.
-        What they and NNI's runner printed comes with it, in envs/.
+        """Move what trials wrote there into the experiment's folder `into`.
+
+        What the trials and NNI's runner printed comes with it, in envs/.
+
+        Args:
+            id_: of the experiment.
+            trials: ids of trials; None means all, and the experiment's folder there is removed.
 
         Raises:
-            UserError: the worker cannot be reached or `into` not be written; what is there stays there.
+            UserError: the worker cannot be reached or `into` not be written; nothing is removed there.
         """
         script = PACK % (id_, "$(ls trials)" if trials is None else shlex.join(trials))
-        gone = [f"{FOLDER}/{id_}"] if trials is None else [f"{FOLDER}/{id_}/trials/{t}" for t in trials]
-        packing = subprocess.Popen(self.ssh(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE)
-        with packing:
+        fetched = [f"{FOLDER}/{id_}"] if trials is None else [f"{FOLDER}/{id_}/trials/{t}" for t in trials]
+        problem = ""
+        with subprocess.Popen(self.ssh(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as packing:
             try:
                 with tarfile.open(fileobj=packing.stdout, mode="r|") as archive:
                     archive.extractall(into, filter="data")
             except (OSError, tarfile.TarError) as error:
                 problem = str(error)
-            else:
-                problem = ""
-            said = packing.stderr.read().decode(errors="replace")
+            stderr = packing.stderr.read().decode(errors="replace")
         if packing.returncode or (problem and problem != "empty file"):
-            raise UserError(f"{self.name}: {last_line(said) or problem}")
-        subprocess.run(self.ssh(shlex.join(["rm", "-rf", *gone])), capture_output=True)
+            raise UserError(f"{self.name}: {last_line(stderr) or problem}")
+        subprocess.run(self.ssh(shlex.join(["rm", "-rf", *fetched])), capture_output=True)
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, which is where programs say what was wrong."""
+    """Return the last line that is not empty: where programs print what was wrong."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def workers(config: dict) -> list[Worker]:
-    """The machines of an experiment's configuration; none where it trains on this one."""
+    """Return the machines of an experiment's configuration; none if it trains on this machine."""
     return [Worker(machine) for machine in config["trainingService"].get("machineList", [])]
 
 
 class Tunnels:
-    """The lines to an experiment's workers, while it runs; without workers all of this is nothing."""
+    """The SSH tunnels to an experiment's workers while it runs. Without workers, nothing is done."""
 
     def __init__(self, workers: list[Worker]):
         self._workers = workers
-        self._lines: list[tuple[Worker, subprocess.Popen]] = []
+        self._tunnels: list[tuple[Worker, subprocess.Popen]] = []
         self._fetched: set[str] = set()
 
     def open(self, port: int) -> None:
-        """Lend every worker the port that NNI's runner will call, for a manager at `port`.
+        """Forward the port that NNI's runner calls, `port` + 1, from every worker to this machine.
 
         Raises:
-            UserError: one cannot be reached, or something listens at that port there.
+            UserError: a worker cannot be reached, or its port is taken.
         """
         self.close()
-        call = f"127.0.0.1:{port + 1}:127.0.0.1:{port + 1}"
+        forward = f"127.0.0.1:{port + 1}:127.0.0.1:{port + 1}"
         for worker in self._workers:
-            line = subprocess.Popen(
-                worker.ssh(WATCHDOG, "-R", call), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, start_new_session=True,  # Ctrl-C is for us, who close it in turn
+            tunnel = subprocess.Popen(
+                worker.ssh(WATCHDOG, "-R", forward), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, start_new_session=True,  # Ctrl-C reaches us only; we close it in turn
             )  # fmt: skip
-            self._lines.append((worker, line))
-            if line.stdout.readline() != "ready\n":
-                raise UserError(f"{worker.name}: {last_line(line.stderr.read())}")
+            self._tunnels.append((worker, tunnel))
+            if tunnel.stdout.readline() != "ready\n":
+                raise UserError(f"{worker.name}: {last_line(tunnel.stderr.read())}")
 
-    def tie(self, id_: str) -> None:
-        """Say what is to end there when a line ends: the runner of this experiment."""
-        for _, line in self._lines:
-            with suppress(BrokenPipeError):  # `lost` will tell
-                line.stdin.write(f"{id_}\n")
-                line.stdin.flush()
+    def watch(self, id_: str) -> None:
+        """Tell the watchdogs the experiment whose runner they restart, and end with the tunnel."""
+        for _, tunnel in self._tunnels:
+            with suppress(BrokenPipeError):  # `problem` will report it
+                tunnel.stdin.write(f"{id_}\n")
+                tunnel.stdin.flush()
 
-    def lost(self) -> str | None:
-        """Which worker's line was cut or whose runner never came up, and what ssh or the runner said of
-        it. NNI never calls it again: its trials stay RUNNING, and it is given further ones."""
-        for worker, line in self._lines:
-            if line.poll() is not None:
-                what = (f"NNI's runner does not come up on {worker.name}" if line.returncode == RUNNER_NOT_UP
+    def problem(self) -> str | None:
+        """Return which tunnel has ended and why, or None.
+
+        NNI does not notice: trials there stay RUNNING, and it sends further ones.
+        """
+        for worker, tunnel in self._tunnels:
+            if tunnel.poll() is not None:
+                what = (f"NNI's runner does not start on {worker.name}"
+                        if tunnel.returncode == RUNNER_NOT_STARTED
                         else f"the connection to {worker.name} was cut")
-                return f"{what}: {last_line(line.stderr.read())}"
+                return f"{what}: {last_line(tunnel.stderr.read())}"
         return None
 
     def fetch(self, experiment: Experiment, trials: list[Trial] | None = None) -> list[str]:
-        """Move what workers hold of the experiment here: of all, if not of those `trials` that are over.
+        """Move files of the experiment from the workers to its folder here.
+
+        Args:
+            trials: only of those of them that are over; None means of all trials.
 
         Returns:
-            What could not be done, a line a worker.
+            A line for each worker from which nothing could be fetched.
         """
         over = None if trials is None else [t.id for t in trials if t.over and t.id not in self._fetched]
         if over == []:
@@ -211,9 +220,8 @@ class Tunnels:
         return problems
 
     def close(self) -> None:
-        """End the lines, and with them NNI's runners."""
-        for _, line in self._lines:
-            with line:  # closes the other ends too, and waits
-                with suppress(BrokenPipeError):
-                    line.stdin.close()
-        self._lines = []
+        """Close the tunnels, which ends NNI's runners, and wait until they have ended."""
+        for _, tunnel in self._tunnels:
+            with tunnel, suppress(BrokenPipeError):
+                tunnel.stdin.close()
+        self._tunnels = []

@@ -1,21 +1,29 @@
-"""Experiments for tests: the shipped file, changed, and a database as NNI leaves one."""
+"""Fixtures: changed experiment files, databases as NNI writes them, running searches, and a browser."""
 
+import fcntl
 import json
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 
-ROOT = Path(__file__).parents[2]
-PATIENCE = 120_000  # milliseconds, for anything that a browser does on a machine that is slow and busy
+from experiments.nni_adapter import database
+from experiments.nni_adapter.manager import create, stop
+from tests.experiments.helpers import ROOT, TIMEOUT, listening, processes_of, until
+
+BROWSER_TIMEOUT = 120_000  # milliseconds for anything that a browser does, on a slow and busy machine
 
 
 @pytest.fixture
 def experiment(tmp_path, sample_data, judge_file) -> Callable[..., Path]:
-    """Writes cyclegan.yml with changes, on the small sample and the untrained judge."""
+    """Return a function that writes cyclegan.yml with changes, for the small sample."""
 
     def write(space=None, program: str = "trials.cyclegan", options: str = "", **changes) -> Path:
         config = yaml.safe_load((ROOT / "experiments/cyclegan.yml").read_text())
@@ -41,7 +49,7 @@ def experiment(tmp_path, sample_data, judge_file) -> Callable[..., Path]:
 
 @pytest.fixture
 def recorded(tmp_path) -> Callable[..., Path]:
-    """Writes what NNI stores of an experiment; trials are (id, parameters, end or None, scores, final)."""
+    """Return a function that writes NNI's database; trials are (id, parameters, end, scores, final)."""
 
     def write(id_: str, config: dict, trials: list[tuple]) -> Path:
         folder = tmp_path / id_
@@ -76,24 +84,91 @@ def recorded(tmp_path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def nni_home(tmp_path, monkeypatch):
+    """Put NNI's list of experiments elsewhere than in the user's home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(database, "NNI_HOME", tmp_path / "nni-experiments")
+
+
+@pytest.fixture
+def started(nni_home):
+    """Return a function that starts an experiment; all are stopped at the end."""
+    ids = []
+
+    def start(file: Path) -> tuple[database.Experiment, int]:
+        experiment, port = create(file)
+        ids.append(experiment.id)
+        return experiment, port
+
+    yield start
+    for id_ in ids:
+        stop(id_)
+
+
+@pytest.fixture
+def run_command(nni_home):
+    """Return a function that starts `experiments COMMAND`; at the end, all are ended as by Ctrl-C."""
+    running = []
+
+    def start(argument: Path, *options: str, command: str = "run") -> subprocess.Popen:
+        running.append(subprocess.Popen(
+            [sys.executable, "-u", "-m", "experiments", command, str(argument), *options], cwd=ROOT,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            # A shell may have started the tests with SIGINT ignored, which children inherit.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ))  # fmt: skip
+        return running[-1]
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                print(process.communicate(timeout=60)[0])  # shown if the test has failed
+            finally:
+                process.kill()
+
+
+@pytest.fixture
+def tensorboard(tmp_path_factory):
+    """Return a function that starts TensorBoard as NNI's button does, and returns the address.
+
+    One test at a time: NNI takes the first port from 6006 on at which nobody listens yet.
+    """
+
+    def start(folder: Path, port: int, *trials: str) -> list:
+        with open(tmp_path_factory.getbasetemp().parent / "tensorboard.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            url = f"http://127.0.0.1:{port}/api/v1/nni/tensorboard"
+            assert requests.post(url, json={"trials": ",".join(trials)}, timeout=TIMEOUT).ok
+            return until(lambda: [address for process in processes_of(folder, "bin/tensorboard")
+                                  for address in listening(process)])
+
+    return start
+
+
+@pytest.fixture
 def browser():
-    """Opens a file or an address in a real headless Chromium (.ci/browser installs it): the page, and
-    a list that fills with what its console complains of."""
+    """Return a function that opens a file or URL in headless Chromium, installed by .ci/browser.
+
+    It returns the page, and a list that fills with the errors in its console.
+    """
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium:
         pytest.skip("no chromium here: .ci/browser installs it")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        program = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=PATIENCE)
+        program = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"],
+                                       timeout=BROWSER_TIMEOUT)
 
         def opened(where: Path | str, width: int = 1400):
-            tab, complaints = program.new_page(viewport={"width": width, "height": 900}), []
-            tab.set_default_timeout(PATIENCE)
-            tab.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-            tab.on("pageerror", lambda error: complaints.append(str(error)))
+            tab, errors = program.new_page(viewport={"width": width, "height": 900}), []
+            tab.set_default_timeout(BROWSER_TIMEOUT)
+            tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+            tab.on("pageerror", lambda error: errors.append(str(error)))
             tab.goto(where.resolve().as_uri() if isinstance(where, Path) else where)
-            return tab, complaints
+            return tab, errors
 
         yield opened
         program.close()

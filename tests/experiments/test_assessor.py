@@ -16,7 +16,7 @@ from judge.common.errors import UserError
 
 
 def outcome(assessor: SuccessiveHalving, trial: str, values: list[float]) -> int:
-    """Report `values` one after another until the trial is stopped; how many were reported."""
+    """Report `values` one after another until the trial is stopped; return how many were reported."""
     for count in range(1, len(values) + 1):
         history = [{"default": value, "style": 0.5} for value in values[:count]]
         if assessor.assess_trial(trial, history) is AssessResult.Bad:
@@ -53,19 +53,11 @@ def test_a_mode_that_minimizes_keeps_the_smallest():
     assert [outcome(assessor, str(n), [score] * 3) for n, score in enumerate([1, 2, 0.5])] == [3, 1, 3]
 
 
-def test_numbers_are_judged_as_dicts_are():
-    assessor = SuccessiveHalving(start_step=1)
-    assert assessor.assess_trial("a", [0.5]) is AssessResult.Good
-    assert assessor.assess_trial("b", [0.4]) is AssessResult.Bad
-
-
-def test_trials_at_once_are_told_apart():
-    assessor, histories = SuccessiveHalving(start_step=2, eta=2), {"good": [], "bad": []}
-    verdicts = []
-    for _ in range(2):
-        for trial, value in (("good", 0.9), ("bad", 0.1)):
-            histories[trial].append({"default": value})
-            verdicts.append(assessor.assess_trial(trial, histories[trial]))
+def test_trials_that_run_at_once_are_told_apart_and_numbers_count_as_dicts():
+    assessor, verdicts = SuccessiveHalving(start_step=2, eta=2), []
+    for count in (1, 2):
+        verdicts += [assessor.assess_trial("good", [0.9] * count),
+                     assessor.assess_trial("bad", [{"default": 0.1}] * count)]
     assert verdicts == [AssessResult.Good] * 3 + [AssessResult.Bad]
 
 

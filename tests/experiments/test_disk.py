@@ -1,4 +1,4 @@
-"""Claims about what a search takes of the disk."""
+"""The disk space of a search."""
 
 import shutil
 from collections import namedtuple
@@ -44,7 +44,7 @@ def test_kept_checkpoints_sheets_of_all_and_trials_under_way_are_counted():
 def test_a_disk_without_room_is_refused_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: namedtuple("Usage", "free")(10**9))
     assert disk.check(tmp_path / "not" / "yet", 5 * 10**8) == "disk: about 0.5 GB of 1 GB free"
-    with pytest.raises(UserError, match="take about 2 GB and .* has 1 GB free"):
+    with pytest.raises(UserError, match="needs about 2 GB, but .* has 1 GB free"):
         disk.check(tmp_path, 2 * 10**9)
 
 

@@ -1,14 +1,12 @@
-"""A search that was broken off, and the one that goes on with it."""
+"""An interrupted search, and the one that resumes it."""
 
 import json
-import shlex
 
 import pytest
 import yaml
 
 from experiments import __main__ as commands
-from experiments import resume
-from experiments.__main__ import progress
+from experiments import resume, search
 from experiments.nni_adapter import database
 from experiments.nni_adapter.manager import free_port, is_running
 from experiments.tuner import Tpe
@@ -28,7 +26,7 @@ def proposal(cycle_weight: float) -> dict:
 def config(tmp_path, **changes) -> dict:
     arguments = {"reference": "trials.cyclegan", "optimize_mode": "maximize", "seed": 0}
     return {
-        "experimentName": "A search | sample | sketch | j.pt", "experimentWorkingDirectory": str(tmp_path),
+        "experimentName": "A search | sample", "experimentWorkingDirectory": str(tmp_path),
         "trialCommand": "python -m trials.cyclegan --budget 0.2 --threads 1", "maxTrialNumber": 8,
         "trialCodeDirectory": "/code", "trialConcurrency": 2, "searchSpace": SPACE,
         "tuner": {"className": resume.TUNER, "codeDirectory": "/code", "classArgs": arguments},
@@ -49,12 +47,13 @@ def broken(recorded, tmp_path) -> database.Experiment:
 
 
 def test_what_is_left_is_the_same_search_with_fewer_trials(broken, tmp_path):
+    (broken.folder / search.FILE_NAME).write_text("experimentName: A | search  # as the user wrote it")
     left = yaml.safe_load(resume.write(broken).read_text())
-    assert left["maxTrialNumber"] == 8 - 3 and left["experimentName"] == "A search"
+    assert left["maxTrialNumber"] == 8 - 3 and left["experimentName"] == "A | search"
     for key in ("assessor", "searchSpace", "trialConcurrency", "trialCodeDirectory"):
         assert left[key] == broken.config[key]
-    command = shlex.split(left["trialCommand"])
-    assert command[command.index("--earlier") + 1] == str(tmp_path)  # where checkpoints are looked for
+    assert left["trialCommand"] == (  # with the folder where checkpoints are looked for
+        f"python -m trials.cyclegan --budget 0.2 --threads 1 --earlier {tmp_path}")
     assert left["tuner"]["classArgs"]["resumes"] == str(broken.folder)
 
 
@@ -77,10 +76,10 @@ def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_pat
     assert [(t.number, t.id) for t in trials] == [
         (0, "aaaaa"), (1, "bbbbb"), (3, "ddddd"), (5, "fffff"), (6, "ggggg")]
     assert rest.max_trials == 8
-    assert progress(trials, rest.max_trials, 1).startswith("4 of 8 trials, best so far 0.5000")
+    assert search.progress(trials, rest.max_trials, 1).startswith("4 of 8 trials, best so far 0.5000")
 
-    again = yaml.safe_load(resume.write(rest).read_text())  # broken off once more
-    assert again["maxTrialNumber"] == 8 - 4
+    again = yaml.safe_load(resume.write(rest).read_text())  # interrupted once more
+    assert again["maxTrialNumber"] == 8 - 4 and again["experimentName"] == "A search | sample"
     tuner = Tpe("trials.cyclegan", resumes=again["tuner"]["classArgs"]["resumes"])
     tuner.update_search_space(SPACE)
     assert tuner.generate_parameters(0) == proposal(23.0)
@@ -89,38 +88,32 @@ def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_pat
 
 @pytest.mark.parametrize(("changes", "trials", "line"), [
     ({"maxTrialNumber": 1}, [("a", PUBLISHED, "SUCCEEDED", [0.4], 0.4)], "is complete: 1 trials$"),
-    ({"tuner": {"className": "experiments.tuner.Listed"}}, [], "goes on when `promote` is repeated$"),
+    ({"tuner": {"className": "experiments.tuner.Listed"}}, [], "repeat the `promote` command$"),
     ({"tuner": {"name": "TPE"}}, [], "is not by experiments.tuner.Tpe"),
-    ({"tuner": {"className": resume.TUNER}}, [], "has no configuration that could go on"),
+    ({"tuner": {"className": resume.TUNER}}, [], "its configuration is not complete"),
 ])
 def test_what_cannot_go_on_is_refused_in_one_line(recorded, tmp_path, changes, trials, line):
-    search = database.find_experiment(str(recorded("whole", config(tmp_path, **changes), trials)))
+    refused = database.find_experiment(str(recorded("whole", config(tmp_path, **changes), trials)))
     with pytest.raises(UserError, match=line) as caught:
-        resume.write(search)
-    assert "\n" not in str(caught.value) and not list(search.folder.glob("*.yml"))
+        resume.write(refused)
+    assert "\n" not in str(caught.value) and not list(refused.folder.glob("*.yml"))
 
 
-def test_a_search_that_is_still_running_is_refused(broken, monkeypatch):
+def test_only_a_search_that_is_still_running_is_refused(broken, tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "NNI_HOME", tmp_path)
+    (tmp_path / ".experiment").write_text(json.dumps({"broken": {"port": free_port()}}))
+    assert not is_running(broken)  # nothing listens at that port
     monkeypatch.setattr(resume, "is_running", lambda experiment: experiment is broken)
     with pytest.raises(UserError, match="^experiment broken is still running: nnictl stop broken ends it$"):
         resume.write(broken)
 
 
-def test_an_experiment_that_nni_lists_at_a_port_where_nothing_listens_is_not_running(
-    broken, tmp_path, monkeypatch,
-):
-    monkeypatch.setattr(database, "NNI_HOME", tmp_path)
-    (tmp_path / ".experiment").write_text(json.dumps({"broken": {"port": free_port()}}))
-    assert not is_running(broken)
-
-
 @pytest.mark.parametrize("command, lock, words", [
-    ("resume", ".resume.lock", "going on with experiment broken"),
+    ("resume", ".resume.lock", "resuming experiment broken"),
     ("promote", ".promote.lock", "promoting experiment broken"),
 ])
-def test_two_do_not_go_on_with_one_search(broken, monkeypatch, command, lock, words):
-    """Both would train the same trials."""
-    monkeypatch.setattr(commands, "carried_out", lambda *_: pytest.fail("it went on"))
+def test_two_processes_do_not_train_the_same_trials(broken, monkeypatch, command, lock, words):
+    monkeypatch.setattr(search, "run", lambda *_: pytest.fail("it went on"))
     options = Namespace(experiment=str(broken.folder), keep=1, top=1, seeds=1, yardstick=None,
                         yardstick_data=None)
     refused = pytest.raises(UserError, match=f"another process is {words}")

@@ -1,15 +1,25 @@
-"""The tuner: TPE, with the published setting first and every result counted once."""
+"""The TPE tuner: the published setting comes first, and each result counts once."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 from nni.runtime import msg_dispatcher
 
+from experiments import tuner as tuners
 from experiments.tuner import Tpe
 from trials.cyclegan import Settings
 
 SPACE = json.loads((Path(__file__).parents[2] / "search_spaces/cyclegan.json").read_text())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def defaults_are_read_once():
+    """They are read in a process of its own, which takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuners, "default_settings", cache(tuners.default_settings))
+        yield
 
 
 @pytest.fixture
@@ -65,5 +75,5 @@ def test_equal_seeds_propose_equally():
     assert proposals[0] == proposals[1]
 
 
-def test_early_stops_are_told_to_the_tuner(tuner):
+def test_the_last_report_of_an_early_stopped_trial_reaches_the_tuner(tuner):
     assert msg_dispatcher.dispatcher_env_vars.NNI_INCLUDE_INTERMEDIATE_RESULTS == "true"

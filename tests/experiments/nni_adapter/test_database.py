@@ -1,4 +1,4 @@
-"""Reading what NNI stores."""
+"""Reading NNI's database."""
 
 import json
 import secrets
@@ -10,6 +10,7 @@ import pytest
 
 from experiments.nni_adapter import database, manager
 from experiments.nni_adapter.manager import free_port
+from judge.common.errors import UserError
 
 CONFIG = {"trialCommand": "python -m trials.cyclegan"}
 
@@ -23,7 +24,7 @@ def search(recorded) -> Path:
 
 
 def grow(folder: Path) -> None:
-    """The second trial reports and ends, a third is proposed and reports."""
+    """Let the second trial report and end, and a third be proposed and report."""
     def value(score: float) -> str:
         return json.dumps(json.dumps({"default": score}))
 
@@ -37,7 +38,7 @@ def grow(folder: Path) -> None:
             (6000, "ccccc", "RUNNING", None, 2)])  # fmt: skip
 
 
-def test_looks_at_a_search_that_grows_find_what_one_look_at_its_end_does(search):
+def test_reading_a_search_while_it_grows_gives_what_one_reading_at_its_end_gives(search):
     experiment = database.find_experiment(str(search))
     early = experiment.trials()
     assert experiment.trials() == early and [len(trial.reports) for trial in early] == [2, 1]
@@ -49,7 +50,7 @@ def test_looks_at_a_search_that_grows_find_what_one_look_at_its_end_does(search)
     assert [(trial.state, len(trial.reports)) for trial in early] == [("SUCCEEDED", 2), ("RUNNING", 1)]
 
 
-def test_a_look_reads_only_what_is_new(search, monkeypatch):
+def test_only_new_rows_are_read(search, monkeypatch):
     read, query = [], database._query
     experiment = database.find_experiment(str(search))
 
@@ -67,7 +68,26 @@ def test_a_look_reads_only_what_is_new(search, monkeypatch):
             grow(search)
 
 
-def test_a_free_port_has_a_free_one_after_it_and_is_lent_to_no_connection(monkeypatch):
+@pytest.mark.parametrize("table, column", [("ExperimentProfile", "id"), ("TrialJobEvent", "trialJobId")])
+@pytest.mark.parametrize("id_", ["../../evil", "/etc", "..", "<b>", "", None])
+def test_an_id_that_would_name_another_file_is_refused(search, table, column, id_):
+    with sqlite3.connect(search / "db/nni.sqlite") as db:
+        db.execute(f"update {table} set {column} = ?", (id_,))
+    with pytest.raises(UserError, match="cannot be read"):
+        database.find_experiment(str(search)).trials()
+
+
+def test_an_experiments_folder_may_have_any_name_and_no_other_name_is_found(search, tmp_path):
+    for name in ("runs#1", "a%41", "a?mode=rwc&b", "a b", "ü", "$(touch x)"):
+        search = search.rename(tmp_path / name)
+        assert len(database.find_experiment(str(search)).trials()) == 2
+    assert list(tmp_path.iterdir()) == [search]
+    for name in ("../../x", "x" * 5000, "*", "", "\x1b[31m"):
+        with pytest.raises(UserError, match="no experiment"):
+            database.find_experiment(name)
+
+
+def test_a_free_port_has_a_free_one_after_it_and_is_not_in_the_range_of_outgoing_connections(monkeypatch):
     drawn, taken = secrets.randbelow, free_port()
     offered = [(taken - 10_000) // 2]
     monkeypatch.setattr(manager.secrets, "randbelow", lambda most: offered.pop() if offered else drawn(most))

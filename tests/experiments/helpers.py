@@ -1,0 +1,66 @@
+"""Functions for tests that run searches through the real NNI."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT = 600  # seconds for anything that a search does, on a slow and busy machine
+TINY = "--size sketch --ngf 4 --blocks 1 --ndf 4 --photos 8"
+SPACE = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
+
+
+def tuner(startup: int = 1) -> dict:
+    """Return the keys of a tuner for searches with few trials."""
+    return {"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
+                          "tpe_args": {"n_startup_jobs": startup}}}
+
+
+def until(condition, run=None):
+    """Return the first true value of `condition()`; fail after `TIMEOUT`, or when `run` has ended."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        if run and run.poll() is not None:
+            pytest.fail(f"ended with {run.returncode}: {run.communicate()[0]}")
+        time.sleep(0.5)
+    pytest.fail(f"not within {TIMEOUT} s: {condition}")
+
+
+def manager_of(id_: str) -> psutil.Process:
+    """Return NNI's manager of an experiment."""
+    commands = ((p, p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
+    return next(p for p, words in commands if id_ in words and any("main.js" in word for word in words))
+
+
+def processes_of(folder: Path, word: str = "") -> list[psutil.Process]:
+    """Return the processes that work in or for an experiment's folder, with this word in their command."""
+    processes = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended
+            command = " ".join(process.cmdline())
+            places = command + process.environ().get("NNI_OUTPUT_DIR", "")
+            if folder.name in places and word in command and process.status() != psutil.STATUS_ZOMBIE:
+                processes.append(process)
+    return processes
+
+
+def listening(process: psutil.Process) -> list:
+    """Return the (address, port) pairs on which a process listens; none if it has ended."""
+    with suppress(psutil.Error):
+        return [c.laddr for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+    return []
+
+
+def newest(runs: Path) -> Path:
+    """Return the folder of the experiment that NNI started last."""
+    return (runs / "_latest").resolve()
+
+
+def folder_of(file: Path, run) -> Path:
+    """Return the folder of the experiment that the command `run` started from `file`, once it has a trial."""
+    return until(lambda: next((file.parent / "runs").glob("[!_]*/trials/*"), None), run).parents[1]

@@ -1,0 +1,245 @@
+"""Damaged files and files from others: no code in them runs, no name leads to other folders, no text is HTML.
+
+A damaged file ends in one line for the user, or in a result.
+"""
+
+import ast
+import io
+import json
+import os
+import random
+import sqlite3
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments import resume
+from experiments.nni_adapter import remote
+from experiments.nni_adapter.database import Experiment, find_experiment
+from experiments.report import comparison, page, results
+from experiments.study.study import kept
+from judge import model, training
+from judge.common import cache
+from judge.common.errors import UserError
+from tests.experiments.helpers import ROOT
+from trials import translate
+from trials.cyclegan import CycleGAN, Settings
+from trials.inspection import adapters
+from trials.session.engine import NoEngine
+from trials.session.session import RunOptions, Session
+
+EXAMPLES = 25  # damaged files of each kind
+CPU = torch.device("cpu")
+
+
+def test_all_code_reads_tensors_as_weights_only_and_nothing_else_unpickles_or_evaluates():
+    unsafe = {"pickle.load", "pickle.loads", "eval", "exec", "yaml.load", "np.load", "marshal.loads",
+              "pd.read_pickle", "joblib.load", "os.system", "torch.jit.load"}  # fmt: skip
+    loads = 0
+    for file in [file for room in ("judge", "trials", "experiments") for file in (ROOT / room).rglob("*.py")]:
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        assert not unsafe & {ast.unparse(n) for n in nodes if isinstance(n, ast.Name | ast.Attribute)}, file
+        for node in nodes:
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                loads += 1
+                assert "weights_only=True" in ast.unparse(node), file
+    assert loads
+
+
+@pytest.fixture
+def trial(tmp_path, judge_file, sample_data) -> Path:
+    """The folder of a small CycleGAN trial."""
+    settings = Settings(size="sketch", data=str(sample_data), judge=str(judge_file), ngf=2, blocks=1, ndf=2,
+                        steps=10, photos=8, pool_size=2).complete(CPU)  # fmt: skip
+    folder = tmp_path / "trial"
+    folder.mkdir()
+    record = {"system": "cyclegan", "settings": vars(settings), "schedule": {"steps": 10}}
+    (folder / "run.json").write_text(json.dumps(record))
+    torch.save(CycleGAN(settings, 10, CPU).state_dict(), folder / "checkpoint.pt")
+    return folder
+
+
+def resume_trial(folder: Path) -> None:
+    settings = Settings(**json.loads((folder / "run.json").read_text())["settings"])
+    Session("cyclegan", settings, RunOptions(device="cpu", out=folder), NoEngine(), {}).restore(
+        CycleGAN(settings, 10, CPU))
+
+
+READERS = {"resume": resume_trial, "translate": lambda folder: translate.trained(folder, CPU),
+           "inspect": lambda folder: adapters.load(folder, CPU)}  # fmt: skip
+
+
+class Payload:
+    """Makes a folder when it is unpickled by a reader that allows that."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_no_model_file_checkpoint_or_cache_can_run_code(trial, tmp_path, monkeypatch):
+    evil = Payload(tmp_path / "evil")
+    torch.save({"step": 3, "G_AB": evil}, trial / "checkpoint.pt")
+    for reader in READERS.values():
+        with pytest.raises(UserError, match="checkpoint.pt cannot be read"):
+            reader(trial)
+    torch.save({"state": evil, "card": evil}, tmp_path / "judge.pt")
+    with pytest.raises(UserError, match="judge.pt"):
+        model.load_judge(tmp_path / "judge.pt")
+    torch.save({"conv1.weight": evil}, tmp_path / "weights.pt")
+    with pytest.raises(UserError, match="weights"):
+        training._load_file(str(tmp_path / "weights.pt"), model.Judge("resnet18", 64))
+    (tmp_path / "paintings").mkdir()
+    torch.save(evil, tmp_path / "paintings/step_000001.pt")
+    with pytest.raises(UserError, match="step_000001.pt"):
+        kept(tmp_path, 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "salon").mkdir()
+    torch.save({"x": evil, "checksum": 0}, tmp_path / "salon/x.pt")
+    assert cache.get("x.pt") is None
+    assert not evil.folder.exists()
+    torch.load(tmp_path / "paintings/step_000001.pt", weights_only=False)
+    assert evil.folder.exists(), "the payload is harmless: this test shows nothing"
+
+
+ODD = [None, True, -1, 2**63, 1e308, float("nan"), float("inf"), "", "../../x", "\x00", "<b>", "a\nb",
+       [], {}, [[]], {"": 0}, {"_type": "choice"}, "x" * 10_000]  # fmt: skip
+
+
+def mutate(value, draw: random.Random):
+    """Return the JSON `value` with something else somewhere."""
+    if isinstance(value, dict) and value and draw.random() < 0.85:
+        key = draw.choice(list(value))
+        rest = {k: v for k, v in value.items() if k != key}
+        return rest if draw.random() < 0.1 else value | {key: mutate(value[key], draw)}
+    if isinstance(value, list) and value and draw.random() < 0.7:
+        at = draw.randrange(len(value))
+        return [*value[:at], mutate(value[at], draw), *value[at + 1 :]]
+    return draw.choice(ODD)
+
+
+def text(value, draw: random.Random) -> bytes:
+    """Return mutated JSON, sometimes cut."""
+    content = json.dumps(mutate(value, draw)).encode()
+    return content if draw.random() < 0.7 else content[: draw.randrange(len(content))]
+
+
+def read_damaged(write, read) -> None:
+    """Write and read `EXAMPLES` damaged files; each must be read, or end in a UserError of one line."""
+    for seed in range(EXAMPLES):
+        write(random.Random(seed))
+        try:
+            read()
+        except UserError as error:
+            assert "\n" not in str(error), seed
+
+
+@pytest.mark.parametrize("reader", ["translate", "inspect"])
+def test_a_damaged_checkpoint_or_record_of_a_trial_is_named_in_one_line(trial, reader):
+    checkpoint, record = trial / "checkpoint.pt", trial / "run.json"
+    content, good = json.loads(record.read_text()), checkpoint.read_bytes()
+    state = torch.load(checkpoint, weights_only=True)
+    for damage in ({"G_AB": None}, {"G_AB": {}}, {"G_BA": state["D_A"]}, {"step": "x"}, {"optimizer_G": 3}):
+        torch.save(state | damage, checkpoint)
+        with pytest.raises(UserError, match="checkpoint.pt"):
+            READERS[reader](trial)
+    checkpoint.write_bytes(good[:1000])
+    with pytest.raises(UserError, match="checkpoint.pt"):
+        READERS[reader](trial)
+    checkpoint.write_bytes(good)
+    for damage in ({"system": 3}, {"system": "../evil"}, {"system": "session"}, {"settings": []},
+                   {"settings": {"size": "huge"}}, {"settings": content["settings"] | {"ngf": "x"}}):
+        record.write_text(json.dumps(content | damage))
+        with pytest.raises(UserError) as error:
+            READERS[reader](trial)
+        assert str(trial) in str(error.value) and "\n" not in str(error.value)
+
+
+CONFIG = {"trialCommand": "python -m trials.cyclegan --budget 0.2", "experimentName": "A search",
+          "experimentWorkingDirectory": "/runs", "trainingService": {},
+          "tuner": {"className": "experiments.tuner.Tpe", "classArgs": {"reference": "trials.cyclegan"}}}
+
+
+def search(recorded, words: str = "words") -> Experiment:
+    """Return a search of nine trials in whose files every text is `words`."""
+    trials = [(f"t{n}", {"cycle_weight": 10.0 + n, words: f"{words}{n % 2}"}, "SUCCEEDED", [0.5], 0.1 * n)
+              for n in range(9)]
+    folder = recorded("searched", CONFIG | {"experimentName": words}, trials)
+    record = {"system": "cyclegan", "status": "diverged", "reason": words, "seconds": 1.0,
+              "data": {"name": words, "stand_in": True, "skipped": [words]},
+              "judge": {"file": words, "data": words, "auc": 0.9},
+              "settings": {"data": words, "judge": words, "size": words, "budget": 0.5}}  # fmt: skip
+    line = {"step": 5, "score": {"default": 0.5, words: 0.25}, "losses": {words: 1.0}}
+    for number, (id_, *_) in enumerate(trials):
+        (folder / "trials" / id_).mkdir(parents=True)
+        (folder / "trials" / id_ / "run.json").write_text(
+            json.dumps(record | ({"status": "finished"} if number else {})))
+        (folder / "trials" / id_ / "stats.jsonl").write_text(json.dumps(line) + "\n")
+    return find_experiment(str(folder))
+
+
+def test_damaged_records_and_rows_of_a_search_are_read_or_named_in_one_line(recorded):
+    folder = search(recorded).folder
+    trial, content = folder / "trials/t1", (folder / "db/nni.sqlite").read_bytes()
+    record, line = (json.loads((trial / name).read_text()) for name in ("run.json", "stats.jsonl"))
+
+    def damage_record(draw: random.Random) -> None:
+        (trial / "run.json").write_bytes(text(record, draw))
+        (trial / "stats.jsonl").write_bytes(text(line, draw) + b"\n" + text(line, draw))
+
+    def damage_row(draw: random.Random) -> None:
+        (folder / "db/nni.sqlite").write_bytes(content)
+        table, column = draw.choice([("TrialJobEvent", "data"), ("TrialJobEvent", "timestamp"),
+                                     ("MetricData", "data"), ("ExperimentProfile", "params")])  # fmt: skip
+        with sqlite3.connect(folder / "db/nni.sqlite") as db:
+            row, old = draw.choice(db.execute(f"select rowid, {column} from {table}").fetchall())
+            new = draw.choice(["x", None, b"\xff"]) if column == "timestamp" or not old else (
+                text(json.loads(old), draw).decode())
+            db.execute(f"update {table} set {column} = ? where rowid = ?", (new, row))
+
+    def read() -> None:
+        found = find_experiment(str(folder))
+        results.text(found)
+        results.frame(results.rows(found)).to_csv()
+        resume.config(found)
+
+    read()
+    read_damaged(damage_record, read)
+    damage_record(random.Random(0))
+    page.render(find_experiment(str(folder)))
+    read_damaged(damage_row, read)
+
+
+
+def test_an_archive_of_a_worker_writes_nowhere_else(tmp_path, monkeypatch):
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("../evil"))
+    (tmp_path / "evil.tar").write_bytes(archive.getvalue())
+    monkeypatch.setattr(remote.Worker, "ssh", lambda self, script: ["cat", str(tmp_path / "evil.tar")])
+    (tmp_path / "into").mkdir()
+    with pytest.raises(UserError, match="root@worker: .*outside the destination"):
+        remote.Worker({"user": "root", "host": "worker"}).fetch("abc", tmp_path / "into")
+    assert not (tmp_path / "evil").exists()
+
+
+HOSTILE = "".join([
+    "{{ 7 * 7 }}{% raw %}", "'\"><svg onload=document.title='pwned'>",
+    "<img src=x onerror=\"document.title='pwned'\">", "</script><script>document.title='pwned'</script>",
+    "<a href=\"javascript:document.title='pwned'\">click</a>", "<!--<script>",
+    "\\u003cscript>document.title='pwned'</script>",
+])  # fmt: skip
+
+
+def test_no_text_of_a_file_is_markup_in_a_page(recorded, tmp_path):
+    hostile = search(recorded, HOSTILE)
+    compared = comparison.write([hostile], comparison.groups([hostile]), tmp_path)
+    for file in (page.write(hostile, tmp_path), compared):
+        html = file.read_text().replace(page.get_plotlyjs(), "")
+        assert "pwned" in html and "7 * 7" in html  # it is shown
+        for tag in ("<img src=x", "<svg onload", "<script>document", '<a href="javascript', "<!--<script"):
+            assert tag not in html
