@@ -29,7 +29,7 @@ from judge.common.files import as_user_error, atomic_write
 from judge.images import list_images, read_full_size, to_bytes, to_float
 from trials.cyclegan import CycleGAN, Settings
 from trials.inspection.trained import restore, settings_of
-from trials.parts.networks import ResidualBlock
+from trials.parts.networks import Residual
 from trials.session import RunOptions
 from trials.session.records import read_record
 
@@ -183,7 +183,7 @@ def receptive_radius(generator: nn.Module) -> int:
     It is 15, rounded up to `STRIDE`, for the convolutions at both ends, and 8 for each residual block: two
     3x3 convolutions at a quarter of the size.
     """
-    blocks = sum(isinstance(part, ResidualBlock) for part in generator)
+    blocks = sum(isinstance(part, Residual) for part in generator)
     return 16 + 8 * blocks
 
 
