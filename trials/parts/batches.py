@@ -22,11 +22,8 @@ class Domain:
     counts: dict  # of images read and skipped, for run.json
 
     def batch(self, seed: int, step: int, count: int) -> torch.Tensor:
-        """Return the images of training step `step` (from 0), float [count, 3, size, size] in [-1, 1].
-
-        Each is a random crop, mirrored with probability 0.5. The larger domain shows every image once an
-        epoch; the smaller one is sampled with replacement, as in the published loader.
-        """
+        """Return random crops for step `step` (from 0), float [count, 3, size, size] in [-1, 1], mirrored with
+        probability 0.5. The smaller domain is sampled with replacement, as in the published loader."""
         if self.defines_epoch:
             indices = epoch_indices(seed, self.name, step, count, len(self.pixels))
         else:

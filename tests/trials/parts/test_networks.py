@@ -15,7 +15,6 @@ from trials.parts.networks import (
     ResnetGenerator,
     StarganDiscriminator,
     StarganGenerator,
-    with_planes,
 )
 
 IMAGE = (3, 64, 64)
@@ -79,12 +78,6 @@ def test_cyclegan_pads_by_reflection_and_discriminators_leak_as_published():
         assert {m.negative_slope for m in network.modules() if isinstance(m, nn.LeakyReLU)} == {slope}
 
 
-def test_images_of_a_batch_do_not_meet():
-    network, images = ResnetGenerator(4, 1), torch.rand(3, 3, 64, 64)
-    alone = torch.cat([network(image[None]) for image in images])
-    torch.testing.assert_close(network(images), alone)
-
-
 @pytest.mark.parametrize("count", [1, 2])
 def test_instance_normalisation_has_the_gradient_of_its_definition_in_channels_last(count):
     """For one image torch's own has not (2.15)."""
@@ -99,13 +92,6 @@ def test_instance_normalisation_has_the_gradient_of_its_definition_in_channels_l
     torch.testing.assert_close(made, expected)
     ours, right = (torch.autograd.grad(output, leaves, slope) for output in (made, expected))
     torch.testing.assert_close(ours, right, rtol=1e-4, atol=1e-5)
-
-
-def test_planes_are_1_for_the_class_of_the_image_and_else_0():
-    images = torch.rand(2, 3, 4, 5)
-    stacked = with_planes(images, torch.tensor([0, 2]), 3)
-    assert stacked[:, :3].equal(images) and stacked.shape == (2, 6, 4, 5)
-    assert stacked[:, 3:].flatten(2).unique(dim=2).flatten(1).tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
 SHAPE = (3, 32, 32)
