@@ -22,7 +22,7 @@ class Domain:
     counts: dict  # of images read and skipped, for run.json
 
     def batch(self, seed: int, step: int, count: int) -> torch.Tensor:
-        """Return random crops for step `step` (from 0), float [count, 3, size, size] in [-1, 1], mirrored with
+        """Return random crops for a `step` (from 0), float [count, 3, size, size] in [-1, 1], mirrored with
         probability 0.5. The smaller domain is sampled with replacement, as in the published loader."""
         if self.defines_epoch:
             indices = epoch_indices(seed, self.name, step, count, len(self.pixels))
