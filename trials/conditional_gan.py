@@ -17,17 +17,15 @@ from functools import partial
 import torch
 from torch.nn.functional import one_hot
 
-from judge import class_score
-from judge.class_score import ClassScorer
 from judge.common.errors import UserError
+from judge.common.rng import seeded
 from judge.labelled import LabelledImages, load_labelled
 from trials.dcgan import DcganSettings
-from trials.parts.gan_base import NoiseGAN, minimise, seeded_weights, train_on_images
+from trials.parts.gan_base import Inputs, NoiseGAN, add_class_scorer, minimise, train_on_images
 from trials.parts.losses import bce
 from trials.parts.networks import DcganDiscriminator, DcganGenerator, with_planes
 from trials.parts.sheets import COLUMNS, ROWS, sheet_pixels
-from trials.session.records import DiskUse
-from trials.session.session import Session, run
+from trials.session import DiskUse, Session, run
 
 
 @dataclass(frozen=True)
@@ -39,23 +37,13 @@ class Settings(DcganSettings):
     for each class; auto is mnist if it is in data/, else digits."""
 
 
-# ---------------------------------------------------------------------------------------------
-# Model
-
-
 class ConditionalGAN(NoiseGAN):
-    """DCGAN's networks with inputs for the class.
-
-    Args:
-        settings: complete.
-        shape: of an image, [C, edge, edge].
-        count: number of classes.
-    """
+    """DCGAN's networks for images of a `shape` [C, edge, edge], with inputs for the class, one of `count`."""
 
     def __init__(self, settings: Settings, shape: tuple[int, int, int], count: int, device: torch.device):
         self.count, s = count, settings
         channels, *size = shape
-        with seeded_weights(s.seed):
+        with seeded(s.seed, "networks"):
             G = DcganGenerator(s.latent_size + count, s.ngf, shape)
             D = DcganDiscriminator(s.ndf, (channels + count, *size))
         super().__init__(settings, G, D, device)
@@ -82,19 +70,14 @@ class ConditionalGAN(NoiseGAN):
 
     @torch.no_grad()
     def make(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return images of the classes `labels`, int64 [N], and of the same z each time, float
-        [N, C, edge, edge] in [-1, 1]."""
+        """Return images in [-1, 1] of the classes `labels`, int64 [N], and of the same z each time."""
         return self.generate_in_batches(self.with_class(self.noise(len(labels), "fixed"), labels))
-
-
-# ---------------------------------------------------------------------------------------------
-# Trial
 
 
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, and report how many of G's outputs are what was asked for, and how good."""
-    data, scorer, judge = load_inputs(settings, session.device)
-    session.record_inputs(data=data.summary(), judge=judge)
+    data, scorer, facts = load_inputs(settings, session.device)
+    session.record_inputs(**facts)
     count = len(data.classes)
     net = ConditionalGAN(settings, data.shape, count, session.device)
     asked = torch.arange(settings.samples, device=session.device) % count
@@ -112,16 +95,15 @@ def check(settings: Settings) -> DiskUse:
     return net.footprint(settings.report_count(), sheet_pixels(data.shape))
 
 
-def load_inputs(settings: Settings, device: torch.device) -> tuple[LabelledImages, ClassScorer, dict]:
-    """Return the data, the scorer, and the facts about the scorer that run.json records.
+def load_inputs(settings: Settings, device: torch.device) -> Inputs:
+    """Return what the trial is trained on and scored by.
 
-    Raises:
-        UserError: the data cannot be loaded, or has one class only.
+    Raises UserError if the data cannot be loaded or has one class only.
     """
     data = load_labelled(settings.data, settings.edge)
     if len(data.classes) < 2:
         raise UserError(f"{settings.data} has one class: give a folder with a subfolder for each class")
-    return data, *class_score.class_scorer(data, device)
+    return add_class_scorer(data, device)
 
 
 def one_of_each(data: LabelledImages, least: int) -> torch.Tensor:

@@ -22,19 +22,17 @@ from dataclasses import dataclass
 
 import torch
 
-from judge import class_score, labelled, model
-from judge.class_score import ClassScorer
+from judge import labelled, model
 from judge.common.cli import PositiveInt, UnitInterval, Weight
 from judge.common.errors import UserError
+from judge.common.rng import seeded
 from judge.images import to_float
-from judge.labelled import LabelledImages
 from judge.score import Scorer
-from trials.parts.gan_base import GanSettings, NoiseGAN, minimise, seeded_weights, train_on_images
+from trials.parts.gan_base import GanSettings, Inputs, NoiseGAN, add_class_scorer, minimise, train_on_images
 from trials.parts.losses import bce
 from trials.parts.networks import DcganDiscriminator, DcganGenerator, GrowingDiscriminator, GrowingGenerator
 from trials.parts.sheets import sheet_pixels
-from trials.session.records import DiskUse
-from trials.session.session import Session, run
+from trials.session import DiskUse, Session, run
 
 # Folders have the published networks: figure 1 for G, the authors' code for D.
 PRESETS = {
@@ -58,11 +56,7 @@ class DcganSettings(GanSettings):
     """Discriminator features after its first layer."""
 
     def complete(self, device: torch.device) -> "DcganSettings":
-        """Return these settings with everything filled in that the data decides.
-
-        Raises:
-            UserError: the networks or the data cannot have this edge, or there are too few samples to score.
-        """
+        """Fill in what the data decides. Raises UserError if networks or data cannot have this edge."""
         edge, data = self.edge, labelled.resolve_labelled_name(self.data)
         kind = labelled.data_kind(data)
         if edge and (edge < 8 or edge & (edge - 1)):
@@ -72,7 +66,6 @@ class DcganSettings(GanSettings):
         return self.with_preset(PRESETS[kind], data=data)
 
     def describe_inputs(self) -> dict[str, str]:
-        """Return the names of the training data and of the judge, for a reader."""
         inputs = super().describe_inputs()
         return {"data": inputs["data"], "size": f"{self.edge} px", "judge": inputs["judge"]}
 
@@ -102,29 +95,19 @@ class Settings(DcganSettings):
         return complete
 
     def describe_inputs(self) -> dict[str, str]:
-        """Return the names of the training data and of the judge, for a reader."""
         judge = {"judge": self.judge} if labelled.data_kind(self.data) == labelled.FOLDER else {}
         return super().describe_inputs() | judge
 
 
-# ---------------------------------------------------------------------------------------------
-# Model
-
-
 class DCGAN(NoiseGAN):
-    """Generator and discriminator of convolutions, which may grow.
-
-    Args:
-        settings: complete.
-        shape: of an image, [C, edge, edge].
-    """
+    """Generator and discriminator of images of a `shape` [C, edge, edge], of convolutions; they may grow."""
 
     def __init__(self, settings: Settings, shape: tuple[int, int, int], device: torch.device):
         s = settings
-        with seeded_weights(s.seed):
+        with seeded(s.seed, "networks"):
             G = (GrowingGenerator if s.growing else DcganGenerator)(s.latent_size, s.ngf, shape)
             D = (GrowingDiscriminator if s.growing else DcganDiscriminator)(s.ndf, shape)
-        super().__init__(settings, G, D, device)
+        super().__init__(s, G, D, device)
         self._grow()
 
     def update(self, real: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
@@ -148,29 +131,22 @@ class DCGAN(NoiseGAN):
             self.G.place = self.D.place = growth(self.step / (s.steps * s.growing), len(self.G.blocks))
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore what `state_dict` returned."""
+        """Load a state that `state_dict` returned."""
         super().load_state_dict(state)
         self._grow()
 
 
 def growth(share: float, levels: int) -> float:
-    """Return how many of `levels` doublings of the resolution are done after a `share` of the growing phase.
-
-    Each resolution is trained for as long as the fading in of the next one takes; the last one has the time
-    after the phase.
-    """
+    """Return how many of `levels` doublings of the resolution are done after a `share` of the growing phase:
+    a resolution is trained for as long as the next one is faded in, the last one after the phase."""
     level, part = divmod(2 * levels * min(share, 1), 2)
     return min(levels, level + max(0.0, part - 1))
 
 
-# ---------------------------------------------------------------------------------------------
-# Trial
-
-
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, and report how good G's outputs are."""
-    data, scorer, judge = load_inputs(settings, session.device)
-    session.record_inputs(data=data.summary(), judge=judge)
+    data, scorer, facts = load_inputs(settings, session.device)
+    session.record_inputs(**facts)
     net = DCGAN(settings, data.shape, session.device)
     title = f"DCGAN, {settings.edge} px"
     train_on_images(session, net, data, scorer, title=title, samples=settings.samples)
@@ -183,20 +159,18 @@ def check(settings: Settings) -> DiskUse:
     return DCGAN(settings, data.shape, cpu).footprint(settings.report_count(), sheet_pixels(data.shape))
 
 
-def load_inputs(
-    settings: Settings, device: torch.device
-) -> tuple[LabelledImages, ClassScorer | Scorer, dict]:
-    """Return the data, the scorer, and the facts about the scorer that run.json records.
+def load_inputs(settings: Settings, device: torch.device) -> Inputs:
+    """Return what the trial is trained on and scored by.
 
-    Raises:
-        UserError: the data cannot be loaded, or all images are of one class and the judge is missing or of
-            another size.
+    Raises UserError if the data cannot be loaded, or if all images are of one class and the judge is missing
+    or of another size.
     """
     data = labelled.load_labelled(settings.data, settings.edge)
     if len(data.classes) > 1:
-        return data, *class_score.class_scorer(data, device)
+        return add_class_scorer(data, device)
     judge, card = model.load_judge(settings.judge, device, settings.edge)
-    return data, Scorer(judge, None, to_float(data.test_pixels).to(device)), card.summary(settings.judge)
+    scorer = Scorer(judge, None, to_float(data.test_pixels).to(device))
+    return data, scorer, {"data": data.summary(), "judge": card.summary(settings.judge)}
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ G makes images of noise z, D tells real ones from G's, in turns:
     D    -log D(x) - log(1 - D(G(z)))                                  equation 1
     G    -log D(G(z)), not log(1 - D(G(z))), whose gradient vanishes   section 3
 
-The defaults are the known cures for a G that makes the same image of every z. Each can be taken back by
-itself: Adam to SGD, normal to uniform noise, -log to the squared distance, LeakyReLU to sigmoid,
-LayerNorm to none (the steps by which Rashid, "Make Your First GAN with PyTorch", 2020, gets from one to
-the other).
+The defaults are the known cures for a G that makes the same image of every z (Rashid, "Make Your First GAN
+with PyTorch", 2020). Each can be taken back by itself, as in the third command.
 """
 
 from dataclasses import dataclass
@@ -23,19 +21,21 @@ from typing import Literal
 import torch
 from torch import nn
 
-from judge import class_score, labelled
-from judge.class_score import ClassScorer
+from judge import labelled
 from judge.common.cli import PositiveInt
 from judge.common.errors import UserError
-from judge.common.rng import rng
+from judge.common.rng import rng, seeded
+from judge.images import to_bytes
 from judge.labelled import LabelledImages
-from trials.parts.gan_base import GanSettings, NoiseGAN, minimise, seeded_weights, train_on_images
+from judge.score import Score
+from trials.parts.gan_base import GanSettings, Inputs, NoiseGAN, add_class_scorer, minimise, train_on_images
 from trials.parts.losses import bce, lsgan
 from trials.parts.networks import perceptron
-from trials.parts.pattern import PATTERN, PatternScorer, patterns
 from trials.parts.sheets import sheet_pixels
-from trials.session.records import DiskUse
-from trials.session.session import Session, run
+from trials.session import DiskUse, Session, run
+
+PATTERN = "pattern"  # the name of the data that are four numbers, 1 0 1 0
+TOLERANCE = 0.4  # largest distance of a number in [-1, 1] from the pattern that counts as right
 
 PRESETS = {
     PATTERN:         {"latent_size": 1,   "hidden": 8,   "steps": 3_000,  "samples": 200},
@@ -53,7 +53,6 @@ class Settings(GanSettings):
     auto is mnist if it is in data/, else digits."""
     batch_size: PositiveInt = 100
     """Real images a step, and as many generated ones (the authors' code)."""
-
     optimizer: Literal["adam", "sgd"] = "adam"
     """Adam (Kingma and Ba 2015, 1412.6980), or plain gradient descent, which needs rates near 0.01."""
     latent: Literal["normal", "uniform"] = "normal"
@@ -64,18 +63,13 @@ class Settings(GanSettings):
     """Activation of the hidden layers."""
     layer_norm: bool = True
     """Normalise the hidden layers."""
-
     latent_size: PositiveInt | None = None
     """Numbers in z."""
     hidden: PositiveInt | None = None
     """Neurons of each network's hidden layer."""
 
     def complete(self, device: torch.device) -> "Settings":
-        """Return these settings with everything filled in that the data decides.
-
-        Raises:
-            UserError: the data is a folder of images, or there are too few samples to score.
-        """
+        """Fill in what the data decides. Raises UserError if the data is a folder of images."""
         data = labelled.resolve_labelled_name(self.data)
         kind = PATTERN if data == PATTERN else labelled.data_kind(data)
         if kind == labelled.FOLDER:
@@ -84,26 +78,16 @@ class Settings(GanSettings):
         return self.with_preset(PRESETS[kind], data=data)
 
     def describe_inputs(self) -> dict[str, str]:
-        """Return the names of the training data and of the judge, for a reader."""
         judge = {"judge": "the pattern itself"} if self.data == PATTERN else {}
         return super().describe_inputs() | judge
 
 
-# ---------------------------------------------------------------------------------------------
-# Model
-
-
 class GAN(NoiseGAN):
-    """Generator and discriminator with one hidden layer each.
-
-    Args:
-        settings: complete.
-        shape: of an image, [C, H, W].
-    """
+    """Generator and discriminator of images of a `shape` [C, H, W], with one hidden layer each."""
 
     def __init__(self, settings: Settings, shape: tuple[int, int, int], device: torch.device):
         s, leaky = settings, settings.activation == "leaky_relu"
-        with seeded_weights(s.seed):
+        with seeded(s.seed, "networks"):
             G = perceptron(s.latent_size, s.hidden, prod(shape), leaky, s.layer_norm)
             D = perceptron(prod(shape), s.hidden, 1, leaky, s.layer_norm)
         images = nn.Tanh(), nn.Unflatten(1, shape)
@@ -140,14 +124,10 @@ class GAN(NoiseGAN):
         return self.G(self.noise(count, "fixed"))
 
 
-# ---------------------------------------------------------------------------------------------
-# Trial
-
-
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, and report how good G's outputs are."""
-    data, scorer, judge = load_inputs(settings, session.device)
-    session.record_inputs(data=data.summary(), **judge)
+    data, scorer, facts = load_inputs(settings, session.device)
+    session.record_inputs(**facts)
     net = GAN(settings, data.shape, session.device)
     train_on_images(session, net, data, scorer, title="GAN", samples=settings.samples)
 
@@ -159,19 +139,28 @@ def check(settings: Settings) -> DiskUse:
     return GAN(settings, data.shape, cpu).footprint(settings.report_count(), sheet_pixels(data.shape))
 
 
-def load_inputs(
-    settings: Settings, device: torch.device
-) -> tuple[LabelledImages, ClassScorer | PatternScorer, dict]:
-    """Return the data, the scorer, and the facts about the scorer that run.json records.
-
-    Raises:
-        UserError: the data cannot be loaded.
-    """
+def load_inputs(settings: Settings, device: torch.device) -> Inputs:
+    """Return what the trial is trained on and scored by. Raises UserError if the data cannot be loaded."""
     if settings.data == PATTERN:
-        return patterns(), PatternScorer(), {}
-    data = labelled.load_labelled(settings.data)
-    scorer, judge = class_score.class_scorer(data, device)
-    return data, scorer, {"judge": judge}
+        data = patterns()
+        return data, score_patterns, {"data": data.summary()}
+    return add_class_scorer(labelled.load_labelled(settings.data), device)
+
+
+def patterns(count: int = 1000) -> LabelledImages:
+    """Return images of 1x4 pixels: 1 0 1 0, each up to a fifth of the way to the other number."""
+    noise = torch.rand(count, 1, 1, 4, generator=rng("patterns")) * TOLERANCE
+    pixels = to_bytes(torch.tensor([1.0, -1.0, 1.0, -1.0]) * (1 - noise))
+    labels = torch.zeros(count, dtype=torch.int64)
+    return LabelledImages(PATTERN, ("1010",), pixels, labels, pixels[:20], labels[:20])
+
+
+def score_patterns(made: torch.Tensor) -> Score:
+    """Return the score of `made`, float [N, 1, 1, 4] in [-1, 1], by its `distance` from the pattern, up to 2:
+    the share of `made` whose four numbers are all as near to it as in real images."""
+    distance = (made - made.new_tensor([1, -1, 1, -1])).abs()
+    share = (distance <= TOLERANCE).flatten(1).all(1).double().mean().item()
+    return Score(share, {"distance": distance.mean().item()})
 
 
 if __name__ == "__main__":

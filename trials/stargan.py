@@ -12,9 +12,8 @@ images from G's (D_src, a critic) and classifies the domain of an image (D_cls).
     G    -E D_src(G(x,c)) + cross entropy of D_cls(G(x,c)) with c             equations 3 and 6
          + 10 |x - G(G(x,c),c')|                                              equation 4
 
-A step is that of Gulrajani et al. (1704.00028, algorithm 1): `n_critic` updates of D, each on another
-batch, then one of G. A classifier trained on the data scores test images, each translated to another
-domain than its own.
+A step is `n_critic` updates of D, each on another batch, then one of G (1704.00028, algorithm 1). A
+classifier trained on the data scores test images, each translated to another domain than its own.
 """
 
 from dataclasses import dataclass, replace
@@ -29,17 +28,16 @@ from judge.classifier import TrainedClassifier, load_or_train
 from judge.common.cli import Beta, Fraction, LearningRate, PositiveInt, Weight
 from judge.common.device import supports_bf16
 from judge.common.errors import UserError
-from judge.common.rng import rng
+from judge.common.rng import rng, seeded
 from judge.images import to_float
 from judge.labelled import LabelledImages, load_domains
 from trials.parts.batches import epoch_indices
-from trials.parts.gan_base import GanSettings, minimise, seeded_weights
+from trials.parts.gan_base import GanSettings, minimise
 from trials.parts.losses import gradient_penalty
 from trials.parts.networks import StarganDiscriminator, StarganGenerator, with_planes
 from trials.parts.schedule import decay_factor, set_lr
 from trials.parts.sheets import COLUMNS, sheet, sheet_pixels
-from trials.session.records import DiskUse
-from trials.session.session import Checkpointed, Session, run
+from trials.session import Checkpointed, DiskUse, Session, run
 
 # `paper` is the published recipe: 200,000 iterations of D in the authors' code.
 PRESETS = {
@@ -58,9 +56,6 @@ class Settings(GanSettings):
     size: Literal[("auto", *PRESETS)] = "auto"
     """Resolution, networks and schedule: sketch is 64 px, paper is 128 px as published; auto is paper with a
     GPU, else sketch."""
-    seed: int = 0
-    """Seed of the initial weights, batches, flips, target domains and interpolations."""
-
     domain_weight: Weight = 1.0
     """Weight of the domain classification losses of D and G, lambda_cls (equations 5 and 6)."""
     reconstruction_weight: Weight = 10.0
@@ -68,15 +63,13 @@ class Settings(GanSettings):
     penalty_weight: Weight = 10.0
     """Weight of the gradient penalty, lambda_gp (equation 8)."""
     n_critic: PositiveInt = 5
-    """Updates of D for each of G (section 5.3)."""
+    """Updates of D in a step, which ends with one of G (section 5.3)."""
     generator_lr: LearningRate = 1e-4
     """Adam's learning rate for G (section 5.3)."""
     discriminator_lr: LearningRate = 1e-4
     """Adam's learning rate for D (section 5.3)."""
-    beta1: Beta = 0.5
-    """Adam's first decay rate (section 5.3)."""
     beta2: Beta = 0.999
-    """Adam's second decay rate (section 5.3)."""
+    """Adam's second decay rate; both as in section 5.3."""
     batch_size: PositiveInt = 16
     """Images in an update of D or G (section 5.3)."""
     decay: Fraction = 0.5
@@ -84,7 +77,6 @@ class Settings(GanSettings):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Precision of G in training; auto is bf16 if the device computes in it. D, whose gradient is itself
     differentiated, the weights, the optimisers and the scored images stay fp32."""
-
     edge: PositiveInt | None = None
     """Side of the images in pixels, a power of two from 32."""
     ngf: PositiveInt | None = None
@@ -95,17 +87,11 @@ class Settings(GanSettings):
     """Discriminator features after the first convolution."""
     layers: PositiveInt | None = None
     """Convolutions of the discriminator, each of which halves the resolution."""
-    steps: PositiveInt | None = None
-    """Length of the full schedule in steps, that is updates of G."""
     samples: PositiveInt | None = None
     """Test images of each domain that are translated and scored at a report, or all if there are fewer."""
 
     def complete(self, device: torch.device) -> "Settings":
-        """Return these settings with everything filled in that the size and the device decide.
-
-        Raises:
-            UserError: the networks cannot have this edge, or there are too few samples to score.
-        """
+        """Fill in what size and device decide. Raises UserError if the networks cannot have this edge."""
         size = images.default_size(device) if self.size == "auto" else self.size
         s = self.with_preset(PRESETS[size], size=size, data=images.resolve_name(self.data))
         if s.precision == "auto":
@@ -117,21 +103,11 @@ class Settings(GanSettings):
         return s
 
     def describe_inputs(self) -> dict[str, str]:
-        """Return the names of the training data and of the judge, for a reader."""
         return {"data": self.data, "size": f"{self.edge} px", "judge": "a classifier trained on the data"}
 
 
-# ---------------------------------------------------------------------------------------------
-# Model
-
-
 class StarGAN(Checkpointed):
-    """Generator, discriminator, their optimisers and the step.
-
-    Args:
-        settings: complete.
-        domains: number of domains.
-    """
+    """Generator, discriminator, their optimisers and the step, for a number of `domains`."""
 
     parts = ("G", "D", "optimizer_G", "optimizer_D")
 
@@ -140,7 +116,7 @@ class StarGAN(Checkpointed):
         # The memory format of the weights becomes that of the images; on a CPU channels_last is faster.
         layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=s.precision == "bf16")
-        with seeded_weights(s.seed):
+        with seeded(s.seed, "networks"):
             self.G = StarganGenerator(s.ngf, s.blocks, domains).to(device, memory_format=layout)
             self.D = StarganDiscriminator(s.ndf, s.layers, domains, s.edge).to(device, memory_format=layout)
         betas = (s.beta1, s.beta2)  # `update` sets the learning rates
@@ -150,8 +126,8 @@ class StarGAN(Checkpointed):
     def update(self, real: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Take `n_critic` steps of D, each on a batch of N images, and then one of G on the last batch.
 
-        `real` is float [n_critic x N, 3, edge, edge] in [-1, 1], and `labels`, int64 [n_critic x N], are its
-        domains. Return each loss of the last updates by name, unweighted.
+        `real` is float [n_critic x N, 3, edge, edge] in [-1, 1], and `labels`, int64, are its domains. Return
+        each loss of the last updates by name, unweighted.
         """
         s = self.settings
         factor = decay_factor(self.step, s.steps, s.decay)
@@ -182,9 +158,8 @@ class StarGAN(Checkpointed):
             "penalty": gradient_penalty(lambda between: self.D(between)[0], x, fake, share),
             "domain_real": cross_entropy(domain, source),
         }
-        loss = (losses["critic"] + s.penalty_weight * losses["penalty"]
-                + s.domain_weight * losses["domain_real"])  # fmt: skip
-        minimise(loss, self.optimizer_D)
+        loss = losses["critic"] + s.penalty_weight * losses["penalty"]
+        minimise(loss + s.domain_weight * losses["domain_real"], self.optimizer_D)
         return losses
 
     def _update_generator(self, x, source, target) -> dict[str, torch.Tensor]:
@@ -197,9 +172,8 @@ class StarGAN(Checkpointed):
             "domain_fake": cross_entropy(domain, target),
             "reconstruction": l1_loss(self.translate(fake, source), x),
         }
-        loss = (losses["adversarial"] + s.domain_weight * losses["domain_fake"]
-                + s.reconstruction_weight * losses["reconstruction"])  # fmt: skip
-        minimise(loss, self.optimizer_G)
+        loss = losses["adversarial"] + s.domain_weight * losses["domain_fake"]
+        minimise(loss + s.reconstruction_weight * losses["reconstruction"], self.optimizer_G)
         return losses
 
     def translate(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -214,26 +188,22 @@ class StarGAN(Checkpointed):
         return torch.cat([self.G(with_planes(*part, self.domains)) for part in parts])
 
 
-# ---------------------------------------------------------------------------------------------
-# Trial
-
-
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, and report a classifier's score of translated test images."""
     device = session.device
-    data, trained = load_inputs(settings, device)
-    session.record_inputs(data=data.summary(), judge=trained.summary(data))
+    data, classifier = load_inputs(settings, device)
+    session.record_inputs(data=data.summary(), judge=classifier.summary(data))
     count = len(data.classes)
     net = StarGAN(settings, count, device)
     session.restore(net)
     last, every = settings.last_step(), settings.report_interval()
-    classes = ", ".join(data.classes)
-    print(f"StarGAN, {settings.edge} px, {data.name}: {classes}, {last} of {settings.steps} steps")
+    title = f"StarGAN, {settings.edge} px, {data.name}: {', '.join(data.classes)}"
+    print(f"{title}, {last} of {settings.steps} steps")
     pixels, labels = data.pixels.to(device), data.labels.to(device)
     chosen, targets = held_out(data.test_labels, settings.samples)
     sources, targets = to_float(data.test_pixels[chosen]).to(device), targets.to(device)
-    scorer = TranslationScorer(
-        trained.network, sources, data.test_labels[chosen].to(device), targets, data.classes)
+    own_domains = data.test_labels[chosen].to(device)
+    scorer = TranslationScorer(classifier.network, sources, own_domains, targets, data.classes)
     images_per_step, pairs = settings.n_critic * settings.batch_size, count * (count - 1)
 
     for step in session.steps(net, last):
@@ -259,26 +229,16 @@ def check(settings: Settings) -> DiskUse:
 
 
 def load_inputs(settings: Settings, device: torch.device) -> tuple[LabelledImages, TrainedClassifier]:
-    """Return the data and a classifier of its domains.
-
-    Raises:
-        UserError: the data cannot be loaded, or has one domain only.
-    """
+    """Return the data and a classifier of its domains. Raises UserError if there is one domain only."""
     data = load_domains(settings.data, settings.edge)
     return data, load_or_train(data, device)
 
 
 def held_out(labels: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Choose test images, at most `most` of each of K domains, and the domains that they are translated to.
+    """Return indices of test images and the domains that they are translated to, both int64 [K x N].
 
-    Each domain gives equally many, spread evenly over it. Images come domain after domain and again from the
-    first, so that the pairs of source and target repeat every K x (K - 1) images.
-
-    Args:
-        labels: int64 [M], the domain of each test image.
-
-    Returns:
-        Indices of images and their target domains, both int64 [K x N].
+    `labels`, int64 [M], are the domains of all test images. Each of the K domains gives equally many, up to
+    `most`, spread evenly over it, in turn: the pairs of source and target repeat every K x (K - 1) images.
     """
     by_domain = [(labels == domain).nonzero()[:, 0] for domain in labels.unique()]
     domains, count = len(by_domain), min(most, *map(len, by_domain))

@@ -141,7 +141,7 @@ def load_dcgan(settings: dcgan.Settings, device: torch.device) -> TrainedModel:
     """Return the G and the D of a DCGAN."""
     data, scorer, record = dcgan.load_inputs(settings, device)
     net = dcgan.DCGAN(settings, data.shape, device)
-    return noise_model(net, data, scorer, record, net.D, lambda count: net.noise(count, "fixed"))
+    return noise_model(net, data, scorer, record["judge"], net.D, lambda count: net.noise(count, "fixed"))
 
 
 def load_conditional_gan(settings: conditional_gan.Settings, device: torch.device) -> TrainedModel:
@@ -154,7 +154,7 @@ def load_conditional_gan(settings: conditional_gan.Settings, device: torch.devic
         return torch.cat([net.noise(count, "fixed"), one_hot(labels, net.count).float()], 1)
 
     discriminator = nn.Sequential(UniformClassPlanes(net.count), net.D)
-    return noise_model(net, data, scorer, record, discriminator, noise)
+    return noise_model(net, data, scorer, record["judge"], discriminator, noise)
 
 
 class UniformClassPlanes(nn.Module):

@@ -1,13 +1,13 @@
 """What the GANs share: settings, the model's state, and the training loop of those that start from noise."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from judge.class_score import class_scorer
 from judge.common.cli import Beta, Fraction, LearningRate, PositiveInt
 from judge.common.errors import UserError
 from judge.common.rng import rng
@@ -16,7 +16,10 @@ from judge.labelled import LabelledImages, describe_data
 from judge.score import MIN_IMAGES, Score
 from trials.parts.batches import epoch_indices
 from trials.parts.sheets import COLUMNS, ROWS, sheet
-from trials.session.session import Checkpointed, Scheduled, Session, fill_unset
+from trials.session import Checkpointed, Scheduled, Session, fill_unset
+
+# Training data, a scorer of generated images, and the facts of both for run.json, by name
+Inputs = tuple[LabelledImages, Callable[..., Score], dict[str, dict]]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class GanSettings(Scheduled):
     budget: Fraction = 1.0
     """Share of the full schedule to train for. To continue a trial, start it again with a larger share."""
     seed: int = 0
-    """Seed of the initial weights, batches and noise."""
+    """Seed of the initial weights, the batches and all that is drawn at random in a step."""
 
     generator_lr: LearningRate = 2e-4
     """Learning rate of G (1511.06434, section 4)."""
@@ -46,11 +49,7 @@ class GanSettings(Scheduled):
     """Generated images that are scored at a report."""
 
     def with_preset(self, preset: dict, **values: Any) -> Any:
-        """Return these settings with `values`, and with `preset` in the fields that are still None.
-
-        Raises:
-            UserError: too few samples to score.
-        """
+        """Return these settings with `values`, and with `preset` in the fields that are still None."""
         if self.samples is not None and self.samples < MIN_IMAGES:
             raise UserError(f"--samples {self.samples}: a score needs at least {MIN_IMAGES}")
         return fill_unset(replace(self, **values), preset)
@@ -60,12 +59,10 @@ class GanSettings(Scheduled):
         return {"data": describe_data(self.data), "judge": "a classifier trained on the data"}
 
 
-@contextmanager
-def seeded_weights(seed: int) -> Iterator[None]:
-    """Draw the weights of networks made inside from `seed`, on the CPU, so that every device has the same."""
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(rng(seed, "networks").get_state())
-        yield
+def add_class_scorer(data: LabelledImages, device: torch.device) -> Inputs:
+    """Return `data`, and a scorer of images of its classes, by a classifier trained on it."""
+    scorer, judge = class_scorer(data, device)
+    return data, scorer, {"data": data.summary(), "judge": judge}
 
 
 def minimise(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -79,12 +76,8 @@ class NoiseGAN(Checkpointed):
     """A generator of images from noise, a discriminator, their optimisers and the step.
 
     A subclass makes the networks and adds `update(real, labels)`, which takes one step on real images, float
-    [N, C, H, W] in [-1, 1], of the classes `labels`, int64 [N], and returns each loss by name.
-
-    Args:
-        settings: complete, with a `latent_size`.
-        G: [N, latent_size, or more] -> [N, C, H, W] in [-1, 1].
-        D: [N, C, or more, H, W] -> logits of being real, [N, 1].
+    [N, C, H, W] in [-1, 1], of the classes `labels`, int64 [N], and returns each loss by name. G makes such
+    images of z, [N, latent_size], and D returns logits of being real, [N, 1]; both may see the class too.
     """
 
     parts = ("G", "D", "optimizer_G", "optimizer_D")
@@ -121,14 +114,8 @@ def train_on_images(
     session: Session, net: NoiseGAN, data: LabelledImages, scorer: Callable[[torch.Tensor], Score], *,
     title: str, samples: Any, shown: torch.Tensor | None = None, columns: int = COLUMNS,
 ) -> None:
-    """Train `net` on `data` to the end of its budget; at each report score images that it makes.
-
-    Args:
-        samples: what `net.make` is given at a report.
-        shown: real images above the generated ones on the sample sheet, uint8 [N, C, H, W]; by default the
-            first test images.
-        columns: of the sample sheet.
-    """
+    """Train `net` on `data` to the end of its budget; at each report score `net.make(samples)`, and show real
+    images above them: `shown`, uint8 [N, C, H, W], or else the first test images."""
     settings, device = net.settings, session.device
     session.restore(net)
     last, every = settings.last_step(), settings.report_interval()

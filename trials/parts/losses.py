@@ -7,20 +7,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 
 def lsgan(prediction: torch.Tensor, real: bool) -> torch.Tensor:
-    """Return the least-squares GAN loss: the mean squared distance to 1 for real, to 0 for fake.
-
-    Mao et al. 2017 (1611.04076), equation 2 with a = 0, b = c = 1; CycleGAN, section 4.
-    """
+    """Return the least-squares GAN loss: the mean squared distance to 1 for real, to 0 for fake (Mao et al.
+    2017, 1611.04076, equation 2 with a = 0, b = c = 1; CycleGAN, section 4)."""
     prediction = prediction.float()
     return mse_loss(prediction, torch.full_like(prediction, float(real)))
 
 
 def bce(logits: torch.Tensor, real: bool) -> torch.Tensor:
-    """Return the mean of -log P if `real`, else of -log(1 - P), where P is the sigmoid of `logits`.
-
-    Goodfellow et al. 2014 (1406.2661), equation 1 for the discriminator. With `real` for a generator's images
-    it is the loss of section 3, whose gradient does not vanish while the discriminator rejects them.
-    """
+    """Return the mean of -log P if `real`, else of -log(1 - P), where P is the sigmoid of `logits`: equation
+    1 of Goodfellow et al. 2014 (1406.2661) for D, and with `real` for G's images the loss of section 3."""
     logits = logits.float()
     return binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
@@ -31,13 +26,9 @@ def gradient_penalty(
 ) -> torch.Tensor:
     """Return the gradient penalty: the mean of (|gradient| - 1)^2 of a critic between real and fake images.
 
-    Gulrajani et al. 2017 (1704.00028), equation 3; StarGAN, equation 8. The outputs for the patches of an
-    image are summed, as in StarGAN's code.
-
-    Args:
-        critic: from images to outputs [N, ...], each of which depends on its own image alone.
-        real, fake: float [N, C, H, W].
-        share: random share of `real` in the images between, [N, 1, 1, 1] in [0, 1].
+    Gulrajani et al. 2017 (1704.00028), equation 3; StarGAN, equation 8. `share`, [N, 1, 1, 1] in [0, 1], is
+    that of the real images. The outputs of `critic` for an image depend on it alone; those for its patches
+    are summed, as in StarGAN's code.
     """
     between = torch.lerp(fake.detach(), real, share).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)

@@ -12,9 +12,8 @@ class InstanceNorm(nn.InstanceNorm2d):
     """Instance normalisation, by default without affine parameters, so the convolutions before keep a bias.
 
     On a CPU it trains by batch normalisation of one image at a time, which is the same function, because of
-    two faults of torch's own there (2.15). Its output is never channels_last, the format in which a CPU
-    convolves faster. And for a batch of one image its input gradient is wrong if the output's gradient is
-    channels_last: in a random 6x6 image by up to 3.4, where the largest true gradient is 2.0.
+    two faults of torch 2.15 there: its output is never channels_last, in which a CPU convolves faster, and
+    for a batch of one image its input gradient is wrong if the output's gradient is channels_last.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -33,7 +32,7 @@ class ReflectionPad(nn.ReflectionPad2d):
             return super().forward(x)
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """`layers` in a row, with a skip connection around them."""
 
     def __init__(self, *layers: nn.Module):
@@ -44,15 +43,15 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
+def _norm_relu(convolution: nn.Conv2d | nn.ConvTranspose2d, affine: bool = False) -> list[nn.Module]:
+    return [convolution, InstanceNorm(convolution.out_channels, affine=affine), nn.ReLU(inplace=True)]
+
+
 class ResnetGenerator(nn.Sequential):
     """CycleGAN's generator: image to image, [N, 3, H, W] in [-1, 1] -> the same; 4 divides H and W.
 
-    Paper, section 7.2: c7s1-64, d128, d256, R256 x blocks, u128, u64, c7s1-3 for `channels` 64;
-    resnet_9blocks for 256 px has 11.378 M parameters, resnet_6blocks is for 128 px.
-
-    Args:
-        channels: features after the first convolution (`ngf`).
-        blocks: residual blocks at a quarter of the resolution.
+    Paper, section 7.2: c7s1-64, d128, d256, R256 x `blocks`, u128, u64, c7s1-3 for `channels` (ngf) 64.
+    resnet_9blocks, for 256 px, has 11.378 M parameters; resnet_6blocks is for 128 px.
     """
 
     def __init__(self, channels: int, blocks: int):
@@ -61,7 +60,7 @@ class ResnetGenerator(nn.Sequential):
             ReflectionPad(3), *_norm_relu(nn.Conv2d(3, n, 7)),
             *_norm_relu(nn.Conv2d(n, 2 * n, 3, stride=2, padding=1)),
             *_norm_relu(nn.Conv2d(2 * n, 4 * n, 3, stride=2, padding=1)),
-            *[Residual(
+            *[ResidualBlock(
                 ReflectionPad(1), *_norm_relu(nn.Conv2d(4 * n, 4 * n, 3)),
                 ReflectionPad(1), nn.Conv2d(4 * n, 4 * n, 3), InstanceNorm(4 * n),
             ) for _ in range(blocks)],
@@ -72,18 +71,11 @@ class ResnetGenerator(nn.Sequential):
         init_weights(self)
 
 
-def _norm_relu(convolution: nn.Conv2d | nn.ConvTranspose2d, affine: bool = False) -> list[nn.Module]:
-    return [convolution, InstanceNorm(convolution.out_channels, affine=affine), nn.ReLU(inplace=True)]
-
-
 class PatchDiscriminator(nn.Sequential):
     """CycleGAN's discriminator of overlapping patches, [N, 3, H, W] -> [N, 1, H/8 - 2, W/8 - 2].
 
-    Paper, section 7.2: C64, C128, C256, C512 with 4x4 kernels and a one-channel output, the 70x70
+    Paper, section 7.2: C64, C128, C256, C512 for `channels` (ndf) 64 and a one-channel output, the 70x70
     PatchGAN of pix2pix (1611.07004, appendix 6.1.2); 2.765 M parameters.
-
-    Args:
-        channels: features after the first convolution (`ndf`).
     """
 
     def __init__(self, channels: int):
@@ -98,7 +90,7 @@ class PatchDiscriminator(nn.Sequential):
 
 def init_weights(network: nn.Module) -> None:
     """Draw weights from N(0, 0.02) (1703.10593, section 7.1; 1511.06434, section 4) and scales of batch
-    normalisation from N(1, 0.02) (DCGAN's code), by torch's global generator; set biases to 0."""
+    normalisation from N(1, 0.02) (DCGAN's code); set biases to 0."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
             nn.init.normal_(layer.weight, float(isinstance(layer, nn.BatchNorm2d)), 0.02)
@@ -106,21 +98,12 @@ def init_weights(network: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-# ---------------------------------------------------------------------------------------------
-# StarGAN
-
-
 class StarganGenerator(nn.Sequential):
     """Image with the planes of its target domain (`with_planes`) to image, [N, 3 + domains, H, W] ->
     [N, 3, H, W] in [-1, 1]; 4 divides H and W.
 
-    StarGAN paper, table IV: for `channels` 64, 6 blocks and 5 domains 8.431 M parameters. Zero padding,
+    StarGAN paper, table IV: 8.431 M parameters for `channels` 64, 6 `blocks` and 5 `domains`. Zero padding,
     affine normalisation and so no biases, and PyTorch's own initial weights, as in the authors' code.
-
-    Args:
-        channels: features after the first convolution (`conv_dim`).
-        blocks: residual blocks at a quarter of the resolution (`repeat_num`).
-        domains: number of domains.
     """
 
     def __init__(self, channels: int, blocks: int, domains: int):
@@ -129,7 +112,7 @@ class StarganGenerator(nn.Sequential):
             *_norm_relu(nn.Conv2d(3 + domains, n, 7, padding=3, bias=False), **affine),
             *_norm_relu(nn.Conv2d(n, 2 * n, 4, 2, 1, bias=False), **affine),
             *_norm_relu(nn.Conv2d(2 * n, 4 * n, 4, 2, 1, bias=False), **affine),
-            *[Residual(
+            *[ResidualBlock(
                 *_norm_relu(nn.Conv2d(4 * n, 4 * n, 3, padding=1, bias=False), **affine),
                 nn.Conv2d(4 * n, 4 * n, 3, padding=1, bias=False), InstanceNorm(4 * n, **affine),
             ) for _ in range(blocks)],
@@ -143,14 +126,8 @@ class StarganDiscriminator(nn.Module):
     """Two outputs for images [N, 3, edge, edge]: D_src, how real each patch is, [N, 1, edge / 2^layers,
     edge / 2^layers], and D_cls, the logits of the image's domain, [N, domains].
 
-    StarGAN paper, table V: for `channels` 64, 6 layers, 5 domains and 128 px 44.762 M parameters. Without
-    normalisation over the batch, as the gradient penalty is of each image by itself.
-
-    Args:
-        channels: features after the first convolution (`conv_dim`), doubled with each layer.
-        layers: convolutions of stride 2 (`repeat_num`).
-        domains: number of domains.
-        edge: side of an image in pixels, a multiple of 2^layers.
+    StarGAN paper, table V: 44.762 M parameters for `channels` 64, 6 `layers` of stride 2, 5 `domains` and
+    128 px. Without normalisation over the batch, as the gradient penalty is of each image by itself.
     """
 
     def __init__(self, channels: int, layers: int, domains: int, edge: int):
@@ -169,32 +146,16 @@ class StarganDiscriminator(nn.Module):
 
 
 def with_planes(images: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
-    """Append a plane for each of `count` classes to `images`: 1 for the class of the image, else 0.
-
-    Mirza and Osindero 2014 (1411.1784), section 3.2; StarGAN paper, section 3.1.
-
-    Args:
-        images: [N, C, H, W].
-        labels: int64 [N], the class of each image.
-
-    Returns:
-        [N, C + count, H, W].
-    """
+    """Append a plane for each of `count` classes to `images`, 1 for the image's class in `labels` and else 0:
+    [N, C, H, W] -> [N, C + count, H, W] (1411.1784, section 3.2; StarGAN paper, section 3.1)."""
     planes = one_hot(labels, count)[:, :, None, None].expand(-1, -1, *images.shape[2:])
     return torch.cat([images, planes.to(images)], 1)
 
 
-# ---------------------------------------------------------------------------------------------
-# GANs that start from noise
-
-
 def perceptron(inputs: int, hidden: int, outputs: int, leaky: bool, normalise: bool) -> nn.Sequential:
-    """Return a network with one hidden layer, [N, inputs] -> [N, outputs], without a last activation.
-
-    Args:
-        leaky: LeakyReLU with a slope of 0.2, else a sigmoid, whose gradient vanishes at both ends.
-        normalise: LayerNorm after the hidden layer's activation (Ba et al. 2016, 1607.06450).
-    """
+    """Return a network with one hidden layer, [N, inputs] -> [N, outputs], without a last activation. The
+    hidden layer's is `leaky` ReLU or else a sigmoid, whose gradient vanishes at both ends; `normalise` adds
+    LayerNorm after it (Ba et al. 2016, 1607.06450)."""
     between = [nn.LeakyReLU(0.2) if leaky else nn.Sigmoid()] + [nn.LayerNorm(hidden)] * normalise
     return nn.Sequential(nn.Linear(inputs, hidden), *between, nn.Linear(hidden, outputs))
 
@@ -210,60 +171,47 @@ def _up(inputs: int, outputs: int, stride: int = 2, padding: int = 1) -> list[nn
             nn.ReLU(inplace=True)]  # fmt: skip
 
 
+def _from_noise(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Unflatten(1, (inputs, 1, 1)), *_up(inputs, outputs, stride=1, padding=0)]
+
+
 def _to_image(inputs: int, colours: int) -> list[nn.Module]:
     return [nn.ConvTranspose2d(inputs, colours, 4, stride=2, padding=1, bias=False), nn.Tanh()]
 
 
-def _from_image(colours: int, outputs: int) -> list[nn.Module]:
-    return [nn.Conv2d(colours, outputs, 4, stride=2, padding=1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
-
-
-def _down(inputs: int, outputs: int) -> list[nn.Module]:
-    """Return DCGAN's layers that halve the resolution."""
-    return [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs),
-            nn.LeakyReLU(0.2, inplace=True)]  # fmt: skip
+def _down(inputs: int, outputs: int, normalise: bool = True) -> list[nn.Module]:
+    """Return DCGAN's layers that halve the resolution; the first ones of a discriminator do not normalise."""
+    norm = [nn.BatchNorm2d(outputs)] if normalise else []
+    return [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), *norm, nn.LeakyReLU(0.2, inplace=True)]
 
 
 class DcganGenerator(nn.Sequential):
-    """Noise to images, [N, inputs] -> [N, C, edge, edge] in [-1, 1].
+    """Noise to images of a `shape` [C, edge, edge], [N, inputs] -> [N, *shape] in [-1, 1].
 
-    DCGAN paper, figure 1: 1024, 512, 256 and 128 features from 4 px up for `channels` 128 and 64 px;
-    3.577 M parameters for `channels` 64, 3 colours.
-
-    Args:
-        inputs: numbers in a z.
-        channels: features before the last layer (`ngf`), doubled for each halving of the resolution.
-        shape: of an image, [C, edge, edge]; the edge is a power of two from 8.
+    DCGAN paper, figure 1: 1024, 512, 256 and 128 features from 4 px up for `channels` (ngf) 128 and 64 px;
+    3.577 M parameters for `channels` 64, 3 colours. The edge is a power of two from 8.
     """
 
     def __init__(self, inputs: int, channels: int, shape: tuple[int, int, int]):
-        colours, edge, _ = shape
-        widths = dcgan_widths(channels, edge)
-        layers = [nn.Unflatten(1, (inputs, 1, 1)), *_up(inputs, widths[0], stride=1, padding=0)]
-        for before, after in pairwise(widths):
-            layers += _up(before, after)
-        super().__init__(*layers, *_to_image(widths[-1], colours))
+        widths = dcgan_widths(channels, shape[1])
+        body = [layer for pair in pairwise(widths) for layer in _up(*pair)]
+        super().__init__(*_from_noise(inputs, widths[0]), *body, *_to_image(widths[-1], shape[0]))
         init_weights(self)
 
 
 class DcganDiscriminator(nn.Sequential):
-    """Images to logits of being real, [N, C, edge, edge] -> [N, 1]; the generator mirrored.
+    """Images of a `shape` [C, edge, edge] to logits of being real, [N, *shape] -> [N, 1]: the generator
+    mirrored, with `channels` (ndf) features after the first layer.
 
     DCGAN paper, section 3: strided convolutions, LeakyReLU of slope 0.2, batch normalisation in all but
     the first and last layer; 2.766 M parameters for `channels` 64, 3 colours and 64 px.
-
-    Args:
-        channels: features after the first layer (`ndf`), doubled with each halving of the resolution.
-        shape: of an image, [C, edge, edge]; the edge is a power of two from 8.
     """
 
     def __init__(self, channels: int, shape: tuple[int, int, int]):
-        colours, edge, _ = shape
-        widths = dcgan_widths(channels, edge)[::-1]
-        layers = _from_image(colours, channels)
-        for before, after in pairwise(widths):
-            layers += _down(before, after)
-        super().__init__(*layers, nn.Conv2d(widths[-1], 1, 4, bias=False), nn.Flatten())
+        widths = dcgan_widths(channels, shape[1])[::-1]
+        body = [layer for pair in pairwise(widths) for layer in _down(*pair)]
+        super().__init__(*_down(shape[0], channels, normalise=False), *body,
+                         nn.Conv2d(widths[-1], 1, 4, bias=False), nn.Flatten())
         init_weights(self)
 
 
@@ -272,10 +220,7 @@ class GrowingGenerator(nn.Module):
 
     It has the layers of `DcganGenerator`, and for each smaller resolution one more that turns the features
     there into an image. `place` is how far it has grown: 0 makes images of 8 px, 1 of 16 px, and 0.3 fades
-    the second in. Images are enlarged to the full edge.
-
-    Args:
-        inputs, channels, shape: as for `DcganGenerator`; the edge is more than 8.
+    the second in. Images are enlarged to the full edge, which is more than 8.
     """
 
     def __init__(self, inputs: int, channels: int, shape: tuple[int, int, int]):
@@ -283,8 +228,7 @@ class GrowingGenerator(nn.Module):
         colours, self.edge, _ = shape
         widths = dcgan_widths(channels, self.edge)
         self.place = float(len(widths) - 1)
-        self.stem = nn.Sequential(
-            nn.Unflatten(1, (inputs, 1, 1)), *_up(inputs, widths[0], stride=1, padding=0))
+        self.stem = nn.Sequential(*_from_noise(inputs, widths[0]))
         self.blocks = nn.ModuleList(nn.Sequential(*_up(before, after)) for before, after in pairwise(widths))
         self.heads = nn.ModuleList(nn.Sequential(*_to_image(width, colours)) for width in widths)
         init_weights(self)
@@ -303,18 +247,13 @@ class GrowingGenerator(nn.Module):
 
 class GrowingDiscriminator(nn.Module):
     """DCGAN's discriminator that grows with a `GrowingGenerator`, which it mirrors. It takes images of the
-    full edge and reduces them to the resolution of its `place`.
-
-    Args:
-        channels, shape: as for `DcganDiscriminator`; the edge is more than 8.
-    """
+    full edge and reduces them to the resolution of its `place`."""
 
     def __init__(self, channels: int, shape: tuple[int, int, int]):
         super().__init__()
-        colours, edge, _ = shape
-        widths = dcgan_widths(channels, edge)
+        widths = dcgan_widths(channels, shape[1])
         self.place = float(len(widths) - 1)
-        self.heads = nn.ModuleList(nn.Sequential(*_from_image(colours, width)) for width in widths)
+        self.heads = nn.ModuleList(nn.Sequential(*_down(shape[0], width, False)) for width in widths)
         self.blocks = nn.ModuleList(nn.Sequential(*_down(fine, coarse)) for coarse, fine in pairwise(widths))
         self.stem = nn.Sequential(nn.Conv2d(widths[0], 1, 4, bias=False), nn.Flatten())
         init_weights(self)

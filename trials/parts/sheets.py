@@ -21,9 +21,7 @@ def sheet_pixels(shape: tuple[int, int, int]) -> int:
 def sheet(real: torch.Tensor, made: torch.Tensor, columns: int = COLUMNS) -> torch.Tensor:
     """Return a sheet of real images above generated ones, up to two rows of each: float [3, H, W] in [0, 1].
 
-    Args:
-        real, made: float [N, C, H, W] in [-1, 1]; the first of each are shown, equally many.
-        columns: images in a row.
+    Both are float [N, C, H, W] in [-1, 1]; the first of each are shown, equally many.
     """
     columns = min(columns, len(real), len(made))
     count = columns * min(ROWS, len(real) // columns, len(made) // columns)
