@@ -16,7 +16,7 @@ from judge.labelled import LabelledImages, describe_data
 from judge.score import MIN_IMAGES, Score
 from trials.parts.batches import epoch_indices
 from trials.parts.sheets import COLUMNS, ROWS, sheet
-from trials.session.session import Checkpointed, Scheduled, Session, fill_unset
+from trials.session import Checkpointed, Scheduled, Session, fill_unset
 
 
 @dataclass(frozen=True)

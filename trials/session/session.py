@@ -20,18 +20,11 @@ from judge.common.files import as_user_error, atomic_write
 from judge.common.tensors import read_tensors
 from judge.images import to_bytes
 from judge.score import WORST_SCORE, Score
-from trials.session.checkpoint import Checkpointed
 from trials.session.engine import NniEngine, NoEngine, current_engine
 from trials.session.failures import Diverged, Stopped, backoff_seconds, describe_error, is_transient
 from trials.session.records import Record, settings_hash, write_json
 from trials.session.reporter import Reporter
-from trials.session.settings import RunOptions, Scheduled, fill_unset, trial_parser, with_parameters
-
-# Names from other modules are here until every file imports them from trials.session.
-__all__ = [
-    "Checkpointed", "RunOptions", "Scheduled", "Session", "fill_unset", "run", "trial_parser",
-    "with_parameters",
-]  # fmt: skip
+from trials.session.settings import RunOptions, trial_parser, with_parameters
 
 RUNS = Path("runs")  # holds the folders of trials that are started by hand
 Train = Callable[[Any, "Session"], None]  # of settings and session

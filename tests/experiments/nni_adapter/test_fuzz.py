@@ -25,8 +25,8 @@ from judge.common.errors import UserError
 from trials import translate
 from trials.cyclegan import CycleGAN, Settings
 from trials.inspection import adapters
+from trials.session import RunOptions, Session
 from trials.session.engine import NoEngine
-from trials.session.session import RunOptions, Session
 
 FEW = int(os.environ.get("SALON_FUZZ", 25))
 MANY = int(os.environ.get("SALON_FUZZ", 400))

@@ -93,8 +93,8 @@ def trial(tmp_path, judge_file, sample_data) -> Path:
 
 
 def resumed(folder: Path) -> None:
+    from trials.session import RunOptions, Session
     from trials.session.engine import NoEngine
-    from trials.session.session import RunOptions, Session
 
     settings = Settings(**json.loads((folder / "run.json").read_text())["settings"])
     session = Session("cyclegan", settings, RunOptions(device="cpu", out=folder), NoEngine(), {})
