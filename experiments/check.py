@@ -20,9 +20,8 @@ from judge.common.cli import from_namespace
 from judge.common.device import available_cores
 from judge.common.errors import UserError, one_line
 from judge.common.files import atomic_write
-from trials.session import RunOptions, trial_parser, with_parameters
+from trials.session import DiskUse, RunOptions, trial_parser, with_parameters
 from trials.session.engine import NniEngine
-from trials.session.records import DiskUse
 
 # NNI's search space types; a misspelt one it takes for a float in 0..1 without a word.
 RANGES = {"uniform": 2, "loguniform": 2, "quniform": 3, "qloguniform": 3}

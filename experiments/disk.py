@@ -7,7 +7,7 @@ from types import ModuleType
 from experiments.nni_adapter.database import Trial
 from experiments.report import results
 from judge.common.errors import UserError
-from trials.session.records import DiskUse
+from trials.session import DiskUse
 
 CHECKPOINTS_KEPT = 10  # trials whose checkpoints stay, unless told otherwise
 ENDED_WELL = ("SUCCEEDED", "EARLY_STOPPED")  # NNI's states of trials that nothing went wrong in

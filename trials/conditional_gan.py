@@ -26,8 +26,7 @@ from trials.parts.gan_base import NoiseGAN, minimise, seeded_weights, train_on_i
 from trials.parts.losses import bce
 from trials.parts.networks import DcganDiscriminator, DcganGenerator, with_planes
 from trials.parts.sheets import COLUMNS, ROWS, sheet_pixels
-from trials.session import Session, run
-from trials.session.records import DiskUse
+from trials.session import DiskUse, Session, run
 
 
 @dataclass(frozen=True)

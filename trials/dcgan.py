@@ -33,8 +33,7 @@ from trials.parts.gan_base import GanSettings, NoiseGAN, minimise, seeded_weight
 from trials.parts.losses import bce
 from trials.parts.networks import DcganDiscriminator, DcganGenerator, GrowingDiscriminator, GrowingGenerator
 from trials.parts.sheets import sheet_pixels
-from trials.session import Session, run
-from trials.session.records import DiskUse
+from trials.session import DiskUse, Session, run
 
 # Folders have the published networks: figure 1 for G, the authors' code for D.
 PRESETS = {

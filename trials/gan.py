@@ -34,8 +34,7 @@ from trials.parts.losses import bce, lsgan
 from trials.parts.networks import perceptron
 from trials.parts.pattern import PATTERN, PatternScorer, patterns
 from trials.parts.sheets import sheet_pixels
-from trials.session import Session, run
-from trials.session.records import DiskUse
+from trials.session import DiskUse, Session, run
 
 PRESETS = {
     PATTERN:         {"latent_size": 1,   "hidden": 8,   "steps": 3_000,  "samples": 200},

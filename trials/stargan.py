@@ -38,8 +38,7 @@ from trials.parts.losses import gradient_penalty
 from trials.parts.networks import StarganDiscriminator, StarganGenerator, with_planes
 from trials.parts.schedule import decay_factor, set_lr
 from trials.parts.sheets import COLUMNS, sheet, sheet_pixels
-from trials.session import Checkpointed, Session, run
-from trials.session.records import DiskUse
+from trials.session import Checkpointed, DiskUse, Session, run
 
 # `paper` is the published recipe: 200,000 iterations of D in the authors' code.
 PRESETS = {

@@ -46,8 +46,7 @@ from judge.common.files import as_user_error, atomic_write
 from judge.common.rng import rng
 from judge.score import MIN_IMAGES, Score, Scorer, check_test_images, combined, structure_similarity
 from trials.parts.batches import load_held_out
-from trials.session import Checkpointed, Scheduled, Session, run
-from trials.session.records import DiskUse
+from trials.session import Checkpointed, DiskUse, Scheduled, Session, run
 
 VGG19 = models.VGG19_Weights.IMAGENET1K_V1
 DEFAULT_LAYERS = {  # of each network: for content, for style (VGG-19's are the paper's, section 3)

@@ -16,7 +16,6 @@ from judge.common.device import device_name
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write, file_lock
 from judge.common.schema import NUMBER, matches
-from trials.session.checkpoint import DiskUse  # noqa: F401 (imported from here until all use trials.session)
 
 RECORD = {  # the form of run.json
     "system?": str, "status?": str, "reason?": str, "seconds?": NUMBER, "schedule?": {"steps": int},
