@@ -70,7 +70,7 @@ def command(arguments: list[str]) -> int:
     if not options.onnx and not (options.photos and options.out):
         raise UserError("give --photos and --out, or --onnx")
     device = RunOptions(device=options.device).torch_device()
-    net = trained(options.run, device)
+    net = load_trained(options.run, device)
     generator = (net.G_AB if options.reverse else net.G_BA).eval().requires_grad_(False)
     if options.onnx:
         export(generator, options.onnx)
@@ -78,7 +78,7 @@ def command(arguments: list[str]) -> int:
     return translate_folder(generator, options, device) if options.photos else 0
 
 
-def trained(folder: Path, device: torch.device) -> CycleGAN:
+def load_trained(folder: Path, device: torch.device) -> CycleGAN:
     """Return the CycleGAN in a trial's folder with the weights of its checkpoint.
 
     Raises:

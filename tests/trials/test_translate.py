@@ -52,19 +52,19 @@ def scene(height: int, width: int) -> torch.Tensor:
 
 def test_a_trained_generator_paints_as_in_its_trial(trial):
     photos = torch.rand(3, 3, 64, 64) * 2 - 1
-    loaded = translate.trained(trial[0], CPU)
+    loaded = translate.load_trained(trial[0], CPU)
     assert loaded.step == 1 and loaded.paint(photos).equal(trial[1].paint(photos))
 
 
 def test_a_folder_without_a_trained_cyclegan_is_one_line(tmp_path, trial):
     with pytest.raises(UserError, match="is not the folder of a CycleGAN trial"):
-        translate.trained(tmp_path / "elsewhere", CPU)
+        translate.load_trained(tmp_path / "elsewhere", CPU)
     (trial[0] / "checkpoint.pt").write_bytes(b"foreign")
     with pytest.raises(UserError, match="cannot be read"):
-        translate.trained(trial[0], CPU)
+        translate.load_trained(trial[0], CPU)
     (trial[0] / "checkpoint.pt").unlink()
     with pytest.raises(UserError, match="has no checkpoint yet"):
-        translate.trained(trial[0], CPU)
+        translate.load_trained(trial[0], CPU)
 
 
 @pytest.mark.parametrize("tile", [40, 64, 130])

@@ -360,13 +360,13 @@ def test_checkpoints_that_are_painted_with(tmp_path, trial, count):
         if draw.random() < 0.3:
             (folder / "checkpoint.pt").write_bytes(damaged((folder / "checkpoint.pt").read_bytes(), draw))
 
-    fuzz(max(10, count // 4), tmp_path, lambda draw: translate.trained(folder, CPU), prepared)
+    fuzz(max(10, count // 4), tmp_path, lambda draw: translate.load_trained(folder, CPU), prepared)
     (folder / "checkpoint.pt").unlink()
     torch.save(state, folder / "checkpoint.pt")
     fuzz(
         max(10, count // 8),
         tmp_path,
-        lambda draw: translate.trained(folder, CPU),
+        lambda draw: translate.load_trained(folder, CPU),
         lambda draw: (folder / "run.json").write_bytes(text(record, draw)),
     )
 

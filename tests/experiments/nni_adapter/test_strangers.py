@@ -103,7 +103,7 @@ def resumed(folder: Path) -> None:
 
 READERS = {
     "resumed": resumed,
-    "translated": lambda folder: translate.trained(folder, CPU),
+    "translated": lambda folder: translate.load_trained(folder, CPU),
     "inspected": lambda folder: adapters.load(folder, CPU),
 }
 
