@@ -93,7 +93,7 @@ class ConditionalGAN(NoiseGAN):
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, and report how many of G's outputs are what was asked for, and how good."""
     data, scorer, judge = load_inputs(settings, session.device)
-    session.record_inputs(data=data.summary(), judge=judge)
+    session.record.add_inputs(data=data.summary(), judge=judge)
     count = len(data.classes)
     net = ConditionalGAN(settings, data.shape, count, session.device)
     asked = torch.arange(settings.samples, device=session.device) % count

@@ -169,7 +169,7 @@ def growth(share: float, levels: int) -> float:
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, and report how good G's outputs are."""
     data, scorer, judge = load_inputs(settings, session.device)
-    session.record_inputs(data=data.summary(), judge=judge)
+    session.record.add_inputs(data=data.summary(), judge=judge)
     net = DCGAN(settings, data.shape, session.device)
     title = f"DCGAN, {settings.edge} px"
     train_on_images(session, net, data, scorer, title=title, samples=settings.samples)

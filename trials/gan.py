@@ -146,7 +146,7 @@ class GAN(NoiseGAN):
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, and report how good G's outputs are."""
     data, scorer, judge = load_inputs(settings, session.device)
-    session.record_inputs(data=data.summary(), **judge)
+    session.record.add_inputs(data=data.summary(), **judge)
     net = GAN(settings, data.shape, session.device)
     train_on_images(session, net, data, scorer, title="GAN", samples=settings.samples)
 

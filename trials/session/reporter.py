@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import torch
+from torchvision.utils import save_image
 
 from judge.common.files import as_user_error, atomic_write
 from judge.score import Score
@@ -26,11 +27,7 @@ class Reporter:
         self._writer = None
 
     def restore(self, step: int) -> None:
-        """Keep the reports of an earlier run up to `step`, its checkpoint; later ones will be made again.
-
-        Raises:
-            UserError: the folder cannot be written.
-        """
+        """Keep the reports of an earlier run up to `step`, its checkpoint; later ones will be made again."""
         self.reports = [report for report in read_lines(self._stats) if report["step"] <= step]
         text = "".join(map(json_line, self.reports))
         with as_user_error(self._folder):
@@ -40,11 +37,7 @@ class Reporter:
             self.scoring_seconds = self.reports[-1].get("scoring_seconds") or 0
 
     def add_losses(self, losses: dict[str, torch.Tensor]) -> None:
-        """Add a step's losses (scalars on the device) to the means of the next report.
-
-        Raises:
-            Diverged: a loss is not finite or too large; checked every `LOSS_CHECK_STEPS` steps.
-        """
+        """Add to the mean losses of the next report, and check them every `LOSS_CHECK_STEPS` steps."""
         sums = self._loss_sums
         self._loss_sums = {name: sums.get(name, 0) + loss.detach() for name, loss in losses.items()}
         self._loss_count += 1
@@ -57,18 +50,13 @@ class Reporter:
         return {"seconds": round(seconds, 1), "scoring_share": round(self.scoring_seconds / seconds, 3)}
 
     def write(self, step: int, score: Score, sheet: torch.Tensor, facts: dict[str, float]) -> None:
-        """Write a report with the mean losses since the last one, and `sheet`, float [3, H, W] in [0, 1].
-
-        Raises:
-            Diverged: a loss or the score is not finite or too large.
-            UserError: the folder cannot be written.
-        """
+        """Write a report with the mean losses since the last one, and `sheet`, float [3, H, W] in [0, 1]."""
         losses = mean_losses(self._loss_sums, self._loss_count)
         values, facts = score.as_dict(), score.extras | facts
         if not all(map(math.isfinite, values.values())):
             raise Diverged(f"the score is not finite: {values}")
         report = {
-            "step": step, "seconds": round(time.perf_counter() - self._start, 1),
+            "step": step, "seconds": self.times()["seconds"],
             "scoring_seconds": round(self.scoring_seconds, 2), **facts, "score": values, "losses": losses,
         }  # fmt: skip
         with as_user_error(self._folder):
@@ -81,7 +69,6 @@ class Reporter:
     def _show(self, step: int, groups: dict[str, dict[str, float]], sheet: torch.Tensor) -> None:
         """Write the sheet to samples/, and the sheet and the scalars in `groups` to TensorBoard's folder."""
         from torch.utils.tensorboard import SummaryWriter  # not above: the import takes a second
-        from torchvision.utils import save_image
 
         samples = self._folder / "samples"
         samples.mkdir(exist_ok=True)
@@ -101,10 +88,9 @@ class Reporter:
 
 
 def mean_losses(sums: dict[str, torch.Tensor], count: int) -> dict[str, float]:
-    """Return the mean losses, sums of `count` steps divided by `count`, as numbers; waits for the device.
+    """Return sums of `count` steps' losses divided by `count`, as numbers; waits for the device.
 
-    Raises:
-        Diverged: a loss is not finite or above `MAX_LOSS`.
+    Raises Diverged if a mean is not finite or above `MAX_LOSS`.
     """
     values = (torch.stack(list(sums.values())) / count).tolist()
     for name, value in zip(sums, values):
