@@ -29,6 +29,7 @@ from judge.common.cli import Beta, Fraction, LearningRate, NonNegativeInt, Posit
 from judge.common.device import supports_bf16
 from judge.common.errors import UserError
 from judge.common.rng import rng, seeded
+from judge.images import DataSet
 from judge.score import DEFAULT_FORMULA, FORMULAS, MIN_IMAGES, Scorer, check_test_images
 from trials.parts.batches import load_held_out, load_unpaired
 from trials.parts.losses import lsgan
@@ -112,10 +113,7 @@ class Settings:
     """Held-out photographs that are painted and scored at each report."""
 
     def complete(self, device: torch.device) -> "Settings":
-        """Return these settings with a value for everything that depends on the size or the device.
-
-        Raises UserError if steps and epochs are both given, or there are too few photos for a score.
-        """
+        """Return these settings with a value for everything that depends on the size or the device."""
         if self.steps and self.epochs:
             raise UserError("--steps and --epochs both set the length of the schedule: give one of them")
         if self.photos is not None and self.photos < MIN_IMAGES:
@@ -161,9 +159,7 @@ class Settings:
 class CycleGAN(Checkpointed):
     """Two generators, two discriminators, their optimizers and pools, and the training step.
 
-    Args:
-        settings: complete.
-        schedule: steps of the full schedule.
+    `settings` are complete; `schedule` is the number of steps of the full schedule.
     """
 
     parts = ("G_AB", "G_BA", "D_A", "D_B", "optimizer_G", "optimizer_D")
@@ -315,13 +311,8 @@ def check(settings: Settings) -> DiskUse:
     return net.footprint(settings.report_count(), 2 * SHEET_PHOTOS * settings.pixels**2)
 
 
-def load_inputs(
-    settings: Settings, device: torch.device
-) -> tuple[images.DataSet, model.Judge, model.ModelCard]:
-    """Return the data set, the judge and the judge's card. Opens no image.
-
-    Raises UserError if there is no such data or judge, too few test images, or the judge is for another size.
-    """
+def load_inputs(settings: Settings, device: torch.device) -> tuple[DataSet, model.Judge, model.ModelCard]:
+    """Return the data set, the judge and the judge's card. Opens no image."""
     data = images.find_dataset(settings.data)
     check_test_images(data)
     return data, *model.load_judge(settings.judge, device, settings.pixels)

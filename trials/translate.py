@@ -80,10 +80,7 @@ def command(arguments: list[str]) -> int:
 
 
 def load_trained(folder: Path, device: torch.device) -> CycleGAN:
-    """Return the CycleGAN in a trial's folder with the weights of its checkpoint.
-
-    Raises UserError if there is no such trial, or its checkpoint cannot be read.
-    """
+    """Return the CycleGAN in a trial's folder with the weights of its checkpoint."""
     record = read_record(folder)
     if record.get("system") != "cyclegan":
         raise UserError(f"{folder} is not the folder of a CycleGAN trial: look at its run.json")
@@ -142,7 +139,10 @@ def translate_in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> 
     The generator sees each tile with a margin as wide as its receptive field, and normalises it by the
     statistics of a thumbnail of the whole image.
     """
-    margin, step = receptive_radius(generator), max(STRIDE, tile // STRIDE * STRIDE)
+    # Radius of the receptive field: 15, rounded up to a multiple of STRIDE, for the convolutions at the ends,
+    # and 8 for each residual block: two 3x3 convolutions at a quarter of the size.
+    margin = 16 + 8 * sum(isinstance(part, Residual) for part in generator)
+    step = max(STRIDE, tile // STRIDE * STRIDE)
     height, width = image.shape[2:]
     scale = tile / max(height, width)
     thumbnail_size = [max(MIN_PIXELS, round(size * scale / STRIDE) * STRIDE) for size in (height, width)]
@@ -155,15 +155,6 @@ def translate_in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> 
                 part = part[:, :, y - top : y - top + step, x - left : x - left + step]
                 painted[:, :, y : y + step, x : x + step] = part
     return painted
-
-
-def receptive_radius(generator: nn.Module) -> int:
-    """Return the largest distance, in pixels, at which an input pixel affects an output pixel.
-
-    The convolutions at both ends make 15, rounded up to a multiple of `STRIDE`, and each residual block 8:
-    two 3x3 convolutions at a quarter of the size.
-    """
-    return 16 + 8 * sum(isinstance(part, Residual) for part in generator)
 
 
 @contextmanager
@@ -187,11 +178,7 @@ def shared_statistics(generator: nn.Module, thumbnail: torch.Tensor) -> Iterator
 
 
 def export(generator: nn.Module, file: Path) -> None:
-    """Write `generator` to `file` for any batch and any size that is a multiple of 4, and check the file.
-
-    Raises UserError if the ONNX packages are missing, the file cannot be written, or its output differs from
-    PyTorch's by more than 1/255 of the range.
-    """
+    """Write `generator` to `file` for any batch and any size that is a multiple of 4, and check the file."""
     try:
         import onnx  # noqa: F401 (torch's exporter needs it)
         import onnxruntime

@@ -30,11 +30,9 @@ def inputs(sample_data, judge_file) -> list:
     return [*TINY, "--data", sample_data, "--judge", judge_file, "--reports", 6]
 
 
-@pytest.mark.parametrize(("words", "folder"), [
-    (["trials/cyclegan.py"], "."), (["cyclegan.py"], "trials"), (["-m", "trials.inspect"], "."),
-])  # fmt: skip
+@pytest.mark.parametrize(("words", "folder"), [(["cyclegan.py"], "trials"), (["-m", "trials.inspect"], ".")])
 def test_a_program_starts_by_its_path_or_its_module(words, folder):
-    """Python searches trials/ first for the first two: nothing in it may hide the standard library."""
+    """By its path Python searches trials/ first: nothing in it may hide the standard library."""
     process = run(*words, "--help", cwd=ROOT / folder)
     assert process.returncode == 0 and "usage: python -m trials." in process.stdout, process.stderr
 

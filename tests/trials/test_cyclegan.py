@@ -52,7 +52,7 @@ def test_losses_are_the_papers_equations_and_each_network_learns_from_its_own():
         for parameter, gradient in zip(trained.parameters(), gradients):  # no generator's loss is in it
             torch.testing.assert_close(parameter.grad, gradient)
     for trained, before in ((net.G_BA, G), (net.G_AB, F), (net.D_A, D_A), (net.D_B, D_B)):
-        assert not all(new.equal(old) for new, old in zip(trained.parameters(), before.parameters()))
+        assert not all(map(torch.equal, trained.parameters(), before.parameters()))
 
 
 def test_weights_multiply_the_losses_they_are_named_after():
@@ -141,12 +141,9 @@ def test_size_and_precision_depend_on_the_device_unless_they_are_given(monkeypat
     assert Settings(data="sample", precision="fp32").complete(CPU).precision == "fp32"
 
 
-def test_the_budget_is_a_share_of_the_schedule():
+def test_the_budget_is_a_share_of_the_schedule_given_in_steps_or_epochs():
     assert Settings(size="sketch", budget=0.1).complete(CPU).last_step(larger=100) == 500
     assert Settings(steps=3, budget=0.1).complete(CPU).last_step(larger=9) == 1
-
-
-def test_steps_together_with_epochs_are_refused():
     with pytest.raises(UserError, match="give one"):
         Settings(steps=5, epochs=5).complete(CPU)
 

@@ -93,13 +93,8 @@ def photos(tmp_path) -> Path:
     folder = tmp_path / "photos"
     (folder / "deeper").mkdir(parents=True)
     picture = Image.fromarray(scene(60, 90).permute(1, 2, 0).numpy())
-    picture.save(folder / "plain.jpg")
-    picture.save(folder / "plain.png")  # the same stem
-    picture.convert("CMYK").save(folder / "cmyk.jpg")
-    exif = Image.Exif()
-    exif[274] = 6
-    picture.save(folder / "deeper" / "rotated.jpg", exif=exif)
-    picture.save(folder / "moving.gif", save_all=True, append_images=[picture.rotate(90)])
+    for name in ("plain.jpg", "plain.png", "deeper/wide.jpg"):  # two with the same stem
+        picture.save(folder / name)
     Image.new("RGB", (1, 1), "red").save(folder / "dot.png")
     (folder / "text.jpg").write_text("not an image")
     return folder
@@ -110,31 +105,26 @@ def run(command, trial):
     return partial(command, "trials.translate", "--run", trial[0])
 
 
-def test_images_of_many_formats_are_translated_and_existing_files_kept(run, photos, tmp_path):
+def test_a_folder_is_translated_except_for_broken_images_and_existing_files(run, photos, tmp_path):
     out = tmp_path / "painted"
     out.mkdir()
     (out / "dot.png").write_text("mine")
     done = run("--photos", photos, "--out", out)
-    assert done.returncode == 1
     printed = done.stdout + done.stderr
+    assert done.returncode == 1 and "4 of 5 images" in printed and "Traceback" not in printed
     assert printed.count("skipped, cannot be read:") == 1 and "text.jpg" in printed
-    assert "6 of 7 images" in printed and "Traceback" not in printed
     assert printed.count("kept, exists already") == 1 and (out / "dot.png").read_text() == "mine"
     (out / "dot.png").unlink()
     sizes = {str(file.relative_to(out)): Image.open(file).size for file in out.rglob("*.png")}
-    assert sizes == {
-        "plain.jpg.png": (90, 60), "plain.png.png": (90, 60), "cmyk.png": (90, 60), "moving.png": (90, 60),
-        "deeper/rotated.png": (60, 90),
-    }  # fmt: skip
+    assert sizes == dict.fromkeys(["plain.jpg.png", "plain.png.png", "deeper/wide.png"], (90, 60))
 
 
 def test_side_by_side_is_the_source_and_its_translation(run, photos, tmp_path):
-    run("--photos", photos / "deeper", "--out", tmp_path / "o", "--longest", 45,
-        "--side-by-side", "--reverse")
-    picture = Image.open(tmp_path / "o/rotated.png")
-    assert picture.size == (60, 45)
-    upright = Image.open(photos / "deeper/rotated.jpg").rotate(-90, expand=True).resize((30, 45))
-    assert np.abs(np.asarray(picture)[:, :30].astype(int) - np.asarray(upright)).mean() < 6
+    run("--photos", photos / "deeper", "--out", tmp_path / "o", "--longest=45", "--side-by-side", "--reverse")
+    picture = Image.open(tmp_path / "o/wide.png")
+    assert picture.size == (90, 30)
+    source = Image.open(photos / "deeper/wide.jpg").resize((45, 30))
+    assert np.abs(np.asarray(picture)[:, :45].astype(int) - np.asarray(source)).mean() < 6
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -159,16 +149,13 @@ def test_the_onnx_file_computes_what_the_generator_does(generator, tmp_path):
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_an_onnx_file_that_computes_something_else_is_not_written(generator, tmp_path, monkeypatch):
+def test_an_onnx_file_that_differs_or_cannot_be_made_is_not_written(generator, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     export, other = torch.onnx.export, ResnetGenerator(4, 2).eval()
     monkeypatch.setattr(torch.onnx, "export", lambda network, *a, **options: export(other, *a, **options))
     with pytest.raises(UserError, match="not written: ONNX differs from PyTorch"):
         translate.export(generator, tmp_path / "painter.onnx")
     assert not list(tmp_path.iterdir())
-
-
-def test_without_the_onnx_packages_it_is_one_line(generator, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match="pip install onnx onnxruntime"):
         translate.export(generator, tmp_path / "painter.onnx")

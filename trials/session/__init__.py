@@ -13,10 +13,8 @@ A system is a file with a frozen dataclass `Settings` and a function `train(sett
     if __name__ == "__main__":
         run(train, Settings)
 
-`Settings` has a method `complete(device)`, which fills in what depends on the machine, and a field `budget`,
-which may grow when a trial is continued. A search also calls `Settings.describe_inputs()`, which returns the
-data, the judge and so on as text by name, `data` first, and `Settings.report_count()`. A function
-`check(settings)` raises the errors that would stop a trial before it trains, and returns its disk space.
+CONTRIBUTING.md lists the other methods and functions of a system. `Settings.describe_inputs()` returns the
+data, the judge and so on as text by name, `data` first. `Settings.budget` may grow when a trial is continued.
 """
 
 from trials.session.checkpoint import Checkpointed, DiskUse

@@ -21,11 +21,9 @@ class Checkpointed:
     """Names of the attributes that have a state: networks and optimizers."""
 
     def state_dict(self) -> dict:
-        """Return the state of the training as tensors and plain data."""
         return {"step": self.step, **{name: getattr(self, name).state_dict() for name in self.parts}}
 
     def load_state_dict(self, state: dict) -> None:
-        """Load a state that `state_dict` returned."""
         self.step = int(state["step"])
         for name in self.parts:
             getattr(self, name).load_state_dict(state[name])

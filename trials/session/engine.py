@@ -1,7 +1,4 @@
-"""The search engine, as a trial uses it: parameters in, results out. Only this file imports NNI.
-
-A trial that is started by hand has no engine, and NNI need not be installed.
-"""
+"""The search engine, as a trial uses it: parameters in, results out. Only this file imports NNI."""
 
 import os
 import select
@@ -18,8 +15,7 @@ class NoEngine:
     """Stands for the engine of a trial that is started by hand: it proposes nothing and ignores results."""
 
     folder: Path | None = None
-    threads: int | None = None
-    """CPU threads of a trial without --threads; None is torch's default, all cores."""
+    threads: int | None = None  # of a trial without --threads; None is torch's default, all cores
 
     def get_parameters(self) -> dict:
         return {}
@@ -32,16 +28,13 @@ class NoEngine:
 
 
 class NniEngine:
-    """NNI 2.10.1, which started this process; its `NNI_OUTPUT_DIR` is the trial's folder.
-
-    NNI's tuner stops at a result that is not made of finite numbers by name, one of them `default`, and at a
-    second final result of a trial.
-    """
+    """NNI 2.10.1, which started this process. Its tuner stops at a result that is not made of finite numbers
+    by name, one of them `default`, and at a second final result of a trial."""
 
     threads = 1  # NNI does not say how many trials it runs at once; single threads share the cores best
 
     def __init__(self):
-        import nni  # not above: it need not be installed
+        import nni  # not above: it need not be installed for a trial that is started by hand
 
         self._nni = nni
         self.folder = Path(os.environ["NNI_OUTPUT_DIR"])

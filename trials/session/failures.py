@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from judge.common.errors import is_out_of_memory, one_line
+from judge.common.errors import UserError, is_out_of_memory, one_line
 
 MAX_OTHERS_SHARE = 0.1  # share of a GPU's memory up to which its other users cannot be the cause
 # Settings that need memory, in the order in which to reduce them.
@@ -37,6 +37,8 @@ def memory_used_by_others(device: torch.device) -> float:
 
 def describe_error(error: BaseException, settings: Any, device: torch.device) -> str:
     """Return one line that says what failed and, if memory ran out, which settings to reduce."""
+    if isinstance(error, UserError):
+        return one_line(error)
     if not is_out_of_memory(error):
         return f"{type(error).__name__}: {one_line(error)}"
     names = [f"--{name.replace('_', '-')}" for name in MEMORY_SETTINGS if hasattr(settings, name)]

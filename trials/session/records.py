@@ -39,11 +39,6 @@ def write_json(file: Path, content: dict) -> None:
     atomic_write(file, lambda part: part.write_text(text + "\n"))
 
 
-def json_line(content: dict) -> str:
-    """Return `content` as one line of JSON."""
-    return json.dumps(content) + "\n"
-
-
 def read_json(file: Path) -> dict:
     """Return the JSON object in `file`; an empty one if there is none."""
     with suppress(OSError):
@@ -90,17 +85,14 @@ def git_commit() -> str | None:
     """Return the commit of this code, with `-dirty` if files were changed; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     with suppress(OSError):  # git is not installed
-        process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-        return process.stdout.strip() or None
+        folder = Path(__file__).parent
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout.strip() or None
 
 
 class Record:
     """The locked folder of a trial, and `facts`, the content of its run.json.
 
     Raises UserError if the folder cannot be written, is in use, or holds another trial or another run.json.
-
-    Args:
-        parameters: the settings that came from the tuner; if empty, those of the earlier run in the folder.
     """
 
     def __init__(self, folder: Path, system: str, settings: Any, parameters: dict, device: torch.device):
@@ -137,10 +129,7 @@ class Record:
             write_json(self.folder / "run.json", self.facts)
 
     def add_inputs(self, **inputs: dict) -> None:
-        """Add what the trial is trained on and scored by: facts of the data, the judge and so on.
-
-        Raises UserError if an earlier run in the folder had other inputs.
-        """
+        """Add facts of the data, the judge and so on. Raises UserError if an earlier run had other inputs."""
         for name, facts in inputs.items():
             if self._previous.get(name, facts) != facts:
                 raise UserError(f"{self.folder} was trained with another {name}: choose another --out")

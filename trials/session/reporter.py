@@ -1,35 +1,37 @@
 """The reports of a trial: mean losses, seconds, stats.jsonl, TensorBoard and sample sheets."""
 
+import json
 import math
 import time
 from pathlib import Path
 
 import torch
 from torchvision.utils import save_image
+from tqdm import tqdm
 
 from judge.common.files import as_user_error, atomic_write
 from judge.score import Score
 from trials.session.failures import Diverged
-from trials.session.records import json_line, read_lines
+from trials.session.records import read_lines
 
 LOSS_CHECK_STEPS = 20  # steps between checks of the losses: each one waits for the device
 MAX_LOSS = 1e3  # healthy losses stay near 1, and the loss of LSGAN has no upper bound
 
 
 class Reporter:
-    """Writes the reports of the trial in `folder`, and measures its time."""
+    """Writes the reports of one attempt at the trial in `folder`, and measures its time."""
 
     def __init__(self, folder: Path):
         self.reports: list[dict] = []
         self._folder, self._stats = folder, folder / "stats.jsonl"
         self._start, self.scoring_seconds = time.perf_counter(), 0.0
         self._loss_sums, self._loss_count = {}, 0
-        self._writer = None
+        self.bar, self._writer = tqdm(disable=True), None
 
     def restore(self, step: int) -> None:
         """Keep the reports of an earlier run up to `step`, its checkpoint; later ones will be made again."""
         self.reports = [report for report in read_lines(self._stats) if report["step"] <= step]
-        text = "".join(map(json_line, self.reports))
+        text = "".join(json.dumps(report) + "\n" for report in self.reports)
         with as_user_error(self._folder):
             atomic_write(self._stats, lambda part: part.write_text(text))
         if self.reports:
@@ -61,7 +63,7 @@ class Reporter:
         }  # fmt: skip
         with as_user_error(self._folder):
             with open(self._stats, "a") as stats:
-                stats.write(json_line(report))
+                stats.write(json.dumps(report) + "\n")
             self._show(step, {"score": values, "loss": losses, "progress": facts}, sheet)
         self.reports.append(report)
         self._loss_sums, self._loss_count = {}, 0
@@ -82,16 +84,14 @@ class Reporter:
         self._writer.flush()
 
     def close(self) -> None:
-        """Close TensorBoard's file."""
+        """Close the progress bar and TensorBoard's file."""
+        self.bar.close()
         if self._writer:
             self._writer.close()
 
 
 def mean_losses(sums: dict[str, torch.Tensor], count: int) -> dict[str, float]:
-    """Return sums of `count` steps' losses divided by `count`, as numbers; waits for the device.
-
-    Raises Diverged if a mean is not finite or above `MAX_LOSS`.
-    """
+    """Return the mean losses of `count` steps. Raises Diverged if one is not finite or above `MAX_LOSS`."""
     values = (torch.stack(list(sums.values())) / count).tolist()
     for name, value in zip(sums, values):
         if not math.isfinite(value) or abs(value) > MAX_LOSS:

@@ -59,15 +59,10 @@ def run(train: Train, Settings: type) -> None:
 
 
 class Session:
-    """One run of a trial, for its `train` function: device, folder, steps, reports, checkpoint.
+    """One run of a trial, for its `train` function: device, folder, record (run.json), steps, reports.
 
-    `record` is the content of run.json. Raises UserError if the folder cannot be written, is in use, or holds
-    something else.
-
-    Args:
-        system: name of the trial's program, for example `cyclegan`.
-        settings: complete.
-        parameters: the settings that came from the engine.
+    `settings` are complete; `parameters` are those of them that came from the engine. Raises UserError if the
+    folder cannot be written, is in use, or holds something else.
     """
 
     def __init__(self, system: str, settings: Any, options: RunOptions, engine: NoEngine | NniEngine,
@@ -76,19 +71,8 @@ class Session:
         self.device = options.torch_device()
         self.folder = engine.folder or options.out or RUNS / f"{system}-{settings_hash(asdict(settings))}"
         self.record = Record(self.folder, system, settings, parameters, self.device)
-        self.stop_signal: int | None = None
-        """SIGTERM or SIGINT, once it has come; `steps` then ends the training."""
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin an attempt, from the start or, by `restore`, from the checkpoint."""
-        self.reporter, self._bar = Reporter(self.folder), None
-
-    def close(self) -> None:
-        """Close the files and the progress bar of an attempt."""
-        self.reporter.close()
-        if self._bar:
-            self._bar.close()
+        self.stop_signal: int | None = None  # SIGTERM or SIGINT, once it has come; then `steps` stops
+        self.reporter = Reporter(self.folder)
 
     def run(self, train: Train) -> int:
         """Train until the budget or something else ends it, and return the exit code."""
@@ -104,9 +88,6 @@ class Session:
             print(f"stopped: {error}")
             end(self, "stopped", str(error))
             return 128 + self.stop_signal
-        except UserError as error:
-            end(self, "failed", one_line(error))
-            raise
         except Exception as error:
             reason = describe_error(error, self.settings, self.device)
             end(self, "failed", reason)
@@ -121,10 +102,7 @@ class Session:
         self.stop_signal = number
 
     def restore(self, model: Any) -> None:
-        """Load the folder's checkpoint or, with --earlier, a copy of an earlier run's, if there is one.
-
-        Raises UserError if it cannot be read, or does not fit the model.
-        """
+        """Load the folder's checkpoint or, with --earlier, a copy of an earlier run's, if there is one."""
         file = self.folder / "checkpoint.pt"
         if self.options.earlier and not file.exists():
             self.record.copy_earlier(self.options.earlier)
@@ -132,37 +110,30 @@ class Session:
             try:
                 model.load_state_dict(read_tensors(file, self.device))
             except Exception as error:  # a damaged file can fail in any way
-                reason = one_line(error)
-                raise UserError(f"{file} cannot be read ({reason}): move {self.folder} away") from None
+                message = f"{file} cannot be read ({one_line(error)}): move {self.folder} away"
+                raise UserError(message) from None
             self.record.update(resumed_at=model.step)
             print(f"continues at step {model.step} from {file}")
         self.reporter.restore(model.step)
 
     def steps(self, model: Any, last: int) -> Iterator[int]:
-        """Yield the steps from `model.step` to `last`, with a progress bar.
-
-        Raises Stopped if a signal comes, after writing the checkpoint, and UserError if the model is already
-        trained beyond `last`.
-        """
+        """Yield the steps from `model.step` to `last`. A signal writes the checkpoint and ends the trial."""
         if model.step > last:
             raise UserError(f"{self.folder} is trained to step {model.step}, this budget ends at {last}: "
                             "choose another --out, or a larger budget")
         if "retries" not in self.record.facts:
             age = time.time() - psutil.Process().create_time()
             self.record.update(first_step_after=round(age, 1))
-        self._bar = tqdm(initial=model.step, total=last, unit="step", disable=None)
+        self.reporter.bar = bar = tqdm(initial=model.step, total=last, unit="step", disable=None)
         while model.step < last:
             if self.stop_signal:
                 self._save(model.state_dict(), "checkpoint.pt")
                 raise Stopped(f"{signal.Signals(self.stop_signal).name} at step {model.step}")
             yield model.step
-            self._bar.update()
+            bar.update()
 
     def add_losses(self, losses: dict[str, torch.Tensor]) -> None:
-        """Add a step's losses (scalars on the device) to the means of the next report.
-
-        Raises Diverged if a loss is not finite or too large; not checked at every step.
-        """
+        """Add a step's losses (scalars on the device) to the means of the next report."""
         self.reporter.add_losses(losses)
 
     @contextmanager
@@ -178,8 +149,7 @@ class Session:
                **facts: float) -> None:  # fmt: skip
         """Write a report and the checkpoint, and tell the engine the score.
 
-        Raises Diverged if a loss or the score is not finite or too large, and UserError if the folder cannot
-        be written; the last checkpoint is then intact.
+        Raises Diverged if a loss or the score is not finite or too large; the last checkpoint then stays.
 
         Args:
             outputs: the scored images, float [N, C, H, W] in [-1, 1]; --keep writes them to paintings/.
@@ -205,36 +175,35 @@ class Session:
 
 def train_with_retries(session: Session, train: Train) -> None:
     """Train; after a temporary failure wait, and continue from the checkpoint."""
-    for attempt in range(session.options.retries):
+    for attempt in range(session.options.retries + 1):
         try:
             return train(session.settings, session)
         except Exception as error:
-            if not is_transient(error, session.device):
+            if attempt == session.options.retries or not is_transient(error, session.device):
                 raise
             reason = describe_error(error, session.settings, session.device)
         # Outside of `except`: the exception keeps the tensors of the failed attempt alive.
-        session.close()
+        session.reporter.close()
         session.record.update(retries=[*session.record.facts.get("retries", []), reason])
         seconds = FIRST_BACKOFF * 3**attempt
         print(f"retries in {seconds} s: {reason}")
         wait(session, seconds)
-        session.begin()
-    train(session.settings, session)
+        session.reporter = Reporter(session.folder)
 
 
-def wait(session: Session, seconds: float) -> None:
+def wait(session: Session, seconds: int) -> None:
     """Free memory, and wait for `seconds` or until a signal comes."""
     gc.collect()  # networks and optimizers refer to each other
     torch.cuda.empty_cache()
-    end_time = time.monotonic() + seconds
-    while not session.stop_signal and time.monotonic() < end_time:
-        time.sleep(min(1.0, seconds))
+    for _ in range(seconds):
+        if not session.stop_signal:
+            time.sleep(1)
 
 
 def end(session: Session, status: str, reason: str | None, score: dict[str, float] | None = None) -> None:
     """Write to run.json how the trial ended, then report `score` to the engine as the final result."""
     times = session.reporter.times()
-    session.close()
+    session.reporter.close()
     try:
         session.record.update(status=status, reason=reason, score=score, **times)
     except UserError:  # a full disk, perhaps; if the trial has failed already, the user needs the first error

@@ -63,10 +63,7 @@ def trial_parser(Settings: type, prog: str) -> Parser:
 
 
 def with_parameters(settings: Any, parameters: dict) -> Any:
-    """Return `settings` with the tuner's `parameters`, by name of field, in place of its own values.
-
-    Raises UserError if a name is no field, or a value has the wrong type or is out of range.
-    """
+    """Return `settings` with the tuner's `parameters`, by name of field, in place of its own values."""
     for name, value in parameters.items():
         if value is None:  # which a field may be, but only until `complete`
             raise UserError(f"parameter {name} has no value")

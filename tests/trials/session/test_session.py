@@ -13,7 +13,7 @@ import torch
 
 from judge.common.errors import UserError
 from judge.score import Score
-from trials.session import RunOptions, Session
+from trials.session import Checkpointed, RunOptions, Session
 from trials.session.engine import NoEngine
 from trials.session.records import read_lines
 
@@ -27,16 +27,10 @@ class Settings:
     weight: float = 1.0
 
 
-class Counter:
+class Counter(Checkpointed):
     """A model that counts."""
 
-    step = 0
-
-    def state_dict(self) -> dict:
-        return {"step": self.step}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.step = state["step"]
+    parts = ()
 
 
 class Listener(NoEngine):
@@ -73,11 +67,6 @@ def training(last=10, every=5, value=lambda step: 0.5, loss=lambda step: 1.0, at
     return train
 
 
-def stop_at_7(step: int) -> None:
-    if step == 7:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
 def record(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text())
 
@@ -90,14 +79,10 @@ def reported_steps(folder: Path) -> list[int]:
     return [line["step"] for line in read_lines(folder / "stats.jsonl")]
 
 
-def trained_steps(trial: Session, last: int) -> list[int]:
+def trained_steps(trial: Session, last: int, **options) -> list[int]:
     steps = []
-    assert trial.run(training(last=last, at=steps.append)) == 0
+    assert trial.run(training(last=last, at=steps.append, **options)) == 0
     return steps
-
-
-# ---------------------------------------------------------------------------------------------
-# Files and results
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -123,26 +108,20 @@ def test_a_trial_leaves_its_record_reports_samples_checkpoint_and_if_asked_its_p
         assert kept.dtype == torch.uint8 and kept[0, 0, 0].tolist() == list(range(256))
 
 
-@pytest.mark.parametrize("bad", [
-    {"loss": lambda step: math.nan if step > 6 else 1.0}, {"loss": lambda step: 1e9 if step > 6 else 1.0},
-    {"value": lambda step: math.inf if step > 6 else 0.5},
+@pytest.mark.parametrize(("every", "value", "loss", "reason", "steps"), [
+    (5, 0.5, math.nan, "loss loss is nan", 10), (5, 0.5, 1e9, "loss loss is ", 10),
+    (5, math.inf, 1.0, "the score is not finite", 10), (500, 0.5, 9e3, "loss loss is 9000", 20),
 ])  # fmt: skip
-def test_a_diverged_trial_reports_the_worst_score_and_keeps_its_last_good_checkpoint(tmp_path, bad):
+def test_a_diverged_trial_ends_within_20_steps_with_the_worst_score_and_its_last_good_checkpoint(
+        tmp_path, every, value, loss, reason, steps):  # fmt: skip
     trial = session(tmp_path)
-    assert trial.run(training(**bad)) == 0
-    assert trial.engine.finals == [{"default": 0.0}] and len(trial.engine.intermediates) == 1
-    facts = record(tmp_path)
-    assert facts["status"] == "diverged"
-    assert facts["reason"].startswith("the score is not finite" if "value" in bad else "loss loss is ")
-    assert checkpoint(tmp_path) == {"step": 5}
-
-
-@pytest.mark.parametrize(("loss", "first"), [(math.nan, 0), (9e3, 900)])
-def test_divergence_is_found_within_twenty_steps_however_rare_reports_are(tmp_path, loss, first):
-    steps = []
-    session(tmp_path).run(training(
-        last=1000, every=1000, loss=lambda step: loss if step >= first else 1.0, at=steps.append))
-    assert len(steps) <= first + 20 and record(tmp_path)["status"] == "diverged"
+    trained = trained_steps(trial, 1000, every=every, value=lambda step: value if step > 6 else 0.5,
+                            loss=lambda step: loss if step > 6 else 1.0)
+    assert len(trained) == steps and record(tmp_path)["status"] == "diverged"
+    assert record(tmp_path)["reason"].startswith(reason)
+    assert trial.engine.finals == [{"default": 0.0}]
+    if every == 5:
+        assert checkpoint(tmp_path) == {"step": 5} and len(trial.engine.intermediates) == 1
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -179,13 +158,10 @@ def test_the_share_of_time_that_scoring_takes_is_recorded_over_all_runs(tmp_path
         clock[0] += 1000  # between the runs
 
 
-# ---------------------------------------------------------------------------------------------
-# Continuing
-
-
 def test_a_stopped_trial_saves_reports_no_result_and_continues_where_it_was(tmp_path):
     stopped = session(tmp_path)
-    assert stopped.run(training(at=stop_at_7)) == 128 + signal.SIGTERM
+    stop = training(at=lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 7 else None)
+    assert stopped.run(stop) == 128 + signal.SIGTERM
     assert stopped.engine.finals == [] and checkpoint(tmp_path) == {"step": 8}
     assert record(tmp_path)["status"] == "stopped" and record(tmp_path)["reason"] == "SIGTERM at step 8"
     again = session(tmp_path)
@@ -206,37 +182,29 @@ def test_reports_after_the_checkpoint_are_made_again(tmp_path, step):
     assert reported_steps(tmp_path) == [5, 10]
 
 
-def test_a_finished_trial_reports_its_result_again_without_training(tmp_path):
-    session(tmp_path).run(training())
-    again = session(tmp_path)
-    assert trained_steps(again, 10) == []
-    assert again.engine.intermediates == [] and again.engine.finals == [{"default": 0.5, "part": 0.1}]
-
-
-def test_a_larger_budget_continues_the_trial_and_a_smaller_one_is_refused(tmp_path):
+def test_a_larger_budget_continues_a_trial_the_same_reports_again_and_a_smaller_is_refused(tmp_path):
     first = Session("counter", Settings(0.5), RunOptions(), Listener(tmp_path), {"weight": 1.0})
     first.run(training(last=5))
     assert trained_steps(session(tmp_path, budget=1.0), 10) == [5, 6, 7, 8, 9]
     assert record(tmp_path)["parameters"] == {"weight": 1.0}  # what the tuner proposed is kept
+    again = session(tmp_path)
+    assert trained_steps(again, 10) == []
+    assert again.engine.intermediates == [] and again.engine.finals == [{"default": 0.5, "part": 0.1}]
     smaller = session(tmp_path, budget=0.5)
     with pytest.raises(UserError, match="trained to step 10, this budget ends at 5"):
         smaller.run(training(last=5))
     assert smaller.engine.finals == []
 
 
-def test_a_folder_of_another_trial_is_left_alone(tmp_path):
-    session(tmp_path, weight=1.0).run(training())
+def test_a_folder_of_another_trial_is_left_alone_and_another_judge_refused(tmp_path):
+    first = session(tmp_path, weight=1.0)
+    first.record.add_inputs(judge={"sha256": "a"})
+    first.run(training())
     before = {file: file.read_bytes() for file in tmp_path.glob("*.*")}
     with pytest.raises(UserError, match="another weight: choose another --out"):
         session(tmp_path, weight=2.0)
     assert {file: file.read_bytes() for file in tmp_path.glob("*.*")} == before
-
-
-def test_a_trial_does_not_continue_with_another_judge(tmp_path):
-    first = session(tmp_path)
-    first.record.add_inputs(judge={"sha256": "a"})
-    first.run(training())
-    again = session(tmp_path)
+    again = session(tmp_path, weight=1.0)
     again.record.add_inputs(judge={"sha256": "a"})
     with pytest.raises(UserError, match="another judge: choose another --out"):
         again.record.add_inputs(judge={"sha256": "b"})
@@ -282,10 +250,6 @@ def test_other_settings_another_judge_or_no_folder_start_from_the_beginning(tmp_
     assert trained_steps(session(tmp_path / "nothing", tmp_path / "nowhere"), 10)[0] == 0
 
 
-# ---------------------------------------------------------------------------------------------
-# Folders that cannot be written
-
-
 class Large(Counter):
     def state_dict(self) -> dict:
         return {"step": self.step, "weights": torch.zeros(250_000 * (1 + self.step))}  # 1 MB a step
@@ -324,29 +288,21 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(small_disk,
     assert record(folder)["status"] in ("running", "failed")  # whole JSON in either case
 
 
-@pytest.mark.parametrize("method", ["report_intermediate", "report_final"])
-def test_a_result_that_the_engine_cannot_write_is_one_line(tmp_path, monkeypatch, method):
-    def full(self, values: dict) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Listener, method, full)
-    with pytest.raises(UserError, match="No space left on device: make room and start it again"):
-        session(tmp_path).run(training())
-    assert checkpoint(tmp_path)["step"] in (5, 10)
-
-
-@pytest.mark.parametrize("first_failure", range(1, 10))
+@pytest.mark.parametrize(("place", "name", "calls"), [
+    *[(os, "fsync", calls) for calls in range(9)],
+    (Listener, "report_intermediate", 0), (Listener, "report_intermediate", 1), (Listener, "report_final", 0),
+])  # fmt: skip
 def test_a_spent_quota_at_any_write_is_one_line_and_leaves_the_last_good_checkpoint(
-        tmp_path, monkeypatch, first_failure):
-    fsync, calls = os.fsync, []
+        tmp_path, monkeypatch, place, name, calls):  # fmt: skip
+    write, left = getattr(place, name), list(range(calls))
 
-    def count(file) -> None:
-        calls.append(file)
-        if len(calls) >= first_failure:
+    def limited(*arguments) -> None:
+        if not left:
             raise OSError(errno.EDQUOT, "Disk quota exceeded")
-        fsync(file)
+        left.pop()
+        write(*arguments)
 
-    monkeypatch.setattr(os, "fsync", count)
+    monkeypatch.setattr(place, name, limited)
     with pytest.raises(UserError, match="Disk quota exceeded: make room and start it again"):
         session(tmp_path).run(training(last=30))
     assert not list(tmp_path.glob("*.part"))
