@@ -37,22 +37,36 @@ def test_a_program_starts_by_its_path_or_its_module(words, folder):
     assert process.returncode == 0 and "usage: python -m trials." in process.stdout, process.stderr
 
 
-def test_a_trial_runs_without_nni_and_repeated_it_does_not_train_again(tmp_path, inputs):
+def test_a_trial_by_hand_needs_no_nni_and_stopped_anywhere_continues_bit_for_bit(tmp_path, inputs):
     (tmp_path / "nni.py").write_text("raise ImportError('not installed')")
-    command = ["-m", "trials.cyclegan", *inputs, "--steps", 20, "--score", "plain", "--out", tmp_path / "run"]
-    process = run(*command, PYTHONPATH=f"{tmp_path}:{ROOT}")
-    assert process.returncode == 0, process.stderr
-    assert "built-in stand-in" in process.stdout
-    facts = record(tmp_path / "run")
+    straight, stopped, path = tmp_path / "straight", tmp_path / "stopped", f"{tmp_path}:{ROOT}"
+    command = ["-m", "trials.cyclegan", *inputs, "--steps", 60, "--pool-size", 5, "--score", "plain", "--out"]
+    first = run(*command, straight, PYTHONPATH=path)
+    assert first.returncode == 0 and "built-in stand-in" in first.stdout, first.stderr
+    facts = record(straight)
     assert facts["status"] == "finished" and facts["data"]["stand_in"] is True
     assert facts["data"]["train"]["photos"]["images"] == 12
     assert facts["settings"]["identity_weight"] == 5.0 and len(facts["judge"]["sha256"]) == 64
     assert set(facts["score"]) == {"default", "style", "content", "diversity", "clean", "kid", "kid_error"}
     assert facts["score"]["default"] == facts["score"]["style"]  # plain is the judge's probability alone
     assert 0 < facts["scoring_share"] < 1
-    again = run(*command)
-    assert "continues at step 20" in again.stdout
-    assert again.stdout.splitlines()[-1].split()[:3] == process.stdout.splitlines()[-1].split()[:3]
+    again = run(*command, straight)
+    assert "continues at step 60" in again.stdout
+    assert again.stdout.splitlines()[-1].split()[:3] == first.stdout.splitlines()[-1].split()[:3]
+
+    process = subprocess.Popen([sys.executable, *map(str, command), stopped], cwd=ROOT,
+                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+    while not (stopped / "checkpoint.pt").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert record(stopped)["status"] == "stopped"
+    assert 10 <= torch.load(stopped / "checkpoint.pt", weights_only=True)["step"] < 60
+    assert run(*command, stopped).returncode == 0
+    expected, got = (torch.load(f / "checkpoint.pt", weights_only=True) for f in (straight, stopped))
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    assert record(stopped)["score"] == facts["score"]
 
 
 @pytest.mark.parametrize(("options", "searched", "threads"), [
@@ -68,26 +82,6 @@ def test_a_search_gives_a_trial_one_thread_by_default(tmp_path, sample_data, opt
     facts = record(tmp_path / "run")
     assert facts["threads"] == threads and facts["parameters"] == parameters
     assert facts["status"] == "failed" and "no judge at nowhere.pt" in facts["reason"]
-
-
-def test_a_trial_that_was_stopped_anywhere_continues_bit_for_bit(tmp_path, inputs):
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    command = ["-m", "trials.cyclegan", *inputs, "--steps", 60, "--pool-size", 5, "--out"]
-    assert run(*command, straight).returncode == 0
-    process = subprocess.Popen([sys.executable, *map(str, command), stopped], cwd=ROOT,
-                               stdout=subprocess.PIPE, text=True)  # fmt: skip
-    while not (stopped / "checkpoint.pt").exists() and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM, output
-    assert record(stopped)["status"] == "stopped"
-    assert 10 <= torch.load(stopped / "checkpoint.pt", weights_only=True)["step"] < 60
-
-    assert run(*command, stopped).returncode == 0
-    expected, got = (torch.load(f / "checkpoint.pt", weights_only=True) for f in (straight, stopped))
-    torch.testing.assert_close(got, expected, rtol=0, atol=0)
-    assert record(stopped)["score"] == record(straight)["score"]
 
 
 def test_images_that_cannot_be_read_are_named_and_counted(tmp_path, inputs, sample_data, command):
