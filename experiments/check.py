@@ -19,9 +19,8 @@ from experiments.trial_command import module_of, parse, python_of  # noqa: F401
 from judge.common.device import available_cores
 from judge.common.errors import UserError, one_line
 from judge.common.files import atomic_write
+from trials.session import DiskUse, RunOptions, with_parameters
 from trials.session.engine import NniEngine
-from trials.session.records import DiskUse
-from trials.session.session import RunOptions, with_parameters
 
 # NNI's types of search spaces and how many numbers they take; it reads a misspelt one as a float from 0 to 1.
 RANGES = {"uniform": 2, "loguniform": 2, "quniform": 3, "qloguniform": 3}

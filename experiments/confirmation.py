@@ -22,7 +22,7 @@ from judge.common.errors import UserError
 from trials import cyclegan
 from trials.parts.batches import load_held_out
 from trials.session.records import read_record
-from trials.translate import trained
+from trials.translate import load_trained
 
 TUNER = "experiments.tuner.Listed"
 PUBLISHED = "published"
@@ -113,7 +113,7 @@ def measure_independently(table: pd.DataFrame, judge: str, data: str) -> pd.Data
     settings = cyclegan.Settings(**record["settings"])
     test = load_held_out(images.find_dataset(settings.data), settings.pixels, settings.photos, cpu)
     measure = IndependentJudge(judge, data, test)
-    measures = [measure(trained(folder, cpu).paint(test.photos)) for folder in table["folder"]]
+    measures = [measure(load_trained(folder, cpu).paint(test.photos)) for folder in table["folder"]]
     table = table.join(pd.DataFrame(measures, index=table.index))
     return table.assign(quality=final_quality(table))
 

@@ -7,7 +7,7 @@ from types import ModuleType
 from experiments.nni_adapter.database import Trial
 from experiments.report import results
 from judge.common.errors import UserError
-from trials.session.records import DiskUse
+from trials.session import DiskUse
 
 CHECKPOINTS_KEPT = 10  # default number of best trials whose checkpoints are kept
 ENDED_WELL = ("SUCCEEDED", "EARLY_STOPPED")  # NNI's states of trials without an error

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.nni_adapter.database import ROOT
 from judge.common.cli import from_namespace
 from judge.common.errors import UserError, one_line
-from trials.session.session import RunOptions, trial_parser
+from trials.session import RunOptions, trial_parser
 
 
 def module_of(command: str) -> ModuleType:

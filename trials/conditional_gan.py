@@ -77,7 +77,7 @@ class ConditionalGAN(NoiseGAN):
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, and report how many of G's outputs are what was asked for, and how good."""
     data, scorer, facts = load_inputs(settings, session.device)
-    session.record_inputs(**facts)
+    session.record.add_inputs(**facts)
     count = len(data.classes)
     net = ConditionalGAN(settings, data.shape, count, session.device)
     asked = torch.arange(settings.samples, device=session.device) % count

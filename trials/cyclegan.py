@@ -18,18 +18,18 @@ each step minimises first the generators' loss, then the discriminators':
 """
 
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-from torch import nn
 from torch.nn.functional import l1_loss
+from torch.optim import Adam
 
 from judge import images, model
 from judge.common.cli import Beta, Fraction, LearningRate, NonNegativeInt, PositiveInt, Weight
 from judge.common.device import supports_bf16
 from judge.common.errors import UserError
-from judge.common.rng import rng
+from judge.common.rng import rng, seeded
+from judge.images import DataSet
 from judge.score import DEFAULT_FORMULA, FORMULAS, MIN_IMAGES, Scorer, check_test_images
 from trials.parts.batches import load_held_out, load_unpaired
 from trials.parts.losses import lsgan
@@ -39,25 +39,12 @@ from trials.parts.schedule import decay_factor, set_lr
 from trials.parts.sheets import sheet
 from trials.session import Checkpointed, DiskUse, Session, fill_unset, run
 
-
-class Preset(NamedTuple):
-    """The settings that depend on the size."""
-
-    ngf: int  # generator features
-    blocks: int  # residual blocks
-    ndf: int  # discriminator features
-    steps: int | None  # length of the full schedule in steps,
-    epochs: int | None  # or in passes over the larger domain
-    photos: int  # held-out photographs that are painted and scored
-
-
 # `paper` is the published configuration. The others are smaller, and their schedules are counted in steps, so
 # that a trial takes as long with any data. The pixels of a size are in judge.images.SIZES.
 PRESETS = {
-    #                ngf  blocks  ndf    steps  epochs  photos
-    "sketch": Preset(16,       3,  16,   5_000,   None,     64),
-    "draft":  Preset(32,       6,  32,  50_000,   None,    128),
-    "paper":  Preset(64,       9,  64,    None,    200,    256),
+    "sketch": {"ngf": 16, "blocks": 3, "ndf": 16, "steps": 5_000,  "epochs": None, "photos": 64},
+    "draft":  {"ngf": 32, "blocks": 6, "ndf": 32, "steps": 50_000, "epochs": None, "photos": 128},
+    "paper":  {"ngf": 64, "blocks": 9, "ndf": 64, "steps": None,   "epochs": 200,  "photos": 256},
 }  # fmt: skip
 
 SHEET_PHOTOS = 8  # photographs on the sample sheet
@@ -126,24 +113,17 @@ class Settings:
     """Held-out photographs that are painted and scored at each report."""
 
     def complete(self, device: torch.device) -> "Settings":
-        """Return these settings with a value for everything that depends on the size or the device.
-
-        Raises:
-            UserError: steps and epochs are both given, or there are too few photos for a score.
-        """
+        """Return these settings with a value for everything that depends on the size or the device."""
         if self.steps and self.epochs:
             raise UserError("--steps and --epochs both set the length of the schedule: give one of them")
         if self.photos is not None and self.photos < MIN_IMAGES:
             raise UserError(f"--photos {self.photos}: a score needs at least {MIN_IMAGES}")
         size = images.default_size(device) if self.size == "auto" else self.size
-        preset = PRESETS[size]._asdict()
-        if self.steps or self.epochs:
-            preset |= {"steps": None, "epochs": None}
-        precision = self.precision
-        if precision == "auto":
-            precision = "bf16" if supports_bf16(device) else "fp32"
+        length = {"steps": None, "epochs": None} if self.steps or self.epochs else {}
+        automatic = "bf16" if supports_bf16(device) else "fp32"
+        precision = automatic if self.precision == "auto" else self.precision
         named = replace(self, size=size, data=images.resolve_name(self.data), precision=precision)
-        return fill_unset(named, preset)
+        return fill_unset(named, PRESETS[size] | length)
 
     @property
     def pixels(self) -> int:
@@ -179,9 +159,7 @@ class Settings:
 class CycleGAN(Checkpointed):
     """Two generators, two discriminators, their optimizers and pools, and the training step.
 
-    Args:
-        settings: complete.
-        schedule: steps of the full schedule.
+    `settings` are complete; `schedule` is the number of steps of the full schedule.
     """
 
     parts = ("G_AB", "G_BA", "D_A", "D_B", "optimizer_G", "optimizer_D")
@@ -191,21 +169,15 @@ class CycleGAN(Checkpointed):
         # Memory format of the images, which the layers keep. A CPU convolves and pads faster in this one.
         self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
-        with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same weights on every device
-            torch.set_rng_state(rng(settings.seed, "networks").get_state())
+        with seeded(settings.seed, "networks"):  # drawn on the CPU: the same weights on every device
             self.G_AB = ResnetGenerator(settings.ngf, settings.blocks).to(device)
             self.G_BA = ResnetGenerator(settings.ngf, settings.blocks).to(device)
             self.D_A = PatchDiscriminator(settings.ndf).to(device)
             self.D_B = PatchDiscriminator(settings.ndf).to(device)
-        self.optimizer_G = self._adam(self.G_AB, self.G_BA)
-        self.optimizer_D = self._adam(self.D_A, self.D_B)
+        options = {"betas": (settings.beta1, settings.beta2), "fused": True}  # `update` sets the rates
+        self.optimizer_G = Adam([*self.G_AB.parameters(), *self.G_BA.parameters()], **options)
+        self.optimizer_D = Adam([*self.D_A.parameters(), *self.D_B.parameters()], **options)
         self.pool_A, self.pool_B = HistoryPool(settings.pool_size), HistoryPool(settings.pool_size)
-
-    def _adam(self, *networks: nn.Module) -> torch.optim.Adam:
-        """Return one optimizer for a pair of networks; `update` sets its learning rate at each step."""
-        parameters = chain(*(network.parameters() for network in networks))
-        betas = (self.settings.beta1, self.settings.beta2)
-        return torch.optim.Adam(parameters, betas=betas, fused=True)
 
     def update(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
         """Take one training step, and return the unweighted losses by name.
@@ -227,11 +199,14 @@ class CycleGAN(Checkpointed):
     def _update_generators(self, a: torch.Tensor, b: torch.Tensor) -> tuple[dict, torch.Tensor, torch.Tensor]:
         """Take a step of both generators; return the losses and the generated images, detached, in fp32."""
         s = self.settings
-        for discriminator in (self.D_A, self.D_B):  # gradients pass through, but none are computed for it
-            discriminator.requires_grad_(False)
+        for D in (self.D_A, self.D_B):  # gradients pass through, but none are computed for it
+            D.requires_grad_(False)
         with self.autocast:
-            fake_a, identity_a = self._translate(self.G_BA, b, a)
-            fake_b, identity_b = self._translate(self.G_AB, a, b)
+            if s.identity_weight:  # one call for two images: InstanceNorm is per image
+                fake_a, identity_a = self.G_BA(torch.cat([b, a])).chunk(2)
+                fake_b, identity_b = self.G_AB(torch.cat([a, b])).chunk(2)
+            else:
+                fake_a, fake_b = self.G_BA(b), self.G_AB(a)
             cycled_a, cycled_b = self.G_BA(fake_b), self.G_AB(fake_a)
             prediction_a, prediction_b = self.D_A(fake_a), self.D_B(fake_b)
         losses = {
@@ -249,12 +224,6 @@ class CycleGAN(Checkpointed):
         total.backward()
         self.optimizer_G.step()
         return losses, fake_a.detach().float(), fake_b.detach().float()
-
-    def _translate(self, G: nn.Module, source: torch.Tensor, target: torch.Tensor) -> tuple:
-        """Return G(source) and, if there is an identity loss, G(target)."""
-        if not self.settings.identity_weight:
-            return G(source), None
-        return G(torch.cat([source, target])).chunk(2)  # one call for both: InstanceNorm is per image
 
     def _update_discriminators(self, a, b, shown_a, shown_b) -> dict[str, torch.Tensor]:
         """Take a step of both discriminators with the fakes `shown_a`, `shown_b`; return the losses."""
@@ -278,11 +247,9 @@ class CycleGAN(Checkpointed):
         return torch.cat([self.G_BA(part) for part in photos.split(batch)]).contiguous()
 
     def state_dict(self) -> dict:
-        """Return the state of the training as tensors and plain data."""
         return super().state_dict() | {"pool_A": self.pool_A.fakes, "pool_B": self.pool_B.fakes}
 
     def load_state_dict(self, state: dict) -> None:
-        """Load a state that `state_dict` returned."""
         super().load_state_dict(state)
         self.pool_A.fakes, self.pool_B.fakes = state["pool_A"], state["pool_B"]
 
@@ -308,14 +275,14 @@ def train(settings: Settings, session: Session) -> None:
     larger = max(len(paintings.pixels), len(photos.pixels))
     schedule, last = settings.schedule(larger), settings.last_step(larger)
     every = settings.report_interval(larger)
-    session.record_inputs(
+    session.record.add_inputs(
         data={"name": data.name, "stand_in": data.stand_in, "test": test.counts,
               "train": {"paintings": paintings.counts, "photos": photos.counts}},
         judge=card.summary(settings.judge),
     )  # fmt: skip
     net = CycleGAN(settings, schedule, device)
     session.restore(net)
-    session.update_record(schedule={"steps": schedule, "until": last})
+    session.record.update(schedule={"steps": schedule, "until": last})
     print(f"CycleGAN, {model.describe_size(settings.pixels)}, {data.description}, {last} of {schedule} steps")
     for counts in (paintings.counts, photos.counts, *test.counts.values()):
         for file in counts["skipped"]:
@@ -326,37 +293,26 @@ def train(settings: Settings, session: Session) -> None:
     for step in session.steps(net, last):
         a, b = (domain.batch(settings.seed, step, settings.batch_size) for domain in (paintings, photos))
         session.add_losses(net.update(a, b))
-        if session.is_report_due(net.step, every, last):
+        if net.step % every == 0 or net.step == last:
             with session.scoring():
                 painted = net.paint(test.photos)
                 score = scorer(painted)
-            session.save_paintings(net.step, painted)
             session.report(
-                net, score, sheet(test.photos[:SHEET_PHOTOS], painted[:SHEET_PHOTOS]),
+                net, score, painted, sheet(test.photos[:SHEET_PHOTOS], painted[:SHEET_PHOTOS]),
                 images=net.step * settings.batch_size, lr_factor=decay_factor(step, schedule, settings.decay),
             )  # fmt: skip
 
 
 def check(settings: Settings) -> DiskUse:
-    """Check that the inputs exist and fit, and return the disk space that a trial takes.
-
-    Raises:
-        UserError: as `load_inputs`.
-    """
+    """Check that the inputs exist and fit, and return the disk space that a trial takes."""
     cpu = torch.device("cpu")
     load_inputs(settings, cpu)
     net = CycleGAN(settings, settings.steps or 1, cpu)
     return net.footprint(settings.report_count(), 2 * SHEET_PHOTOS * settings.pixels**2)
 
 
-def load_inputs(
-    settings: Settings, device: torch.device
-) -> tuple[images.DataSet, model.Judge, model.ModelCard]:
-    """Return the data set, the judge and the judge's card. Opens no image.
-
-    Raises:
-        UserError: there is no such data or judge, too few test images, or the judge is for another size.
-    """
+def load_inputs(settings: Settings, device: torch.device) -> tuple[DataSet, model.Judge, model.ModelCard]:
+    """Return the data set, the judge and the judge's card. Opens no image."""
     data = images.find_dataset(settings.data)
     check_test_images(data)
     return data, *model.load_judge(settings.judge, device, settings.pixels)

@@ -146,7 +146,7 @@ def growth(share: float, levels: int) -> float:
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, and report how good G's outputs are."""
     data, scorer, facts = load_inputs(settings, session.device)
-    session.record_inputs(**facts)
+    session.record.add_inputs(**facts)
     net = DCGAN(settings, data.shape, session.device)
     title = f"DCGAN, {settings.edge} px"
     train_on_images(session, net, data, scorer, title=title, samples=settings.samples)

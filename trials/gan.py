@@ -127,7 +127,7 @@ class GAN(NoiseGAN):
 def train(settings: Settings, session: Session) -> None:
     """Train for the budget, and report how good G's outputs are."""
     data, scorer, facts = load_inputs(settings, session.device)
-    session.record_inputs(**facts)
+    session.record.add_inputs(**facts)
     net = GAN(settings, data.shape, session.device)
     train_on_images(session, net, data, scorer, title="GAN", samples=settings.samples)
 

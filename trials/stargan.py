@@ -192,7 +192,7 @@ def train(settings: Settings, session: Session) -> None:
     """Train for the budget, and report a classifier's score of translated test images."""
     device = session.device
     data, classifier = load_inputs(settings, device)
-    session.record_inputs(data=data.summary(), judge=classifier.summary(data))
+    session.record.add_inputs(data=data.summary(), judge=classifier.summary(data))
     count = len(data.classes)
     net = StarGAN(settings, count, device)
     session.restore(net)
@@ -209,13 +209,12 @@ def train(settings: Settings, session: Session) -> None:
     for step in session.steps(net, last):
         batch = epoch_indices(settings.seed, "real", step, images_per_step, len(pixels))
         session.add_losses(net.update(flipped(to_float(pixels[batch]), settings.seed, step), labels[batch]))
-        if session.is_report_due(net.step, every, last):
+        if net.step % every == 0 or net.step == last:
             with session.scoring():
                 made = net.make(sources, targets)
                 score = scorer(made)
-            session.save_paintings(net.step, made)
             session.report(
-                net, score, sheet(sources, made, pairs * max(1, COLUMNS // pairs)),
+                net, score, made, sheet(sources, made, pairs * max(1, COLUMNS // pairs)),
                 lr_factor=decay_factor(step, settings.steps, settings.decay),
             )  # fmt: skip
 

@@ -46,8 +46,7 @@ from judge.common.files import as_user_error, atomic_write
 from judge.common.rng import rng
 from judge.score import MIN_IMAGES, Score, Scorer, check_test_images, combined, structure_similarity
 from trials.parts.batches import load_held_out
-from trials.session.records import DiskUse
-from trials.session.session import Checkpointed, Scheduled, Session, run
+from trials.session import Checkpointed, DiskUse, Scheduled, Session, run
 
 VGG19 = models.VGG19_Weights.IMAGENET1K_V1
 DEFAULT_LAYERS = {  # of each network: for content, for style (VGG-19's are the paper's, section 3)
@@ -481,8 +480,8 @@ def train(settings: Settings, session: Session) -> None:
     load_pairs = load_own_pair if settings.content else load_data_pairs
     pairs = load_pairs(settings, session.device)
     network, reason = load_network(settings, session.device)
-    session.record_inputs(**pairs.inputs, features=network.record)
-    session.update_record(features_because=reason)
+    session.record.add_inputs(**pairs.inputs, features=network.record)
+    session.record.update(features_because=reason)
     losses = PairLosses(network, pairs.contents, pairs.styles, settings.content_layers, settings.style_layers)
     net = StyleTransfer(settings, losses, pairs.contents)
     session.restore(net)
@@ -494,20 +493,19 @@ def train(settings: Settings, session: Session) -> None:
         print(f"warning: left out, cannot be read: {file}")
     if pairs.scorer and network.name == "judge":
         print(f"warning: {CIRCULAR_SCORE_WARNING}")
-        session.update_record(warning=CIRCULAR_SCORE_WARNING)
+        session.record.update(warning=CIRCULAR_SCORE_WARNING)
 
     for _ in session.steps(net, last):
         session.add_losses(net.update())
-        if session.is_report_due(net.step, every, last):
+        if net.step % every == 0 or net.step == last:
             with session.scoring():
                 pictures = net.paint()
                 score = scorer(pictures)
-            session.save_paintings(net.step, pictures)
             if settings.content:
                 with as_user_error(session.folder):
                     write = partial(save_image, (pictures[0] + 1) / 2, format="png")
                     atomic_write(session.folder / PICTURE_FILE, write)
-            session.report(net, score, sheet(pairs, pictures))
+            session.report(net, score, pictures, sheet(pairs, pictures))
 
 
 def check(settings: Settings) -> DiskUse:

@@ -11,9 +11,10 @@ so that no seams are visible.
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -70,7 +71,7 @@ def command(arguments: list[str]) -> int:
     if not options.onnx and not (options.photos and options.out):
         raise UserError("give --photos and --out, or --onnx")
     device = RunOptions(device=options.device).torch_device()
-    net = trained(options.run, device)
+    net = load_trained(options.run, device)
     generator = (net.G_AB if options.reverse else net.G_BA).eval().requires_grad_(False)
     if options.onnx:
         export(generator, options.onnx)
@@ -78,12 +79,8 @@ def command(arguments: list[str]) -> int:
     return translate_folder(generator, options, device) if options.photos else 0
 
 
-def trained(folder: Path, device: torch.device) -> CycleGAN:
-    """Return the CycleGAN in a trial's folder with the weights of its checkpoint.
-
-    Raises:
-        UserError: there is no such trial, or its checkpoint cannot be read.
-    """
+def load_trained(folder: Path, device: torch.device) -> CycleGAN:
+    """Return the CycleGAN in a trial's folder with the weights of its checkpoint."""
     record = read_record(folder)
     if record.get("system") != "cyclegan":
         raise UserError(f"{folder} is not the folder of a CycleGAN trial: look at its run.json")
@@ -92,18 +89,14 @@ def trained(folder: Path, device: torch.device) -> CycleGAN:
     return net
 
 
-# ---------------------------------------------------------------------------------------------
-# Folders
-
-
 def translate_folder(generator: nn.Module, options: Options, device: torch.device) -> int:
-    """Translate a folder of images, and return the exit code: 1 if an image could not be read.
-
-    Raises:
-        UserError: there are no images, memory runs out, or `out` cannot be written.
-    """
+    """Translate a folder of images, and return the exit code: 1 if an image could not be read."""
     paths, skipped = list_images([options.photos]), 0
-    for path, target in tqdm(list(zip(paths, targets(paths, options))), unit="image", disable=None):
+    targets = [options.out / path.relative_to(options.photos).with_suffix(".png") for path in paths]
+    counts = Counter(targets)
+    for path, target in tqdm(list(zip(paths, targets)), unit="image", disable=None):
+        if counts[target] > 1:  # x.jpg and x.png
+            target = target.with_name(f"{path.name}.png")
         if target.exists():
             tqdm.write(f"kept, exists already: {target}")
             continue
@@ -119,32 +112,16 @@ def translate_folder(generator: nn.Module, options: Options, device: torch.devic
         picture = to_pil_image(torch.cat([source, painted], 2) if options.side_by_side else painted)
         with as_user_error(options.out):
             target.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(target, lambda part, picture=picture: picture.save(part, "PNG"))
+            atomic_write(target, partial(picture.save, format="PNG"))
     print(f"{len(paths) - skipped} of {len(paths)} images: {options.out}")
     return 1 if skipped else 0
-
-
-def targets(paths: list[Path], options: Options) -> Iterator[Path]:
-    """Yield the output file of each image: x.png, or x.jpg.png if two images would have the same one."""
-    plain = [options.out / path.relative_to(options.photos).with_suffix(".png") for path in paths]
-    counts = Counter(plain)
-    for path, target in zip(paths, plain):
-        yield target.with_name(f"{path.name}.png") if counts[target] > 1 else target
-
-
-# ---------------------------------------------------------------------------------------------
-# Images
 
 
 @torch.no_grad()
 def translate_image(
     generator: nn.Module, source: torch.Tensor, tile: int, device: torch.device
 ) -> torch.Tensor:
-    """Return the translation of `source`, both uint8 [3, H, W]; in tiles if a side is longer than `tile`.
-
-    Raises:
-        UserError: the device has not enough memory.
-    """
+    """Return the translation of `source`, both uint8 [3, H, W]; in tiles if a side is longer than `tile`."""
     height, width = source.shape[1:]
     below, right = (max(MIN_PIXELS, -(-size // STRIDE) * STRIDE) - size for size in (height, width))
     image = pad(to_float(source)[None], (0, right, 0, below), mode="replicate").to(device)
@@ -162,7 +139,10 @@ def translate_in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> 
     The generator sees each tile with a margin as wide as its receptive field, and normalises it by the
     statistics of a thumbnail of the whole image.
     """
-    margin, step = receptive_radius(generator), max(STRIDE, tile // STRIDE * STRIDE)
+    # Radius of the receptive field: 15, rounded up to a multiple of STRIDE, for the convolutions at the ends,
+    # and 8 for each residual block: two 3x3 convolutions at a quarter of the size.
+    margin = 16 + 8 * sum(isinstance(part, Residual) for part in generator)
+    step = max(STRIDE, tile // STRIDE * STRIDE)
     height, width = image.shape[2:]
     scale = tile / max(height, width)
     thumbnail_size = [max(MIN_PIXELS, round(size * scale / STRIDE) * STRIDE) for size in (height, width)]
@@ -177,52 +157,28 @@ def translate_in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> 
     return painted
 
 
-def receptive_radius(generator: nn.Module) -> int:
-    """Return the largest distance at which an input pixel affects an output pixel, in pixels.
-
-    It is 15, rounded up to `STRIDE`, for the convolutions at both ends, and 8 for each residual block: two
-    3x3 convolutions at a quarter of the size.
-    """
-    blocks = sum(isinstance(part, Residual) for part in generator)
-    return 16 + 8 * blocks
-
-
 @contextmanager
 def shared_statistics(generator: nn.Module, thumbnail: torch.Tensor) -> Iterator[None]:
-    """Let every instance normalisation use the mean and variance of its input for `thumbnail`."""
-    norms = [part for part in generator.modules() if isinstance(part, nn.InstanceNorm2d)]
-    statistics: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
+    """Inside the `with` block, normalise by the mean and variance that each layer has on `thumbnail`."""
+    statistics = {}
 
-    def record(norm: nn.Module, inputs: tuple, _) -> None:
-        statistics[norm] = torch.var_mean(inputs[0], (2, 3), correction=0, keepdim=True)
-
-    def normalise(norm: nn.Module, inputs: tuple, _) -> torch.Tensor:
+    def normalise(norm: nn.Module, inputs: tuple, _: torch.Tensor) -> torch.Tensor | None:
+        if norm not in statistics:  # the thumbnail, which comes first
+            statistics[norm] = torch.var_mean(inputs[0], (2, 3), correction=0, keepdim=True)
+            return None  # the layer's own output
         variance, mean = statistics[norm]
         return (inputs[0] - mean) * torch.rsqrt(variance + norm.eps)
 
-    def hooked(hook: Callable) -> ExitStack:
-        stack = ExitStack()
-        for norm in norms:
-            stack.enter_context(norm.register_forward_hook(hook))  # removed at the end of `with`
-        return stack
-
-    with hooked(record):
+    with ExitStack() as hooks:  # it removes them at the end
+        for part in generator.modules():
+            if isinstance(part, nn.InstanceNorm2d):
+                hooks.enter_context(part.register_forward_hook(normalise))
         generator(thumbnail)
-    with hooked(normalise):
         yield
 
 
-# ---------------------------------------------------------------------------------------------
-# ONNX
-
-
 def export(generator: nn.Module, file: Path) -> None:
-    """Write `generator` to `file` for any batch and any size that is a multiple of 4, and check the file.
-
-    Raises:
-        UserError: the ONNX packages are missing, the file cannot be written, or its output differs from
-            PyTorch's by more than 1/255 of the range.
-    """
+    """Write `generator` to `file` for any batch and any size that is a multiple of 4, and check the file."""
     try:
         import onnx  # noqa: F401 (torch's exporter needs it)
         import onnxruntime

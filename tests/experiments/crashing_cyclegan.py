@@ -8,7 +8,7 @@ import os
 import sys
 
 from trials import cyclegan
-from trials.session.session import run
+from trials.session import run
 
 NUMBER = int(os.environ["NNI_TRIAL_SEQ_ID"])
 Settings = cyclegan.Settings

@@ -12,7 +12,7 @@ from experiments.nni_adapter import database
 from judge.common.errors import UserError
 from trials import cyclegan, gan
 from trials.cyclegan import CycleGAN, Settings
-from trials.session.records import DiskUse
+from trials.session import DiskUse
 
 CPU = torch.device("cpu")
 PUBLISHED = {"cycle_weight": Settings().cycle_weight}

@@ -30,31 +30,43 @@ def inputs(sample_data, judge_file) -> list:
     return [*TINY, "--data", sample_data, "--judge", judge_file, "--reports", 6]
 
 
-@pytest.mark.parametrize(("words", "folder"), [
-    (["trials/cyclegan.py"], "."), (["cyclegan.py"], "trials"), (["-m", "trials.inspect"], "."),
-])  # fmt: skip
+@pytest.mark.parametrize(("words", "folder"), [(["cyclegan.py"], "trials"), (["-m", "trials.inspect"], ".")])
 def test_a_program_starts_by_its_path_or_its_module(words, folder):
-    """Python searches trials/ first for the first two: nothing in it may hide the standard library."""
+    """By its path Python searches trials/ first: nothing in it may hide the standard library."""
     process = run(*words, "--help", cwd=ROOT / folder)
     assert process.returncode == 0 and "usage: python -m trials." in process.stdout, process.stderr
 
 
-def test_a_trial_runs_without_nni_and_repeated_it_does_not_train_again(tmp_path, inputs):
+def test_a_trial_by_hand_needs_no_nni_and_stopped_anywhere_continues_bit_for_bit(tmp_path, inputs):
     (tmp_path / "nni.py").write_text("raise ImportError('not installed')")
-    command = ["-m", "trials.cyclegan", *inputs, "--steps", 20, "--score", "plain", "--out", tmp_path / "run"]
-    process = run(*command, PYTHONPATH=f"{tmp_path}:{ROOT}")
-    assert process.returncode == 0, process.stderr
-    assert "built-in stand-in" in process.stdout
-    facts = record(tmp_path / "run")
+    straight, stopped, path = tmp_path / "straight", tmp_path / "stopped", f"{tmp_path}:{ROOT}"
+    command = ["-m", "trials.cyclegan", *inputs, "--steps", 60, "--pool-size", 5, "--score", "plain", "--out"]
+    first = run(*command, straight, PYTHONPATH=path)
+    assert first.returncode == 0 and "built-in stand-in" in first.stdout, first.stderr
+    facts = record(straight)
     assert facts["status"] == "finished" and facts["data"]["stand_in"] is True
     assert facts["data"]["train"]["photos"]["images"] == 12
     assert facts["settings"]["identity_weight"] == 5.0 and len(facts["judge"]["sha256"]) == 64
     assert set(facts["score"]) == {"default", "style", "content", "diversity", "clean", "kid", "kid_error"}
     assert facts["score"]["default"] == facts["score"]["style"]  # plain is the judge's probability alone
     assert 0 < facts["scoring_share"] < 1
-    again = run(*command)
-    assert "continues at step 20" in again.stdout
-    assert again.stdout.splitlines()[-1].split()[:3] == process.stdout.splitlines()[-1].split()[:3]
+    again = run(*command, straight)
+    assert "continues at step 60" in again.stdout
+    assert again.stdout.splitlines()[-1].split()[:3] == first.stdout.splitlines()[-1].split()[:3]
+
+    process = subprocess.Popen([sys.executable, *map(str, command), stopped], cwd=ROOT,
+                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+    while not (stopped / "checkpoint.pt").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert record(stopped)["status"] == "stopped"
+    assert 10 <= torch.load(stopped / "checkpoint.pt", weights_only=True)["step"] < 60
+    assert run(*command, stopped).returncode == 0
+    expected, got = (torch.load(f / "checkpoint.pt", weights_only=True) for f in (straight, stopped))
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    assert record(stopped)["score"] == facts["score"]
 
 
 @pytest.mark.parametrize(("options", "searched", "threads"), [
@@ -72,31 +84,10 @@ def test_a_search_gives_a_trial_one_thread_by_default(tmp_path, sample_data, opt
     assert facts["status"] == "failed" and "no judge at nowhere.pt" in facts["reason"]
 
 
-def test_a_trial_that_was_stopped_anywhere_continues_bit_for_bit(tmp_path, inputs):
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    command = ["-m", "trials.cyclegan", *inputs, "--steps", 60, "--pool-size", 5, "--out"]
-    assert run(*command, straight).returncode == 0
-    process = subprocess.Popen([sys.executable, *map(str, command), stopped], cwd=ROOT,
-                               stdout=subprocess.PIPE, text=True)  # fmt: skip
-    while not (stopped / "checkpoint.pt").exists() and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM, output
-    assert record(stopped)["status"] == "stopped"
-    assert 10 <= torch.load(stopped / "checkpoint.pt", weights_only=True)["step"] < 60
-
-    assert run(*command, stopped).returncode == 0
-    expected, got = (torch.load(f / "checkpoint.pt", weights_only=True) for f in (straight, stopped))
-    torch.testing.assert_close(got, expected, rtol=0, atol=0)
-    assert record(stopped)["score"] == record(straight)["score"]
-
-
 def test_images_that_cannot_be_read_are_named_and_counted(tmp_path, inputs, sample_data, command):
     data = tmp_path / "mine"
     shutil.copytree(sample_data, data)
-    good = (data / "trainB/000.png").read_bytes()
-    (data / "trainB/broken.png").write_bytes(good[: len(good) // 2])
+    (data / "trainB/broken.png").write_bytes((data / "trainB/000.png").read_bytes()[:500])
     (data / "trainB/text.jpg").write_text("not an image")
     done = command("trials.cyclegan", *inputs, "--data", data, "--steps", 10, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
@@ -108,18 +99,14 @@ def test_images_that_cannot_be_read_are_named_and_counted(tmp_path, inputs, samp
 
 @pytest.mark.parametrize(("options", "words"), [
     (["--data", "/nowhere"], "no data folder /nowhere"),
-    (["--judge", "/nowhere.pt"], "no judge at /nowhere.pt"),
     (["--judge", "README.md"], "README.md is not a judge's file"),
     (["--identity-weight", "-1"], "identity-weight"),
-    (["--identity-weight", "much"], "identity-weight"),
     (["--identiy-weight", "1"], "identiy-weight"),
-    (["--budget", "0"], "budget"),
     (["--out", "README.md"], "cannot write to README.md"),
 ])  # fmt: skip
 def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, inputs, command, monkeypatch, options, words):
     monkeypatch.chdir(ROOT)
-    out = [] if "--out" in options else ["--out", tmp_path / "run"]
-    done = command("trials.cyclegan", *inputs, "--steps", 10, *out, *options)
+    done = command("trials.cyclegan", *inputs, "--steps", 10, "--out", tmp_path / "run", *options)
     assert done.returncode == 2
     assert words in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "run" / "checkpoint.pt").exists()

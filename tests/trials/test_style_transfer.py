@@ -13,9 +13,9 @@ from torchvision.transforms.functional import normalize
 
 from judge import model
 from judge.common.errors import UserError
+from trials.session import RunOptions, Session
 from trials.session.engine import NoEngine
 from trials.session.records import read_json, read_lines
-from trials.session.session import RunOptions, Session
 from trials.style_transfer import (
     VGG19,
     Network,

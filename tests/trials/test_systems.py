@@ -12,9 +12,9 @@ import torch
 from torchvision.utils import save_image
 
 from judge.common.errors import UserError
+from trials.session import RunOptions, Session, with_parameters
 from trials.session.engine import NoEngine
 from trials.session.records import read_json, read_lines
-from trials.session.session import RunOptions, Session, with_parameters
 
 CPU = torch.device("cpu")
 SYSTEMS = ("cyclegan", "gan", "dcgan", "conditional_gan", "stargan", "style_transfer")

@@ -35,8 +35,8 @@ from trials.bench.device_rate import matmul, seconds_per_call, tf32_as_convoluti
 from trials.bench.peer import AuthorsCycleGAN, PlainCycleGAN
 from trials.cyclegan import CycleGAN, Settings
 from trials.parts.batches import CROP_SIZE, LOAD_SIZE, Domain
+from trials.session import RunOptions
 from trials.session.records import read_lines, read_record, versions
-from trials.session.session import RunOptions
 
 RANDOM_IMAGES = 8  # of each domain
 ENDLESS_SCHEDULE = 10**9  # steps; the learning rates do not decay while they are timed

@@ -126,9 +126,8 @@ def train_on_images(
     for step in session.steps(net, last):
         batch = epoch_indices(settings.seed, "real", step, settings.batch_size, len(pixels))
         session.add_losses(net.update(to_float(pixels[batch]), labels[batch]))
-        if session.is_report_due(net.step, every, last):
+        if net.step % every == 0 or net.step == last:
             with session.scoring():
                 made = net.make(samples)
                 score = scorer(made)
-            session.save_paintings(net.step, made)
-            session.report(net, score, sheet(shown, made, columns))
+            session.report(net, score, made, sheet(shown, made, columns))

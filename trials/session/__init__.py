@@ -6,20 +6,15 @@ A system is a file with a frozen dataclass `Settings` and a function `train(sett
         model = ...                                     # a Checkpointed, with `step`
         session.restore(model)                          # from the checkpoint, if there is one
         for step in session.steps(model, last):
-            losses = model.update(...)                  # adds 1 to model.step
-            session.add_losses(losses)
-            if session.is_report_due(model.step, every, last):
-                session.report(model, score, sheet)
+            session.add_losses(model.update(...))       # `update` adds 1 to model.step
+            if model.step % every == 0 or model.step == last:
+                session.report(model, score, images, sheet)
 
     if __name__ == "__main__":
         run(train, Settings)
 
-`Settings` has a method `complete(device)`, which fills in what depends on the machine, and a field `budget`,
-which may grow when a trial is continued. A search also calls `Settings.describe_inputs()`, which returns the
-data, the judge and so on as text by name, `data` first, and `Settings.report_count()`. The file also has a
-function `check(settings)`, which raises the errors that would stop a trial before it trains, and returns the
-disk space that a trial takes. A sample sheet shows the inputs or real images in its upper half, and the
-trial's outputs in the lower.
+CONTRIBUTING.md lists the other methods and functions of a system. `Settings.describe_inputs()` returns the
+data, the judge and so on as text by name, `data` first. `Settings.budget` may grow when a trial is continued.
 """
 
 from trials.session.checkpoint import Checkpointed, DiskUse

@@ -1,6 +1,5 @@
 """The state that a model saves and loads, and the disk space that it takes."""
 
-import operator
 from typing import NamedTuple
 
 from torch import nn
@@ -22,20 +21,15 @@ class Checkpointed:
     """Names of the attributes that have a state: networks and optimizers."""
 
     def state_dict(self) -> dict:
-        """Return the state of the training as tensors and plain data."""
         return {"step": self.step, **{name: getattr(self, name).state_dict() for name in self.parts}}
 
     def load_state_dict(self, state: dict) -> None:
-        """Load a state that `state_dict` returned."""
-        self.step = operator.index(state["step"])
+        self.step = int(state["step"])
         for name in self.parts:
             getattr(self, name).load_state_dict(state[name])
 
     def footprint(self, reports: int, pixels: int) -> DiskUse:
-        """Return the disk space of a trial with so many reports and so many pixels on each sample sheet.
-
-        A checkpoint holds three numbers for each weight: the weight and Adam's two moments.
-        """
+        """Return the disk space of a trial with so many reports, and so many pixels on each sample sheet."""
         parts = [getattr(self, name) for name in self.parts]
         weights = sum(p.nbytes for part in parts if isinstance(part, nn.Module) for p in part.parameters())
-        return DiskUse(3 * weights, reports * 2 * 3 * pixels)
+        return DiskUse(3 * weights, reports * 2 * 3 * pixels)  # 3: a weight and Adam's two moments

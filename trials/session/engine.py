@@ -1,7 +1,4 @@
-"""The search engine, as a trial uses it: parameters in, results out. Only this file imports NNI.
-
-A trial that is started by hand has no engine, and NNI need not be installed.
-"""
+"""The search engine, as a trial uses it: parameters in, results out. Only this file imports NNI."""
 
 import os
 import select
@@ -18,27 +15,26 @@ class NoEngine:
     """Stands for the engine of a trial that is started by hand: it proposes nothing and ignores results."""
 
     folder: Path | None = None
-    threads: int | None = None
-    """CPU threads of a trial without --threads; None is torch's default, all cores."""
+    threads: int | None = None  # of a trial without --threads; None is torch's default, all cores
 
     def get_parameters(self) -> dict:
-        """Return no parameters: the command line has all settings."""
         return {}
 
     def report_intermediate(self, values: dict[str, float]) -> None:
-        """Ignore an intermediate result."""
+        pass
 
     def report_final(self, values: dict[str, float]) -> None:
-        """Ignore the final result."""
+        pass
 
 
 class NniEngine:
-    """NNI 2.10.1, which started this process; its `NNI_OUTPUT_DIR` is the trial's folder."""
+    """NNI 2.10.1, which started this process. Its tuner stops at a result that is not made of finite numbers
+    by name, one of them `default`, and at a second final result of a trial."""
 
     threads = 1  # NNI does not say how many trials it runs at once; single threads share the cores best
 
     def __init__(self):
-        import nni  # not above: it need not be installed
+        import nni  # not above: it need not be installed for a trial that is started by hand
 
         self._nni = nni
         self.folder = Path(os.environ["NNI_OUTPUT_DIR"])
@@ -54,11 +50,9 @@ class NniEngine:
         return dict(self._nni.get_next_parameter())
 
     def report_intermediate(self, values: dict[str, float]) -> None:
-        """Report finite numbers by name, one of them `default`: NNI's tuner stops at anything else."""
         self._nni.report_intermediate_result(values)
 
     def report_final(self, values: dict[str, float]) -> None:
-        """Report as `report_intermediate`, once per trial: NNI's tuner stops at a second final result."""
         self._nni.report_final_result(values)
 
 
@@ -67,7 +61,7 @@ def current_engine() -> NoEngine | NniEngine:
     return NniEngine() if "NNI_PLATFORM" in os.environ else NoEngine()
 
 
-def _stop_with_manager(interval: float = 1.0) -> None:
+def _stop_with_manager() -> None:
     """Wait until NNI's manager has ended, then stop this process by SIGTERM, as NNI does.
 
     A manager that is killed leaves its trials running, and a resumed search starts them a second time.
@@ -77,7 +71,7 @@ def _stop_with_manager(interval: float = 1.0) -> None:
     with suppress(psutil.NoSuchProcess):
         # In a container a killed manager may stay a zombie: no process collects its exit status.
         while manager and manager.is_running() and manager.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(interval)
+            time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

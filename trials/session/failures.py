@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 
-from judge.common.errors import is_out_of_memory, one_line
+from judge.common.errors import UserError, is_out_of_memory, one_line
 
-FIRST_BACKOFF = 10  # seconds before the first retry; each next one waits three times as long
 MAX_OTHERS_SHARE = 0.1  # share of a GPU's memory up to which its other users cannot be the cause
 # Settings that need memory, in the order in which to reduce them.
 MEMORY_SETTINGS = ("batch_size", "samples", "photos", "size", "edge", "ngf", "hidden")
@@ -19,11 +18,6 @@ class Diverged(Exception):
 
 class Stopped(Exception):
     """A signal stopped the trial: from NNI, from Ctrl-C, or because NNI's manager has ended."""
-
-
-def backoff_seconds(attempt: int) -> int:
-    """Return the seconds to wait after a failed attempt, counted from 0."""
-    return FIRST_BACKOFF * 3**attempt
 
 
 def is_transient(error: BaseException, device: torch.device) -> bool:
@@ -43,10 +37,12 @@ def memory_used_by_others(device: torch.device) -> float:
 
 def describe_error(error: BaseException, settings: Any, device: torch.device) -> str:
     """Return one line that says what failed and, if memory ran out, which settings to reduce."""
+    if isinstance(error, UserError):
+        return one_line(error)
     if not is_out_of_memory(error):
         return f"{type(error).__name__}: {one_line(error)}"
-    names = (name for name in MEMORY_SETTINGS if hasattr(settings, name))
-    options = " or ".join("--" + name.replace("_", "-") for name in names)
+    names = [f"--{name.replace('_', '-')}" for name in MEMORY_SETTINGS if hasattr(settings, name)]
     others = memory_used_by_others(device)
     used = f", other programs use {others:.0%} of it" if others > MAX_OTHERS_SHARE else ""
-    return f"out of memory on {device}{used}: reduce {options or 'the size of the trial'} ({one_line(error)})"
+    options = " or ".join(names) or "the size of the trial"
+    return f"out of memory on {device}{used}: reduce {options} ({one_line(error)})"

@@ -5,8 +5,11 @@ import json
 import platform
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,6 @@ from judge.common.device import device_name
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write, file_lock
 from judge.common.schema import NUMBER, matches
-from trials.session.checkpoint import DiskUse  # noqa: F401 (imported from here until all use trials.session)
 
 RECORD = {  # the form of run.json
     "system?": str, "status?": str, "reason?": str, "seconds?": NUMBER, "schedule?": {"steps": int},
@@ -31,26 +33,23 @@ REPORT = {  # the form of a line of stats.jsonl
 RECORDED_VERSIONS = ("torch", "torchvision", "torchmetrics", "numpy", "nni")
 
 
-# ---------------------------------------------------------------------------------------------
-# Files
-
-
 def write_json(file: Path, content: dict) -> None:
     """Write `content` to `file` as indented JSON."""
     text = json.dumps(content, indent=2, default=str)
     atomic_write(file, lambda part: part.write_text(text + "\n"))
 
 
-def json_line(content: dict) -> str:
-    """Return `content` as one line of JSON."""
-    return json.dumps(content) + "\n"
-
-
 def read_json(file: Path) -> dict:
     """Return the JSON object in `file`; an empty one if there is none."""
+    with suppress(OSError):
+        return _parse_object(file.read_bytes())
+    return {}
+
+
+def _parse_object(text: bytes) -> dict:
     try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):  # RecursionError: brackets nested too deep
+        content = json.loads(text)
+    except (ValueError, RecursionError):  # RecursionError: brackets nested too deep
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -63,20 +62,8 @@ def read_record(folder: Path) -> dict:
 
 def read_lines(file: Path) -> list[dict]:
     """Return the reports in a stats.jsonl, up to the first damaged line: a crash may cut the last one off."""
-    reports = []
-    for line in file.read_bytes().splitlines() if file.is_file() else []:
-        try:
-            report = json.loads(line)
-        except (ValueError, RecursionError):
-            break
-        if not matches(report, REPORT):
-            break
-        reports.append(report)
-    return reports
-
-
-# ---------------------------------------------------------------------------------------------
-# Facts
+    lines = file.read_bytes().splitlines() if file.is_file() else []
+    return list(takewhile(lambda report: matches(report, REPORT), map(_parse_object, lines)))
 
 
 def settings_hash(settings: dict) -> str:
@@ -89,35 +76,23 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that the figures depend on."""
     installed = {"python": platform.python_version()}
     for package in RECORDED_VERSIONS:
-        try:
+        with suppress(PackageNotFoundError):  # NNI, for a trial that is started by hand
             installed[package] = version(package)
-        except PackageNotFoundError:  # NNI, for a trial that is started by hand
-            pass
     return installed
 
 
 def git_commit() -> str | None:
     """Return the commit of this code, with `-dirty` if files were changed; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    except OSError:  # git is not installed
-        return None
-    return process.stdout.strip() or None
-
-
-# ---------------------------------------------------------------------------------------------
-# Record
+    with suppress(OSError):  # git is not installed
+        folder = Path(__file__).parent
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout.strip() or None
 
 
 class Record:
     """The locked folder of a trial, and `facts`, the content of its run.json.
 
-    Args:
-        parameters: the settings that came from the tuner; if empty, those of the earlier run in the folder.
-
-    Raises:
-        UserError: the folder cannot be written, is in use, or holds another trial or another run.json.
+    Raises UserError if the folder cannot be written, is in use, or holds another trial or another run.json.
     """
 
     def __init__(self, folder: Path, system: str, settings: Any, parameters: dict, device: torch.device):
@@ -148,21 +123,13 @@ class Record:
         return previous
 
     def update(self, **facts: Any) -> None:
-        """Add `facts` and write run.json.
-
-        Raises:
-            UserError: it cannot be written.
-        """
+        """Add `facts` and write run.json. Raises UserError if it cannot be written."""
         self.facts |= facts
         with as_user_error(self.folder):
             write_json(self.folder / "run.json", self.facts)
 
     def add_inputs(self, **inputs: dict) -> None:
-        """Add what the trial is trained on and scored by, and write run.json.
-
-        Raises:
-            UserError: an earlier run in the folder had other inputs.
-        """
+        """Add facts of the data, the judge and so on. Raises UserError if an earlier run had other inputs."""
         for name, facts in inputs.items():
             if self._previous.get(name, facts) != facts:
                 raise UserError(f"{self.folder} was trained with another {name}: choose another --out")
@@ -170,11 +137,7 @@ class Record:
         self.update(**inputs)
 
     def copy_earlier(self, earlier: Path) -> None:
-        """Copy the files of the run below `earlier` that has trained this trial longest, if there is one.
-
-        Raises:
-            UserError: the copy cannot be written.
-        """
+        """Copy the files of the run below `earlier` that has trained this trial longest, if there is one."""
         folders = {file.parent for file in earlier.rglob("checkpoint.pt")}
         runs = [(len(read_lines(folder / "stats.jsonl")), folder)
                 for folder in folders if self._is_same_trial(read_record(folder))]  # fmt: skip
@@ -187,7 +150,7 @@ class Record:
                 if (folder / name).is_dir():
                     shutil.copytree(folder / name, self.folder / name, dirs_exist_ok=True)
             for name in ("stats.jsonl", "checkpoint.pt"):  # the checkpoint last: then the copy is complete
-                atomic_write(self.folder / name, lambda part, name=name: shutil.copy2(folder / name, part))
+                atomic_write(self.folder / name, partial(shutil.copy2, folder / name))
         self.update(continues=str(folder))
 
     def _is_same_trial(self, record: dict) -> bool:

@@ -1,38 +1,37 @@
 """The reports of a trial: mean losses, seconds, stats.jsonl, TensorBoard and sample sheets."""
 
+import json
 import math
 import time
 from pathlib import Path
 
 import torch
+from torchvision.utils import save_image
+from tqdm import tqdm
 
 from judge.common.files import as_user_error, atomic_write
 from judge.score import Score
 from trials.session.failures import Diverged
-from trials.session.records import json_line, read_lines
+from trials.session.records import read_lines
 
 LOSS_CHECK_STEPS = 20  # steps between checks of the losses: each one waits for the device
 MAX_LOSS = 1e3  # healthy losses stay near 1, and the loss of LSGAN has no upper bound
 
 
 class Reporter:
-    """Writes the reports of the trial in `folder`, and measures its time."""
+    """Writes the reports of one attempt at the trial in `folder`, and measures its time."""
 
     def __init__(self, folder: Path):
         self.reports: list[dict] = []
         self._folder, self._stats = folder, folder / "stats.jsonl"
         self._start, self.scoring_seconds = time.perf_counter(), 0.0
         self._loss_sums, self._loss_count = {}, 0
-        self._writer = None
+        self.bar, self._writer = tqdm(disable=True), None
 
     def restore(self, step: int) -> None:
-        """Keep the reports of an earlier run up to `step`, its checkpoint; later ones will be made again.
-
-        Raises:
-            UserError: the folder cannot be written.
-        """
+        """Keep the reports of an earlier run up to `step`, its checkpoint; later ones will be made again."""
         self.reports = [report for report in read_lines(self._stats) if report["step"] <= step]
-        text = "".join(map(json_line, self.reports))
+        text = "".join(json.dumps(report) + "\n" for report in self.reports)
         with as_user_error(self._folder):
             atomic_write(self._stats, lambda part: part.write_text(text))
         if self.reports:
@@ -40,11 +39,7 @@ class Reporter:
             self.scoring_seconds = self.reports[-1].get("scoring_seconds") or 0
 
     def add_losses(self, losses: dict[str, torch.Tensor]) -> None:
-        """Add a step's losses (scalars on the device) to the means of the next report.
-
-        Raises:
-            Diverged: a loss is not finite or too large; checked every `LOSS_CHECK_STEPS` steps.
-        """
+        """Add to the mean losses of the next report, and check them every `LOSS_CHECK_STEPS` steps."""
         sums = self._loss_sums
         self._loss_sums = {name: sums.get(name, 0) + loss.detach() for name, loss in losses.items()}
         self._loss_count += 1
@@ -57,23 +52,18 @@ class Reporter:
         return {"seconds": round(seconds, 1), "scoring_share": round(self.scoring_seconds / seconds, 3)}
 
     def write(self, step: int, score: Score, sheet: torch.Tensor, facts: dict[str, float]) -> None:
-        """Write a report with the mean losses since the last one, and `sheet`, float [3, H, W] in [0, 1].
-
-        Raises:
-            Diverged: a loss or the score is not finite or too large.
-            UserError: the folder cannot be written.
-        """
+        """Write a report with the mean losses since the last one, and `sheet`, float [3, H, W] in [0, 1]."""
         losses = mean_losses(self._loss_sums, self._loss_count)
         values, facts = score.as_dict(), score.extras | facts
         if not all(map(math.isfinite, values.values())):
             raise Diverged(f"the score is not finite: {values}")
         report = {
-            "step": step, "seconds": round(time.perf_counter() - self._start, 1),
+            "step": step, "seconds": self.times()["seconds"],
             "scoring_seconds": round(self.scoring_seconds, 2), **facts, "score": values, "losses": losses,
         }  # fmt: skip
         with as_user_error(self._folder):
             with open(self._stats, "a") as stats:
-                stats.write(json_line(report))
+                stats.write(json.dumps(report) + "\n")
             self._show(step, {"score": values, "loss": losses, "progress": facts}, sheet)
         self.reports.append(report)
         self._loss_sums, self._loss_count = {}, 0
@@ -81,7 +71,6 @@ class Reporter:
     def _show(self, step: int, groups: dict[str, dict[str, float]], sheet: torch.Tensor) -> None:
         """Write the sheet to samples/, and the sheet and the scalars in `groups` to TensorBoard's folder."""
         from torch.utils.tensorboard import SummaryWriter  # not above: the import takes a second
-        from torchvision.utils import save_image
 
         samples = self._folder / "samples"
         samples.mkdir(exist_ok=True)
@@ -95,17 +84,14 @@ class Reporter:
         self._writer.flush()
 
     def close(self) -> None:
-        """Close TensorBoard's file."""
+        """Close the progress bar and TensorBoard's file."""
+        self.bar.close()
         if self._writer:
             self._writer.close()
 
 
 def mean_losses(sums: dict[str, torch.Tensor], count: int) -> dict[str, float]:
-    """Return the mean losses, sums of `count` steps divided by `count`, as numbers; waits for the device.
-
-    Raises:
-        Diverged: a loss is not finite or above `MAX_LOSS`.
-    """
+    """Return the mean losses of `count` steps. Raises Diverged if one is not finite or above `MAX_LOSS`."""
     values = (torch.stack(list(sums.values())) / count).tolist()
     for name, value in zip(sums, values):
         if not math.isfinite(value) or abs(value) > MAX_LOSS:

@@ -20,20 +20,14 @@ from judge.common.files import as_user_error, atomic_write
 from judge.common.tensors import read_tensors
 from judge.images import to_bytes
 from judge.score import WORST_SCORE, Score
-from trials.session.checkpoint import Checkpointed
 from trials.session.engine import NniEngine, NoEngine, current_engine
-from trials.session.failures import Diverged, Stopped, backoff_seconds, describe_error, is_transient
+from trials.session.failures import Diverged, Stopped, describe_error, is_transient
 from trials.session.records import Record, settings_hash, write_json
 from trials.session.reporter import Reporter
-from trials.session.settings import RunOptions, Scheduled, fill_unset, trial_parser, with_parameters
-
-# Names from other modules are here until every file imports them from trials.session.
-__all__ = [
-    "Checkpointed", "RunOptions", "Scheduled", "Session", "fill_unset", "run", "trial_parser",
-    "with_parameters",
-]  # fmt: skip
+from trials.session.settings import RunOptions, trial_parser, with_parameters
 
 RUNS = Path("runs")  # holds the folders of trials that are started by hand
+FIRST_BACKOFF = 10  # seconds before the first retry; each next one waits three times as long
 Train = Callable[[Any, "Session"], None]  # of settings and session
 
 
@@ -65,15 +59,10 @@ def run(train: Train, Settings: type) -> None:
 
 
 class Session:
-    """One run of a trial, for its `train` function: device, folder, steps, reports, checkpoint.
+    """One run of a trial, for its `train` function: device, folder, record (run.json), steps, reports.
 
-    Args:
-        system: name of the trial's program, for example `cyclegan`.
-        settings: complete.
-        parameters: the settings that came from the engine.
-
-    Raises:
-        UserError: the folder cannot be written, is in use, or holds something else.
+    `settings` are complete; `parameters` are those of them that came from the engine. Raises UserError if the
+    folder cannot be written, is in use, or holds something else.
     """
 
     def __init__(self, system: str, settings: Any, options: RunOptions, engine: NoEngine | NniEngine,
@@ -82,45 +71,38 @@ class Session:
         self.device = options.torch_device()
         self.folder = engine.folder or options.out or RUNS / f"{system}-{settings_hash(asdict(settings))}"
         self.record = Record(self.folder, system, settings, parameters, self.device)
-        self.stop_signal: int | None = None
-        """SIGTERM or SIGINT, once it has come; `steps` then ends the training."""
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin an attempt, from the start or, by `restore`, from the checkpoint."""
-        self.reporter, self._bar = Reporter(self.folder), None
-
-    def close(self) -> None:
-        """Close the files and the progress bar of an attempt."""
-        self.reporter.close()
-        if self._bar:
-            self._bar.close()
+        self.stop_signal: int | None = None  # SIGTERM or SIGINT, once it has come; then `steps` stops
+        self.reporter = Reporter(self.folder)
 
     def run(self, train: Train) -> int:
         """Train until the budget or something else ends it, and return the exit code."""
-        return supervise(self, train)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        try:
+            train_with_retries(self, train)
+            end(self, "finished", None, self.reporter.reports[-1]["score"])
+        except Diverged as error:
+            print(f"diverged: {error}")
+            end(self, "diverged", str(error), {"default": WORST_SCORE})
+        except Stopped as error:
+            print(f"stopped: {error}")
+            end(self, "stopped", str(error))
+            return 128 + self.stop_signal
+        except Exception as error:
+            reason = describe_error(error, self.settings, self.device)
+            end(self, "failed", reason)
+            if is_out_of_memory(error):  # a traceback would not help
+                raise UserError(reason) from None
+            raise
+        return 0
 
-    # -----------------------------------------------------------------------------------------
-    # For `train`
-
-    def update_record(self, **facts: Any) -> None:
-        """Add facts to run.json."""
-        self.record.update(**facts)
-
-    def record_inputs(self, **inputs: dict) -> None:
-        """Add facts of the data, the judge and so on to run.json.
-
-        Raises:
-            UserError: an earlier run in the folder had other inputs.
-        """
-        self.record.add_inputs(**inputs)
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        if self.stop_signal:  # the second one: stop now, without a checkpoint
+            raise KeyboardInterrupt
+        self.stop_signal = number
 
     def restore(self, model: Any) -> None:
-        """Load the folder's checkpoint or, with --earlier, a copy of an earlier run's, if there is one.
-
-        Raises:
-            UserError: it cannot be read, or does not fit the model.
-        """
+        """Load the folder's checkpoint or, with --earlier, a copy of an earlier run's, if there is one."""
         file = self.folder / "checkpoint.pt"
         if self.options.earlier and not file.exists():
             self.record.copy_earlier(self.options.earlier)
@@ -128,44 +110,31 @@ class Session:
             try:
                 model.load_state_dict(read_tensors(file, self.device))
             except Exception as error:  # a damaged file can fail in any way
-                reason = one_line(error)
-                raise UserError(f"{file} cannot be read ({reason}): move {self.folder} away") from None
+                message = f"{file} cannot be read ({one_line(error)}): move {self.folder} away"
+                raise UserError(message) from None
             self.record.update(resumed_at=model.step)
             print(f"continues at step {model.step} from {file}")
         self.reporter.restore(model.step)
 
     def steps(self, model: Any, last: int) -> Iterator[int]:
-        """Yield the steps from `model.step` to `last`, with a progress bar.
-
-        Raises:
-            Stopped: a signal came; the checkpoint is written.
-            UserError: the model is already trained beyond `last`.
-        """
+        """Yield the steps from `model.step` to `last`. A signal writes the checkpoint and ends the trial."""
         if model.step > last:
             raise UserError(f"{self.folder} is trained to step {model.step}, this budget ends at {last}: "
                             "choose another --out, or a larger budget")
         if "retries" not in self.record.facts:
             age = time.time() - psutil.Process().create_time()
             self.record.update(first_step_after=round(age, 1))
-        self._bar = tqdm(initial=model.step, total=last, unit="step", disable=None)
+        self.reporter.bar = bar = tqdm(initial=model.step, total=last, unit="step", disable=None)
         while model.step < last:
             if self.stop_signal:
-                self.save_checkpoint(model)
+                self._save(model.state_dict(), "checkpoint.pt")
                 raise Stopped(f"{signal.Signals(self.stop_signal).name} at step {model.step}")
             yield model.step
-            self._bar.update()
+            bar.update()
 
     def add_losses(self, losses: dict[str, torch.Tensor]) -> None:
-        """Add a step's losses (scalars on the device) to the means of the next report.
-
-        Raises:
-            Diverged: a loss is not finite or too large; not checked at every step.
-        """
+        """Add a step's losses (scalars on the device) to the means of the next report."""
         self.reporter.add_losses(losses)
-
-    def is_report_due(self, step: int, every: int, last: int) -> bool:
-        """Return whether to report after `step` steps."""
-        return step % every == 0 or step == last
 
     @contextmanager
     def scoring(self) -> Iterator[None]:
@@ -176,113 +145,67 @@ class Session:
         yield
         self.reporter.scoring_seconds += time.perf_counter() - start
 
-    def report(self, model: Any, score: Score, sheet: torch.Tensor, **facts: float) -> None:
+    def report(self, model: Any, score: Score, outputs: torch.Tensor, sheet: torch.Tensor,
+               **facts: float) -> None:  # fmt: skip
         """Write a report and the checkpoint, and tell the engine the score.
 
-        Args:
-            sheet: sample sheet, float [3, H, W] in [0, 1].
-            facts: further numbers for stats.jsonl and TensorBoard.
+        Raises Diverged if a loss or the score is not finite or too large; the last checkpoint then stays.
 
-        Raises:
-            Diverged: a loss or the score is not finite or too large.
-            UserError: the folder cannot be written; the last checkpoint is intact.
+        Args:
+            outputs: the scored images, float [N, C, H, W] in [-1, 1]; --keep writes them to paintings/.
+            sheet: sample sheet, float [3, H, W] in [0, 1]: inputs or real images above, outputs below.
+            facts: further numbers for stats.jsonl and TensorBoard.
         """
+        if self.options.keep:
+            self._save(to_bytes(outputs).cpu(), f"paintings/step_{model.step:06d}.pt")
         self.reporter.write(model.step, score, sheet, facts)
-        self.save_checkpoint(model)
+        self._save(model.state_dict(), "checkpoint.pt")
         values = score.as_dict()
         with as_user_error(self.folder):  # NNI keeps results in the trial's folder
             self.engine.report_intermediate(values)
         scores = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         tqdm.write(f"step {model.step}  {scores}")
 
-    def save_paintings(self, step: int, painted: torch.Tensor) -> None:
-        """With --keep, write `painted`, float [N, 3, H, W] in [-1, 1], to paintings/ as uint8."""
-        if self.options.keep:
-            self._save(to_bytes(painted).cpu(), self.folder / "paintings" / f"step_{step:06d}.pt")
-
-    def save_checkpoint(self, model: Any) -> None:
-        """Write the checkpoint.
-
-        Raises:
-            UserError: it cannot be written; the last one is intact.
-        """
-        self._save(model.state_dict(), self.folder / "checkpoint.pt")
-
-    def _save(self, content: Any, file: Path) -> None:
+    def _save(self, content: Any, name: str) -> None:
+        file = self.folder / name
         with as_user_error(self.folder):
             file.parent.mkdir(exist_ok=True)
             atomic_write(file, lambda part: torch.save(content, part))
 
 
-# ---------------------------------------------------------------------------------------------
-# Retries, signals and the end of a trial
-
-
-def supervise(session: Session, train: Train) -> int:
-    """Train until the budget or something else ends it, and return the exit code."""
-
-    def on_signal(number: int, _frame: Any) -> None:
-        if session.stop_signal:  # the second one: stop now, without a checkpoint
-            raise KeyboardInterrupt
-        session.stop_signal = number
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    try:
-        train_with_retries(session, train)
-        end(session, "finished", None, session.reporter.reports[-1]["score"])
-    except Diverged as error:
-        print(f"diverged: {error}")
-        end(session, "diverged", str(error), {"default": WORST_SCORE})
-    except Stopped as error:
-        print(f"stopped: {error}")
-        end(session, "stopped", str(error))
-        return 128 + session.stop_signal
-    except UserError as error:
-        end(session, "failed", one_line(error))
-        raise
-    except Exception as error:
-        reason = describe_error(error, session.settings, session.device)
-        end(session, "failed", reason)
-        if is_out_of_memory(error):  # a traceback would not help
-            raise UserError(reason) from None
-        raise
-    return 0
-
-
 def train_with_retries(session: Session, train: Train) -> None:
     """Train; after a temporary failure wait, and continue from the checkpoint."""
-    for attempt in range(session.options.retries):
+    for attempt in range(session.options.retries + 1):
         try:
             return train(session.settings, session)
         except Exception as error:
-            if not is_transient(error, session.device):
+            if attempt == session.options.retries or not is_transient(error, session.device):
                 raise
             reason = describe_error(error, session.settings, session.device)
         # Outside of `except`: the exception keeps the tensors of the failed attempt alive.
-        session.close()
-        session.update_record(retries=[*session.record.facts.get("retries", []), reason])
-        print(f"retries in {backoff_seconds(attempt)} s: {reason}")
-        wait(session, backoff_seconds(attempt))
-        session.begin()
-    train(session.settings, session)
+        session.reporter.close()
+        session.record.update(retries=[*session.record.facts.get("retries", []), reason])
+        seconds = FIRST_BACKOFF * 3**attempt
+        print(f"retries in {seconds} s: {reason}")
+        wait(session, seconds)
+        session.reporter = Reporter(session.folder)
 
 
-def wait(session: Session, seconds: float) -> None:
+def wait(session: Session, seconds: int) -> None:
     """Free memory, and wait for `seconds` or until a signal comes."""
     gc.collect()  # networks and optimizers refer to each other
     torch.cuda.empty_cache()
-    end_time = time.monotonic() + seconds
-    while not session.stop_signal and time.monotonic() < end_time:
-        time.sleep(min(1.0, seconds))
+    for _ in range(seconds):
+        if not session.stop_signal:
+            time.sleep(1)
 
 
 def end(session: Session, status: str, reason: str | None, score: dict[str, float] | None = None) -> None:
     """Write to run.json how the trial ended, then report `score` to the engine as the final result."""
     times = session.reporter.times()
-    session.close()
+    session.reporter.close()
     try:
-        session.update_record(status=status, reason=reason, score=score, **times)
+        session.record.update(status=status, reason=reason, score=score, **times)
     except UserError:  # a full disk, perhaps; if the trial has failed already, the user needs the first error
         if status != "failed":
             raise

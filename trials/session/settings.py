@@ -31,15 +31,11 @@ class RunOptions(ThreadOptions):
     """Keep every painting that is scored, in paintings/, so that other scores can be computed from them."""
 
     def torch_device(self) -> torch.device:
-        """Return the device that `device` names.
-
-        Raises:
-            UserError: it is cuda, and there is no GPU.
-        """
-        if self.device == "cuda" and not torch.cuda.is_available():
+        """Return the device that `device` names. Raises UserError if it is cuda, and there is no GPU."""
+        has_gpu = torch.cuda.is_available()
+        if self.device == "cuda" and not has_gpu:
             raise UserError("--device cuda: torch finds no GPU here, use --device cpu")
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(auto if self.device == "auto" else self.device)
+        return torch.device("cuda" if has_gpu and self.device != "cpu" else "cpu")
 
 
 class Scheduled:
@@ -67,11 +63,7 @@ def trial_parser(Settings: type, prog: str) -> Parser:
 
 
 def with_parameters(settings: Any, parameters: dict) -> Any:
-    """Return `settings` with the tuner's `parameters`, by name of field, in place of its own values.
-
-    Raises:
-        UserError: a name is no field, or a value has the wrong type or is out of range.
-    """
+    """Return `settings` with the tuner's `parameters`, by name of field, in place of its own values."""
     for name, value in parameters.items():
         if value is None:  # which a field may be, but only until `complete`
             raise UserError(f"parameter {name} has no value")

@@ -61,3 +61,21 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         atomic_write(file, interrupted)
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"] and file.read_text() == "old"
+
+
+def test_two_processes_that_write_one_file_at_once_do_not_mix(tmp_path):
+    """The last one to end has written all of it."""
+    file = tmp_path / "x.txt"
+    other = "from judge.common.files import atomic_write as w; from pathlib import Path; import sys; " \
+            "w(Path(sys.argv[1]), lambda part: part.write_text('the other'))"
+
+    def write(part):
+        with open(part, "w") as page:
+            page.write("begun ")
+            page.flush()
+            subprocess.run([sys.executable, "-c", other, file], check=True)
+            assert file.read_text() == "the other"
+            page.write("and done")
+
+    atomic_write(file, write)
+    assert file.read_text() == "begun and done" and list(tmp_path.iterdir()) == [file]

@@ -20,8 +20,8 @@ from trials import conditional_gan, cyclegan, dcgan, gan
 from trials.inspection import adapters, figures, latent, metrics
 from trials.inspection.command import inspect
 from trials.inspection.trained import FeatureExtractor
+from trials.session import RunOptions, Session
 from trials.session.engine import NoEngine
-from trials.session.session import RunOptions, Session
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[3]

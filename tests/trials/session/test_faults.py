@@ -1,6 +1,5 @@
 """Faults injected into trials: kill -9 at random moments, and random events in random order."""
 
-import json
 import math
 import os
 import random
@@ -9,7 +8,6 @@ import sys
 import time
 from contextlib import suppress
 from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -19,15 +17,12 @@ from hypothesis import strategies as st
 
 from judge.common.errors import UserError
 from judge.score import WORST_SCORE, Score
-from tests.trials.session.test_session import Counter, checkpoint, record, session
+from tests.trials.session.test_session import SHADES, SHEET, Counter, checkpoint, record, session
 from trials import gan
 from trials.session import run
 from trials.session.records import read_lines
 
 KILLS = 50
-
-# ---------------------------------------------------------------------------------------------
-# kill -9
 
 
 @pytest.fixture
@@ -37,9 +32,9 @@ def trial(monkeypatch):
     context, started = get_context("forkserver"), []
     context.set_forkserver_preload(["torch.utils.tensorboard", "trials.gan"])
 
-    def start(folder: Path) -> BaseProcess:
-        monkeypatch.setattr(sys, "argv", ["gan", "--data", "pattern", "--steps", "4000", "--reports", "400",
-                                          "--out", str(folder)])
+    def start(folder: Path):
+        options = f"gan --data pattern --steps 4000 --reports 400 --out {folder}"
+        monkeypatch.setattr(sys, "argv", options.split())
         started.append(context.Process(target=run, args=(gan.train, gan.Settings), daemon=True))
         started[-1].start()
         return started[-1]
@@ -49,19 +44,13 @@ def trial(monkeypatch):
         process.kill()
 
 
-def exit_code(process: BaseProcess) -> int | None:
+def exit_code(process) -> int | None:
     process.join(timeout=300)
     return process.exitcode
 
 
-def wait_for_reports(folder: Path, count: int) -> None:
-    """Wait until there are so many more reports than now."""
-    def made() -> int:
-        return len(read_lines(folder / "stats.jsonl"))
-
-    before, end = made(), time.monotonic() + 30
-    while made() < before + count and time.monotonic() < end:
-        time.sleep(0.002)
+def count_reports(folder: Path) -> int:
+    return len(read_lines(folder / "stats.jsonl"))
 
 
 def results(folder: Path) -> tuple[dict, dict, list[dict]]:
@@ -73,12 +62,14 @@ def results(folder: Path) -> tuple[dict, dict, list[dict]]:
 
 @pytest.mark.slow
 def test_killed_at_random_moments_a_trial_ends_as_if_never_killed(trial, tmp_path):
-    draw, whole, killed = random.Random(0), tmp_path / "whole", tmp_path / "killed"
-    assert exit_code(trial(whole)) == 0
+    draw, straight, killed = random.Random(0), tmp_path / "straight", tmp_path / "killed"
+    assert exit_code(trial(straight)) == 0
     steps = []
     for _ in range(KILLS):
-        process = trial(killed)
-        wait_for_reports(killed, draw.randrange(5))
+        process, end = trial(killed), time.monotonic() + 30
+        reports = count_reports(killed) + draw.randrange(5)
+        while count_reports(killed) < reports and time.monotonic() < end:
+            time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.05))  # a report takes about as long
         process.kill()
         assert exit_code(process) == -signal.SIGKILL, "the trial is too short for so many kills"
@@ -88,22 +79,17 @@ def test_killed_at_random_moments_a_trial_ends_as_if_never_killed(trial, tmp_pat
             assert record(killed)["status"] == "running"
     assert steps == sorted(steps) and len(set(steps)) > KILLS / 5
     assert exit_code(trial(killed)) == 0
-    torch.testing.assert_close(results(killed), results(whole), rtol=0, atol=0)
+    torch.testing.assert_close(results(killed), results(straight), rtol=0, atol=0)
 
-
-# ---------------------------------------------------------------------------------------------
-# Random events
 
 LAST = 6
-NUMBERS = st.one_of(st.floats(), st.integers(-3, 3), st.sampled_from([None, "0.5", []]))
-EVENTS = st.one_of(
-    st.tuples(st.just("report"), NUMBERS),
-    st.tuples(st.just("loss"), st.floats()),
-    st.tuples(st.just("raise"), st.sampled_from([
-        UserError("no"), ValueError("a\nb"), OSError(28, "full"), MemoryError(), KeyError("x"),
-    ])),
-    st.tuples(st.just("signal"), st.sampled_from([signal.SIGTERM, signal.SIGINT])),
-)  # fmt: skip
+VALUES = {
+    "report": st.one_of(st.floats(), st.integers(-3, 3), st.sampled_from([None, "0.5", []])),
+    "loss": st.floats(),
+    "raise": st.sampled_from([UserError("no"), ValueError("a\nb"), OSError(28, "full"), MemoryError()]),
+    "signal": st.sampled_from([signal.SIGTERM, signal.SIGINT]),
+}
+EVENTS = st.one_of(*[st.tuples(st.just(kind), values) for kind, values in VALUES.items()])
 
 
 def eventful(events: list[tuple]):
@@ -121,10 +107,9 @@ def eventful(events: list[tuple]):
                 os.kill(os.getpid(), value)
             session.add_losses({"loss": torch.tensor(value if kind == "loss" else 1.0)})
             model.step += 1
-            if kind == "report":
-                session.report(model, Score(value, {"part": 0.1}), torch.zeros(3, 4, 4))
-            elif model.step == LAST:
-                session.report(model, Score(0.5, {}), torch.zeros(3, 4, 4))
+            if kind == "report" or model.step == LAST:
+                score = Score(value if kind == "report" else 0.5, {"part": 0.1})
+                session.report(model, score, SHADES, SHEET)
 
     return train
 
@@ -142,7 +127,7 @@ def test_a_trial_has_one_finite_final_result_or_fails_and_can_be_continued(tmp_p
     with suppress(Exception, KeyboardInterrupt):
         code = first.run(eventful(events))
     first.record.close()  # as the end of its process would
-    facts = json.loads((folder / "run.json").read_text())
+    facts = record(folder)
     assert all(map(finite, first.engine.intermediates + first.engine.finals))
     assert len(first.engine.finals) == (code == 0)
     if code == 0:

@@ -13,9 +13,12 @@ import torch
 
 from judge.common.errors import UserError
 from judge.score import Score
-from trials.session import RunOptions, Session
+from trials.session import Checkpointed, RunOptions, Session
 from trials.session.engine import NoEngine
 from trials.session.records import read_lines
+
+SHEET = torch.zeros(3, 4, 4)
+SHADES = torch.linspace(-1, 1, 256).expand(2, 3, 4, 256)  # as outputs; in uint8 they are 0 to 255
 
 
 @dataclass(frozen=True)
@@ -24,17 +27,10 @@ class Settings:
     weight: float = 1.0
 
 
-class Counter:
+class Counter(Checkpointed):
     """A model that counts."""
 
-    def __init__(self):
-        self.step = 0
-
-    def state_dict(self) -> dict:
-        return {"step": self.step}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.step = state["step"]
+    parts = ()
 
 
 class Listener(NoEngine):
@@ -50,30 +46,26 @@ class Listener(NoEngine):
         self.finals.append(values)
 
 
-def session(folder: Path, earlier: Path | None = None, **settings) -> Session:
-    options = RunOptions(device="cpu", earlier=earlier)
+def session(folder: Path, earlier: Path | None = None, keep: bool = False, **settings) -> Session:
+    options = RunOptions(device="cpu", earlier=earlier, keep=keep)
     return Session("counter", replace(Settings(), **settings), options, Listener(folder), {})
 
 
-def training(last=10, every=5, value=lambda step: 0.5, loss=lambda step: 1.0, at=lambda step: None):
+def training(last=10, every=5, value=lambda step: 0.5, loss=lambda step: 1.0, at=lambda step: None,
+             Model=Counter, sheet=SHEET):  # fmt: skip
     """A training that reports `value` and calls `at` before each step."""
 
     def train(settings: Settings, session: Session) -> None:
-        model = Counter()
+        model = Model()
         session.restore(model)
         for step in session.steps(model, last):
             at(step)
             session.add_losses({"loss": torch.tensor(loss(step))})
             model.step += 1
-            if session.is_report_due(model.step, every, last):
-                session.report(model, Score(value(model.step), {"part": 0.1}), torch.zeros(3, 4, 4))
+            if model.step % every == 0 or model.step == last:
+                session.report(model, Score(value(model.step), {"part": 0.1}), SHADES, sheet)
 
     return train
-
-
-def stop_at_7(step: int) -> None:
-    if step == 7:
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def record(folder: Path) -> dict:
@@ -88,18 +80,15 @@ def reported_steps(folder: Path) -> list[int]:
     return [line["step"] for line in read_lines(folder / "stats.jsonl")]
 
 
-def trained_steps(trial: Session, last: int) -> list[int]:
+def trained_steps(trial: Session, last: int, **options) -> list[int]:
     steps = []
-    assert trial.run(training(last=last, at=steps.append)) == 0
+    assert trial.run(training(last=last, at=steps.append, **options)) == 0
     return steps
 
 
-# ---------------------------------------------------------------------------------------------
-# Files and results
-
-
-def test_a_trial_leaves_its_record_reports_samples_and_checkpoint(tmp_path):
-    trial = session(tmp_path, weight=0.1 + 0.2)
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_trial_leaves_its_record_reports_samples_checkpoint_and_if_asked_its_paintings(tmp_path, keep):
+    trial = session(tmp_path, keep=keep, weight=0.1 + 0.2)
     assert trial.run(training(value=lambda step: step / 100)) == 0
     facts = record(tmp_path)
     assert facts["status"] == "finished" and facts["score"] == {"default": 0.1, "part": 0.1}
@@ -114,61 +103,35 @@ def test_a_trial_leaves_its_record_reports_samples_and_checkpoint(tmp_path):
     assert checkpoint(tmp_path) == {"step": 10}
     assert [values["default"] for values in trial.engine.intermediates] == [0.05, 0.10]
     assert trial.engine.finals == [facts["score"]]
+    assert (tmp_path / "paintings").exists() == keep
+    if keep:
+        kept = torch.load(tmp_path / "paintings/step_000005.pt", weights_only=True)
+        assert kept.dtype == torch.uint8 and kept[0, 0, 0].tolist() == list(range(256))
 
 
-@pytest.mark.parametrize("bad", [
-    {"loss": lambda step: math.nan if step > 6 else 1.0}, {"loss": lambda step: 1e9 if step > 6 else 1.0},
-    {"value": lambda step: math.inf if step > 6 else 0.5},
+@pytest.mark.parametrize(("every", "value", "loss", "reason", "steps"), [
+    (5, 0.5, math.nan, "loss loss is nan", 10), (5, 0.5, 1e9, "loss loss is ", 10),
+    (5, math.inf, 1.0, "the score is not finite", 10), (500, 0.5, 9e3, "loss loss is 9000", 20),
 ])  # fmt: skip
-def test_a_diverged_trial_reports_the_worst_score_and_keeps_its_last_good_checkpoint(tmp_path, bad):
+def test_a_diverged_trial_ends_within_20_steps_with_the_worst_score_and_its_last_good_checkpoint(
+        tmp_path, every, value, loss, reason, steps):  # fmt: skip
     trial = session(tmp_path)
-    assert trial.run(training(**bad)) == 0
-    assert trial.engine.finals == [{"default": 0.0}] and len(trial.engine.intermediates) == 1
-    facts = record(tmp_path)
-    assert facts["status"] == "diverged"
-    assert facts["reason"].startswith("the score is not finite" if "value" in bad else "loss loss is ")
-    assert checkpoint(tmp_path) == {"step": 5}
+    trained = trained_steps(trial, 1000, every=every, value=lambda step: value if step > 6 else 0.5,
+                            loss=lambda step: loss if step > 6 else 1.0)
+    assert len(trained) == steps and record(tmp_path)["status"] == "diverged"
+    assert record(tmp_path)["reason"].startswith(reason)
+    assert trial.engine.finals == [{"default": 0.0}]
+    if every == 5:
+        assert checkpoint(tmp_path) == {"step": 5} and len(trial.engine.intermediates) == 1
 
 
-@pytest.mark.parametrize(("loss", "first"), [(math.nan, 0), (9e3, 900)])
-def test_divergence_is_found_within_twenty_steps_however_rare_reports_are(tmp_path, loss, first):
-    steps = []
-    session(tmp_path).run(training(
-        last=1000, every=1000, loss=lambda step: loss if step >= first else 1.0, at=steps.append))
-    assert len(steps) <= first + 20 and record(tmp_path)["status"] == "diverged"
-
-
-def test_a_crash_is_recorded_and_raised_without_a_result(tmp_path):
-    trial = session(tmp_path)
-    with pytest.raises(ZeroDivisionError):
-        trial.run(training(at=lambda step: 1 / 0))
-    assert record(tmp_path)["status"] == "failed"
-    assert record(tmp_path)["reason"] == "ZeroDivisionError: division by zero"
-    assert trial.engine.finals == []
-
-
-def test_paintings_are_kept_only_when_asked_for(tmp_path):
-    painted = torch.linspace(-1, 1, 256).expand(2, 3, 4, 256)
-    for keep in (False, True):
-        options = RunOptions(device="cpu", keep=keep)
-        folder = tmp_path / str(keep)
-        Session("counter", Settings(), options, Listener(folder), {}).save_paintings(7, painted)
-    assert not (tmp_path / "False" / "paintings").exists()
-    kept = torch.load(tmp_path / "True" / "paintings" / "step_000007.pt", weights_only=True)
-    assert kept.dtype == torch.uint8 and kept[0, 0, 0].tolist() == list(range(256))
-
-
-def test_the_progress_bar_is_shown_on_a_terminal_only(tmp_path, monkeypatch, capsys):
-    session(tmp_path / "a").run(training())
-    assert "step/s" not in capsys.readouterr().err
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    session(tmp_path / "b").run(training())
-    assert "step/s" in capsys.readouterr().err
-
-
-def test_a_machine_without_git_can_train(tmp_path, monkeypatch):
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_progress_bar_is_for_terminals_and_git_need_not_be_installed(
+        tmp_path, monkeypatch, capsys, terminal):  # fmt: skip
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
     monkeypatch.setenv("PATH", str(tmp_path))
     session(tmp_path / "run").run(training())
+    assert ("step/s" in capsys.readouterr().err) == terminal
     assert record(tmp_path / "run")["commit"] is None
 
 
@@ -185,7 +148,7 @@ def test_the_share_of_time_that_scoring_takes_is_recorded_over_all_runs(tmp_path
             session.add_losses({"loss": torch.tensor(1.0)})
             with session.scoring():
                 clock[0] += 1
-            session.report(model, Score(0.5, {}), torch.zeros(3, 8, 8))
+            session.report(model, Score(0.5, {}), SHADES, SHEET)
 
     for seconds in (30, 60):
         assert session(tmp_path).run(train) == 0
@@ -193,13 +156,10 @@ def test_the_share_of_time_that_scoring_takes_is_recorded_over_all_runs(tmp_path
         clock[0] += 1000  # between the runs
 
 
-# ---------------------------------------------------------------------------------------------
-# Continuing
-
-
 def test_a_stopped_trial_saves_reports_no_result_and_continues_where_it_was(tmp_path):
     stopped = session(tmp_path)
-    assert stopped.run(training(at=stop_at_7)) == 128 + signal.SIGTERM
+    stop = training(at=lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 7 else None)
+    assert stopped.run(stop) == 128 + signal.SIGTERM
     assert stopped.engine.finals == [] and checkpoint(tmp_path) == {"step": 8}
     assert record(tmp_path)["status"] == "stopped" and record(tmp_path)["reason"] == "SIGTERM at step 8"
     again = session(tmp_path)
@@ -220,40 +180,32 @@ def test_reports_after_the_checkpoint_are_made_again(tmp_path, step):
     assert reported_steps(tmp_path) == [5, 10]
 
 
-def test_a_finished_trial_reports_its_result_again_without_training(tmp_path):
-    session(tmp_path).run(training())
-    again = session(tmp_path)
-    assert trained_steps(again, 10) == []
-    assert again.engine.intermediates == [] and again.engine.finals == [{"default": 0.5, "part": 0.1}]
-
-
-def test_a_larger_budget_continues_the_trial_and_a_smaller_one_is_refused(tmp_path):
+def test_a_larger_budget_continues_a_trial_the_same_reports_again_and_a_smaller_is_refused(tmp_path):
     first = Session("counter", Settings(0.5), RunOptions(), Listener(tmp_path), {"weight": 1.0})
     first.run(training(last=5))
     assert trained_steps(session(tmp_path, budget=1.0), 10) == [5, 6, 7, 8, 9]
     assert record(tmp_path)["parameters"] == {"weight": 1.0}  # what the tuner proposed is kept
+    again = session(tmp_path)
+    assert trained_steps(again, 10) == []
+    assert again.engine.intermediates == [] and again.engine.finals == [{"default": 0.5, "part": 0.1}]
     smaller = session(tmp_path, budget=0.5)
     with pytest.raises(UserError, match="trained to step 10, this budget ends at 5"):
         smaller.run(training(last=5))
     assert smaller.engine.finals == []
 
 
-def test_a_folder_of_another_trial_is_left_alone(tmp_path):
-    session(tmp_path, weight=1.0).run(training())
+def test_a_folder_of_another_trial_is_left_alone_and_another_judge_refused(tmp_path):
+    first = session(tmp_path, weight=1.0)
+    first.record.add_inputs(judge={"sha256": "a"})
+    first.run(training())
     before = {file: file.read_bytes() for file in tmp_path.glob("*.*")}
     with pytest.raises(UserError, match="another weight: choose another --out"):
         session(tmp_path, weight=2.0)
     assert {file: file.read_bytes() for file in tmp_path.glob("*.*")} == before
-
-
-def test_a_trial_does_not_continue_with_another_judge(tmp_path):
-    first = session(tmp_path)
-    first.record_inputs(judge={"sha256": "a"})
-    first.run(training())
-    again = session(tmp_path)
-    again.record_inputs(judge={"sha256": "a"})
+    again = session(tmp_path, weight=1.0)
+    again.record.add_inputs(judge={"sha256": "a"})
     with pytest.raises(UserError, match="another judge: choose another --out"):
-        again.record_inputs(judge={"sha256": "b"})
+        again.record.add_inputs(judge={"sha256": "b"})
 
 
 def test_one_process_at_a_time_trains_in_a_folder_and_removes_what_a_killed_one_left(tmp_path):
@@ -274,92 +226,6 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
     assert record(tmp_path)["status"] == "failed"
 
 
-# ---------------------------------------------------------------------------------------------
-# Folders that cannot be written
-
-
-@pytest.mark.parametrize("folder", ["file", "/proc/salon", "read-only/run"])
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, folder):
-    (tmp_path / "file").touch()
-    (tmp_path / "read-only").mkdir(mode=0o500)
-    if folder == "read-only/run" and os.geteuid() == 0:
-        pytest.skip("root may write there")
-    with pytest.raises(UserError, match="cannot write to"):
-        session(tmp_path / folder)
-
-
-class Large(Counter):
-    def state_dict(self) -> dict:
-        return {"step": self.step, "weights": torch.zeros(250_000 * (1 + self.step))}  # 1 MB a step
-
-
-class OnDisk(Listener):
-    """An engine that keeps results in the trial's folder, as NNI does."""
-
-    def report_intermediate(self, values: dict) -> None:
-        with open(self.folder / "metrics", "a") as metrics:
-            metrics.write(json.dumps(values) * 300)
-
-    report_final = report_intermediate
-
-
-def fill_disk(settings: Settings, session: Session) -> None:
-    """A training whose checkpoints grow by 1 MB a step, with sheets of 100 kB."""
-    model, noise = Large(), torch.Generator().manual_seed(0)
-    for _ in session.steps(model, 10):
-        session.add_losses({"loss": torch.tensor(1.0)})
-        model.step += 1
-        session.report(model, Score(0.5, {}), torch.rand(3, 180, 180, generator=noise))
-
-
-@pytest.mark.parametrize("kilobytes", range(12_000, 13_000, 100))
-def test_a_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(small_disk, kilobytes):
-    """Wherever in a report it is that the disk fills up."""
-    folder = small_disk(kilobytes)
-    trial = Session("counter", Settings(), RunOptions(device="cpu"), OnDisk(folder), {})
-    with pytest.raises(UserError, match=f"cannot write to {folder}") as caught:
-        trial.run(fill_disk)
-    assert "\n" not in str(caught.value)
-    kept = checkpoint(folder)
-    assert 0 < kept["step"] < 10 and len(kept["weights"]) == 250_000 * (1 + kept["step"])
-    assert not list(folder.glob("*.part"))
-    assert record(folder)["status"] in ("running", "failed")  # whole JSON in either case
-
-
-@pytest.mark.parametrize("method", ["report_intermediate", "report_final"])
-def test_a_result_that_the_engine_cannot_write_is_one_line(tmp_path, monkeypatch, method):
-    def full(self, values: dict) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Listener, method, full)
-    with pytest.raises(UserError, match="No space left on device: make room and start it again"):
-        session(tmp_path).run(training())
-    assert checkpoint(tmp_path)["step"] in (5, 10)
-
-
-def test_a_spent_quota_at_any_write_is_one_line_and_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
-    fsync, calls = os.fsync, []
-
-    def count(file) -> None:
-        calls.append(file)
-        if len(calls) >= first_failure:
-            raise OSError(errno.EDQUOT, "Disk quota exceeded")
-        fsync(file)
-
-    monkeypatch.setattr(os, "fsync", count)
-    for first_failure in range(1, 10):
-        calls.clear()
-        folder = tmp_path / str(first_failure)
-        with pytest.raises(UserError, match="Disk quota exceeded: make room and start it again"):
-            session(folder).run(training(last=30))
-        assert not list(folder.glob("*.part"))
-        assert not (folder / "checkpoint.pt").exists() or checkpoint(folder)["step"] % 5 == 0
-
-
-# ---------------------------------------------------------------------------------------------
-# Continuing from an earlier run
-
-
 def test_a_new_folder_continues_from_a_copy_of_the_run_that_trained_longest(tmp_path):
     for name, last in (("a", 5), ("b", 10), ("c", 5)):
         session(tmp_path / "runs" / name, budget=0.5).run(training(last=last))
@@ -369,6 +235,7 @@ def test_a_new_folder_continues_from_a_copy_of_the_run_that_trained_longest(tmp_
     assert record(new)["continues"] == str(tmp_path / "runs/b")
     assert reported_steps(tmp_path / "runs/b") == [5, 10]  # left as it was
     assert record(tmp_path / "runs/b")["settings"]["budget"] == 0.5
+    assert trained_steps(session(tmp_path / "runs/c", tmp_path / "runs"), 10)[0] == 5  # its own checkpoint
 
 
 def test_other_settings_another_judge_or_no_folder_start_from_the_beginning(tmp_path):
@@ -376,12 +243,45 @@ def test_other_settings_another_judge_or_no_folder_start_from_the_beginning(tmp_
     assert trained_steps(session(tmp_path / "settings", tmp_path / "runs"), 10)[0] == 0
     session(tmp_path / "judged/a").run(training())
     another = session(tmp_path / "judge", tmp_path / "judged")
-    another.record_inputs(judge={"sha256": "another"})
+    another.record.add_inputs(judge={"sha256": "another"})
     assert trained_steps(another, 10)[0] == 0
     assert trained_steps(session(tmp_path / "nothing", tmp_path / "nowhere"), 10)[0] == 0
 
 
-def test_a_folder_with_a_checkpoint_continues_from_its_own(tmp_path):
-    session(tmp_path / "runs/a").run(training(last=20))
-    session(tmp_path / "own").run(training(last=10))
-    assert trained_steps(session(tmp_path / "own", tmp_path / "runs"), 25)[0] == 10
+class Large(Counter):
+    def state_dict(self) -> dict:
+        return {"step": self.step, "weights": torch.zeros(250_000)}  # 1 MB
+
+
+@pytest.mark.parametrize("kilobytes", range(3_000, 3_500, 50))
+def test_a_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(small_disk, kilobytes):
+    """Wherever in a report it is that the disk fills up: each one adds about 200 kB."""
+    folder, sheet = small_disk(kilobytes), torch.rand(3, 180, 180)
+    with pytest.raises(UserError, match=f"cannot write to {folder}") as caught:
+        session(folder).run(training(last=50, every=1, Model=Large, sheet=sheet))
+    assert "\n" not in str(caught.value)
+    kept = checkpoint(folder)
+    assert 0 < kept["step"] < 50 and len(kept["weights"]) == 250_000
+    assert not list(folder.glob("*.part"))
+    assert record(folder)["status"] in ("running", "failed")  # whole JSON in either case
+
+
+@pytest.mark.parametrize(("place", "name", "calls"), [
+    *[(os, "fsync", calls) for calls in range(9)],
+    (Listener, "report_intermediate", 0), (Listener, "report_intermediate", 1), (Listener, "report_final", 0),
+])  # fmt: skip
+def test_a_spent_quota_at_any_write_is_one_line_and_leaves_the_last_good_checkpoint(
+        tmp_path, monkeypatch, place, name, calls):  # fmt: skip
+    write, left = getattr(place, name), list(range(calls))
+
+    def limited(*arguments) -> None:
+        if not left:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        left.pop()
+        write(*arguments)
+
+    monkeypatch.setattr(place, name, limited)
+    with pytest.raises(UserError, match="Disk quota exceeded: make room and start it again"):
+        session(tmp_path).run(training(last=30))
+    assert not list(tmp_path.glob("*.part"))
+    assert not (tmp_path / "checkpoint.pt").exists() or checkpoint(tmp_path)["step"] % 5 == 0

@@ -31,8 +31,8 @@ from judge.labelled import describe_data, load_labelled
 from judge.score import MIN_IMAGES
 from trials.inspection import adapters, figures, latent, metrics
 from trials.inspection.trained import TrainedModel, read_trial
+from trials.session import RunOptions
 from trials.session.records import read_lines
-from trials.session.session import RunOptions
 
 COLUMNS = 8  # images in a row of a picture
 
