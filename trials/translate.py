@@ -30,7 +30,7 @@ from judge.common.files import as_user_error, atomic_write
 from judge.images import list_images, read_full_size, to_bytes, to_float
 from trials.cyclegan import CycleGAN, Settings
 from trials.inspection.trained import restore, settings_of
-from trials.parts.networks import Residual
+from trials.parts.networks import ResidualBlock
 from trials.session import RunOptions
 from trials.session.records import read_record
 
@@ -141,7 +141,7 @@ def translate_in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> 
     """
     # Radius of the receptive field: 15, rounded up to a multiple of STRIDE, for the convolutions at the ends,
     # and 8 for each residual block: two 3x3 convolutions at a quarter of the size.
-    margin = 16 + 8 * sum(isinstance(part, Residual) for part in generator)
+    margin = 16 + 8 * sum(isinstance(part, ResidualBlock) for part in generator)
     step = max(STRIDE, tile // STRIDE * STRIDE)
     height, width = image.shape[2:]
     scale = tile / max(height, width)
