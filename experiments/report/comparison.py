@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import qualitative
-from plotly.offline import get_plotlyjs
 
 from experiments.nni_adapter.database import Experiment
 from experiments.report import page, results
@@ -20,8 +20,7 @@ def best_so_far(search: Experiment) -> pd.DataFrame:
 
     Columns: `trials` so far, with or without a score; `seconds` since the first began; `best` score so far.
     """
-    ended = [trial for trial in search.trials() if trial.over and trial.ended]
-    ended.sort(key=lambda trial: trial.ended)
+    ended = sorted((trial for trial in search.trials() if trial.over and trial.ended), key=lambda t: t.ended)
     start = min((trial.started for trial in ended if trial.started), default=0.0)
     scores = pd.Series([trial.latest["default"] if trial.latest else None for trial in ended], dtype=float)
     return pd.DataFrame({
@@ -33,8 +32,7 @@ def best_so_far(search: Experiment) -> pd.DataFrame:
 def groups(searches: list[Experiment]) -> dict[str, list[pd.DataFrame]]:
     """Return the searches' `best_so_far` by name: searches of one name are one search with several seeds.
 
-    Raises:
-        UserError: a search has no trial with a score.
+    Raises UserError if a search has no trial with a score.
     """
     by_name: dict[str, list[pd.DataFrame]] = {}
     for search in searches:
@@ -45,30 +43,31 @@ def groups(searches: list[Experiment]) -> dict[str, list[pd.DataFrame]]:
     return by_name
 
 
+def values_at(group: list[pd.DataFrame], unit: str, budgets: list[float]) -> pd.DataFrame:
+    """Return the best scores after each of `budgets` trials or seconds, a row per search.
+
+    They are 0, the worst score, before a search's first one.
+    """
+    reached = [np.searchsorted(curve[unit], budgets, side="right") for curve in group]
+    return pd.DataFrame([np.append(0.0, curve["best"])[at] for curve, at in zip(group, reached)])
+
+
 def at_equal_budget(curves: dict[str, list[pd.DataFrame]]) -> pd.DataFrame:
     """Return each group's mean ± standard deviation where the shortest search ends, in trials and seconds."""
-    limits = {unit: min(curve[unit].max() for group in curves.values() for curve in group) for unit in UNITS}
-    rows = []
-    for name, group in curves.items():
-        row = {"search": name, "seeds": len(group)}
-        for unit, limit in limits.items():
-            reached = pd.Series([value_at(curve, unit, limit) for curve in group])
-            row |= {f"best after {limit:.0f} {unit}": reached.mean(), f"± ({unit})": reached.std()}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def value_at(curve: pd.DataFrame, unit: str, budget: float) -> float:
-    """Return the best score after `budget` trials or seconds; 0, the worst score, before the first one."""
-    values = curve.loc[curve[unit] <= budget, "best"]
-    return float(values.iloc[-1]) if len(values) else 0.0
+    table = pd.DataFrame({"search": curves.keys(), "seeds": map(len, curves.values())})
+    for unit in UNITS:
+        limit = min(curve[unit].max() for group in curves.values() for curve in group)
+        values = [values_at(group, unit, [limit])[0] for group in curves.values()]
+        table[f"best after {limit:.0f} {unit}"] = [each.mean() for each in values]
+        table[f"± ({unit})"] = [each.std() for each in values]
+    return table
 
 
 def differences(searches: list[Experiment]) -> list[str]:
     """Return the conditions in which the searches differ, which makes their scores not comparable."""
     conditions = []
     for search in searches:
-        record = next((row.record for row in results.rows(search) if row.record.get("data")), {})
+        record = results.first_record(results.rows(search))
         settings, judge, data = (record.get(key) or {} for key in ("settings", "judge", "data"))
         conditions.append({
             "judge": judge.get("sha256"), "data set": data.get("name"),
@@ -79,16 +78,14 @@ def differences(searches: list[Experiment]) -> list[str]:
 
 def text(searches: list[Experiment], curves: dict[str, list[pd.DataFrame]]) -> str:
     """Return the table of the searches' `groups` as text, with a warning if they are not comparable."""
-    lines = [at_equal_budget(curves).to_string(**TABLE_FORMAT)]
-    if names := differences(searches):
-        lines.append(f"not comparable: the searches differ in {', '.join(names)}")
-    return "\n".join(lines)
+    names, table = differences(searches), at_equal_budget(curves).to_string(**TABLE_FORMAT)
+    return table + f"\nnot comparable: the searches differ in {', '.join(names)}" * bool(names)
 
 
 def write(searches: list[Experiment], curves: dict[str, list[pd.DataFrame]], out: Path) -> Path:
     """Write the page of the searches' `groups` into the folder `out`, and return the file."""
     html = page.PAGES.get_template("comparison.html").render(
-        names=list(curves), differences=differences(searches), plotly=get_plotlyjs(),
+        names=list(curves), differences=differences(searches),
         table=at_equal_budget(curves).to_html(border=0, **TABLE_FORMAT),
         figures=[page.Figure(f"Against {unit}", figure(curves, unit)) for unit in UNITS],
     )  # fmt: skip
@@ -100,7 +97,7 @@ def figure(curves: dict[str, list[pd.DataFrame]], unit: str) -> go.Figure:
     plot = go.Figure()
     for (name, group), colour in zip(curves.items(), qualitative.D3 * len(curves)):
         x = sorted({value for curve in group for value in curve[unit]})
-        values = pd.DataFrame([[value_at(curve, unit, budget) for budget in x] for curve in group], columns=x)
+        values = values_at(group, unit, x)
         if len(group) > 1:
             edge = {"line": {"width": 0, "shape": "hv"}, "showlegend": False, "hoverinfo": "skip"}
             plot.add_scatter(x=x, y=values.min(), mode="lines", **edge)

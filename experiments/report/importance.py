@@ -65,18 +65,18 @@ def importance(parameters: pd.DataFrame, scores: pd.Series) -> pd.DataFrame:
         samples += [rng.integers(count, size=count) for _ in range(RESAMPLES)]
     shares = pd.DataFrame([_shares(parameters.iloc[rows], scores.iloc[rows]) for rows in samples])
     resampled = shares.iloc[1:] if len(shares) > 1 else shares
-    return pd.DataFrame({
-        "importance": shares.iloc[0], "low": resampled.quantile(0.05), "high": resampled.quantile(0.95),
-    }).sort_values("importance", ascending=False)  # fmt: skip
+    low, high = resampled.quantile(0.05), resampled.quantile(0.95)
+    table = pd.DataFrame({"importance": shares.iloc[0], "low": low, "high": high})
+    return table.sort_values("importance", ascending=False)
 
 
 def _shares(parameters: pd.DataFrame, scores: pd.Series) -> dict[str, float]:
-    if scores.nunique() < 2:  # a resample may draw equal trials only
-        return dict.fromkeys(parameters, 0.0)
-    study = optuna_study(parameters.loc[:, parameters.nunique() > 1], scores.to_frame())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls its evaluator experimental
-        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(n_trees=32, seed=0))
+    shares = {}
+    if scores.nunique() > 1:  # a resample may draw equal trials only
+        study = optuna_study(parameters.loc[:, parameters.nunique() > 1], scores.to_frame())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna calls its evaluator experimental
+            shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(n_trees=32, seed=0))
     return {name: float(shares.get(name, 0.0)) for name in parameters}
 
 

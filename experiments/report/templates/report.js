@@ -3,19 +3,15 @@ const table = document.getElementById("trials");
 const body = table.tBodies[0];
 
 for (const button of table.querySelectorAll("th button")) {
-  button.addEventListener("click", () => sortBy(button.parentElement, button.dataset.kind === "number"));
+  button.addEventListener("click", () => sortBy(button.parentElement));
 }
 
-function sortBy(header, isNumeric) {
+function sortBy(header) {
   const descending = header.getAttribute("aria-sort") !== "descending";
   for (const cell of header.parentElement.cells) cell.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", descending ? "descending" : "ascending");
-  const valueOf = row => {
-    const text = row.cells[header.cellIndex].dataset.value ?? "";
-    return isNumeric && text !== "" && !isNaN(text) ? Number(text) : text;
-  };
-  const compare = (a, b) => typeof a === "number" && typeof b === "number"
-    ? a - b : String(a).localeCompare(String(b));
+  const valueOf = row => row.cells[header.cellIndex].dataset.value ?? "";
+  const compare = (a, b) => isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
   body.append(...[...body.rows].sort((row, other) => {
     const [a, b] = [valueOf(row), valueOf(other)];
     if (a === "" || b === "") return (a === "") - (b === "");  // rows without a value come last
@@ -40,9 +36,8 @@ slider?.addEventListener("input", () => {
     const steps = Object.keys(byStep).map(Number).sort((a, b) => a - b);
     const shown = steps.filter(s => s <= step).pop() ?? steps[0];
     const image = row.querySelector("img.strip");
-    if (Number(image.dataset.step) !== shown) {
-      image.dataset.step = shown;
-      image.src = byStep[shown];
-    }
+    if (Number(image.dataset.step) === shown) continue;  // setting the source draws it anew
+    image.dataset.step = shown;
+    image.src = byStep[shown];
   }
 });
