@@ -104,10 +104,6 @@ def confirmation_text(experiment: Experiment) -> str | None:
     return None
 
 
-# ---------------------------------------------------------------------------------------------
-# Pictures
-
-
 def painted_strips(folder: Path, count: int) -> dict[int, str]:
     """Return what a trial painted as data URLs, at up to `count` steps, evenly spaced, with the last.
 
@@ -136,10 +132,6 @@ def strip(sheet: Path, lower: bool) -> str | None:
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-# ---------------------------------------------------------------------------------------------
-# Figures
 
 
 def figures(rows: list[results.Row]) -> list[Figure]:
@@ -172,7 +164,8 @@ def curves(rows: list[results.Row]) -> go.Figure | None:
         groups[group] += [(line["step"], line["score"], label) for line in lines]
         # A gap between trials: plotly draws one trace of all trials faster than a trace of each.
         groups[group] += [(None, {}, "")] if lines else []
-    names = list(dict.fromkeys(name for points in groups.values() for _, score, _ in points for name in score))
+    scores = [score for points in groups.values() for _, score, _ in points]
+    names = list(dict.fromkeys(name for score in scores for name in score))
     if not names:
         return None
     figure = go.Figure()
