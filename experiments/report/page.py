@@ -5,7 +5,6 @@ Pictures are cut from the trials' sample sheets, plotly draws the figures, and `
 
 import base64
 import io
-from collections.abc import Callable
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -136,22 +135,23 @@ def strip(sheet: Path, lower: bool) -> str | None:
 
 def figures(rows: list[results.Row]) -> list[Figure]:
     """Return the figures that the trials so far allow."""
-    finished = [row for row in rows if row.trial.final and row.state != "diverged"]
     figures = [Figure("Learning curves", curves(rows))]
+    finished = [row for row in rows if row.trial.final and row.state != "diverged"]
     if len(finished) >= 2:
         parameters = pd.DataFrame([row.trial.parameters for row in finished])
         parameters = parameters.loc[:, parameters.nunique() > 1]
         finals = pd.DataFrame([row.trial.final for row in finished])
-        scores, ratios = finals["default"], importance.weight_ratios(parameters)
-        both = parameters.join(ratios[ratios.columns.difference(parameters.columns, sort=False)])
+        score, ratios = finals[["default"]], importance.weight_ratios(parameters)
         few = sum(row.trial.final is not None for row in rows) < FEW_TRIALS
-        figures += [
-            Figure("What matters", importances(ratios, scores), RATIO_NOTE + FEW_NOTE * few),
-            Figure("Slices", optuna_plot(plot_slice, both, scores), wide=True),
-            Figure("Parallel coordinates", optuna_plot(plot_parallel_coordinate, parameters, scores),
-                   wide=True),
-            Figure("Style against content", trade_off(finished, finals)),
-        ]  # fmt: skip
+        note = RATIO_NOTE + FEW_NOTE * few
+        figures.append(Figure("What matters", importances(ratios, finals["default"]), note))
+        if len(parameters.columns):
+            both = parameters.join(ratios[ratios.columns.difference(parameters.columns, sort=False)])
+            slices = plot_slice(importance.optuna_study(both, score), target_name="score")
+            study = importance.optuna_study(parameters, score)
+            figures += [Figure("Slices", slices, wide=True), Figure(
+                "Parallel coordinates", plot_parallel_coordinate(study, target_name="score"), wide=True)]
+        figures.append(Figure("Style against content", trade_off(finished, finals)))
     return [figure for figure in figures if figure.plot is not None]
 
 
@@ -195,13 +195,6 @@ def importances(parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None
                   marker={"color": "#2a7fde"})
     axis = "share of the explained variance (fANOVA), adds up to 1; 90 % interval over resampled trials"
     return go.Figure(bars).update_yaxes(automargin=True).update_layout(xaxis_title=axis)
-
-
-def optuna_plot(plot: Callable, parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None:
-    """Return one of Optuna's plots of the score and the parameters; None if no parameter varies."""
-    if parameters.empty:
-        return None
-    return plot(importance.optuna_study(parameters, scores.to_frame()), target_name="score")
 
 
 def trade_off(finished: list[results.Row], finals: pd.DataFrame) -> go.Figure | None:

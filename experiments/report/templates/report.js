@@ -20,24 +20,13 @@ function sortBy(header) {
 }
 
 const slider = document.getElementById("step");
-const strips = JSON.parse(document.getElementById("strips").textContent);  // trial id -> step -> image
-for (const row of body.rows) {
-  const image = row.querySelector("td.pictures img");
-  if (image) (strips[row.dataset.trial] ??= {})[image.dataset.step] = image.src;
-}
-
 slider?.addEventListener("input", () => {
   const step = JSON.parse(slider.dataset.steps)[slider.value];
   document.getElementById("shown").value = step;
   slider.setAttribute("aria-valuetext", `${step} steps`);
   for (const row of body.rows) {
-    const byStep = strips[row.dataset.trial];
-    if (!byStep) continue;
-    const steps = Object.keys(byStep).map(Number).sort((a, b) => a - b);
-    const shown = steps.filter(s => s <= step).pop() ?? steps[0];
-    const image = row.querySelector("img.strip");
-    if (Number(image.dataset.step) === shown) continue;  // setting the source draws it anew
-    image.dataset.step = shown;
-    image.src = byStep[shown];
+    const images = [...row.querySelectorAll("img.strip")];  // by step
+    const shown = images.filter(image => Number(image.dataset.step) <= step).pop() ?? images[0];
+    for (const image of images) image.hidden = image !== shown;
   }
 });
