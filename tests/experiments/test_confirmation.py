@@ -87,21 +87,13 @@ def confirmed(recorded) -> database.Experiment:
     ])))
 
 
-def test_the_ends_are_those_of_finished_trials_by_setting_and_seed(confirmed):
+def test_a_confirmation_names_its_search_and_its_ends_are_those_of_finished_trials(confirmed, search):
+    assert confirmation.is_confirmation(confirmed) and not confirmation.is_confirmation(search)
+    assert confirmation.search_of(confirmed) == search.id and confirmation.search_of(search) is None
     table = confirmation.ends(confirmed)
     assert table[["setting", "seed", "score"]].to_numpy().tolist() == [
         ["published", 0, 0.2], ["trial 2", 0, 0.5], ["published", 1, 0.3]]
     assert list(table["folder"]) == [confirmed.folder / "trials" / f"t{number}" for number in range(3)]
-
-
-def test_a_confirmation_names_its_search_and_a_search_is_none(confirmed, search):
-    assert confirmation.is_confirmation(confirmed) and not confirmation.is_confirmation(search)
-    assert confirmation.search_of(confirmed) == search.id and confirmation.search_of(search) is None
-
-
-def ends(**scores: list[float]) -> pd.DataFrame:
-    return pd.DataFrame([{"setting": name, "seed": seed, "score": score, "folder": "f"}
-                         for name, values in scores.items() for seed, score in enumerate(values)])
 
 
 @pytest.mark.parametrize(("winner", "verdict"), [
@@ -110,13 +102,12 @@ def ends(**scores: list[float]) -> pd.DataFrame:
     ([0.35, 0.60, 0.20], "winner is not clearly different from published: score +0.073 ["),
     ([0.9], "winner: no comparison with one seed"),
 ])
-def test_a_verdict_counts_the_spread_over_seeds(winner, verdict):
-    table = ends(published=[0.30, 0.31, 0.32], winner=winner)
-    assert confirmation.verdict(table, "winner", "score").startswith(verdict)
-
-
-def test_the_text_has_mean_and_spread_the_best_first(confirmed):
-    text = confirmation.text(confirmed, ends(published=[0.2, 0.4], winner=[0.5, 0.9]))
-    assert "0.300 ± 0.141" in text and "0.700 ± 0.283" in text
-    assert text.index("winner") < text.index("published ")
-    assert "no trial has finished yet" in confirmation.text(confirmed, pd.DataFrame())
+def test_the_text_has_mean_and_spread_the_best_first_and_a_verdict(confirmed, winner, verdict):
+    table = pd.DataFrame([{"setting": name, "seed": seed, "score": score, "folder": "f"}
+                          for name, scores in (("published", [0.30, 0.31, 0.32]), ("winner", winner))
+                          for seed, score in enumerate(scores)])
+    *lines, last = confirmation.text(confirmed, table).splitlines()
+    assert last.startswith(verdict) and any("0.310 ± 0.010" in line for line in lines)
+    names = [line.split()[0] for line in lines[-3:-1]]
+    assert names == (["published", "winner"] if "worse" in verdict else ["winner", "published"])
+    assert "no trial has finished yet" in confirmation.text(confirmed, table[:0])

@@ -29,27 +29,24 @@ class OnlyTheFirst(Assessor):
         self.ends.append((trial_job_id, success))
 
 
-@pytest.mark.parametrize(("options", "ended", "reports"), [
-    ({"time": 12}, 3, 12),
-    ({"time": 11}, 2, 11),  # the third is still running
-    ({"time": 15, "overhead": 1}, 3, 12),
-    ({"time": 14.5, "overhead": 1}, 2, 11),
-    ({"time": 12, "at_once": 2}, 6, 24),
+@pytest.mark.parametrize(("options", "expected"), [
+    ({"time": 12}, (3, 12)),
+    ({"time": 11}, (2, 11)),  # the third is still running
+    ({"time": 15, "overhead": 1}, (3, 12)),
+    ({"time": 14.5, "overhead": 1}, (2, 11)),
+    ({"time": 12, "at_once": 2}, (6, 24)),
+    ({"time": 1000}, (50, 200)),  # there are no more
 ])
-def test_without_an_assessor_the_time_is_spent_on_whole_trials(options, ended, reports):
-    result = replay(CURVES, None, **options)
-    assert (result.ended, result.reports) == (ended, reports)
-    assert list(result.finals.values()) == [curve[-1] for curve in CURVES[:ended]]
-
-
-def test_a_search_with_more_time_than_curves_ends_after_the_last_one():
-    assert replay(CURVES[:2], None, time=100).ended == 2
+def test_without_an_assessor_the_time_is_spent_on_whole_trials(options, expected):
+    ended, reports, finals = replay(CURVES, None, **options)
+    assert (ended, reports) == expected
+    assert list(finals.values()) == [curve[-1] for curve in CURVES[:ended]]
 
 
 def test_a_stopped_trial_makes_room_for_the_next():
     assessor = OnlyTheFirst()
-    result = replay(CURVES, assessor, time=10)
-    assert result.ended == 7 and result.reports == 10 and list(result.finals) == [0]
+    ended, reports, finals = replay(CURVES, assessor, time=10)
+    assert (ended, reports, list(finals)) == (7, 10, [0])
     assert assessor.ends == [("0", True), *((str(number), False) for number in range(1, 7))]
 
 
@@ -57,9 +54,9 @@ def test_halving_finds_a_trial_that_comes_too_late_without_it():
     scores = (0.4, 0.3, 0.2, 0.3, 0.1, 0.2, 0.3, 0.9, 0.2, 0.1)
     curves = [score * np.linspace(0.1, 1, 10) for score in scores]
     plain, halving = (replay(curves, assessor, time=40) for assessor in (None, SuccessiveHalving(1, eta=3)))
-    assert max(plain.finals.values()) == pytest.approx(0.4)
-    assert max(halving.finals.values()) == pytest.approx(0.9)
-    assert halving.reports <= plain.reports and halving.ended > plain.ended
+    assert max(plain[2].values()) == pytest.approx(0.4)
+    assert max(halving[2].values()) == pytest.approx(0.9)
+    assert halving[0] > plain[0] and halving[1] <= plain[1]
 
 
 @pytest.fixture
