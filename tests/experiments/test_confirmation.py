@@ -18,23 +18,24 @@ GOOD, BETTER = PUBLISHED | {"cycle_weight": 20.0}, PUBLISHED | {"cycle_weight": 
 
 
 @pytest.fixture
-def search(recorded, tmp_path) -> database.Experiment:
+def search(recorded) -> database.Experiment:
     """A search in which the published setting is the best, then trials 2 and 1; 3 was stopped, 4 crashed."""
     config = {
-        "experimentName": "A search", "experimentWorkingDirectory": str(tmp_path),
+        "experimentName": "A search", "experimentWorkingDirectory": "/runs",
         "trialCommand": "/env/bin/python -m trials.cyclegan --budget 0.2 --threads 1 --seed 5",
         "trialCodeDirectory": "/code", "trialConcurrency": 2, "trainingService": {
             "platform": "local", "reuseMode": False, "trialCommand": "python -m trials.cyclegan"},
         "tuner": {"className": "experiments.tuner.Tpe"}, "assessor": {"name": "Medianstop"},
     }  # fmt: skip
-    folder = recorded("abcdefgh", config, [
+    trials = [
         ("aaaaa", PUBLISHED, "SUCCEEDED", [0.9], 0.9),
         ("bbbbb", GOOD, "SUCCEEDED", [0.4], 0.4),
         ("ccccc", BETTER, "SUCCEEDED", [0.5], 0.5),
         ("ddddd", PUBLISHED | {"cycle_weight": 2.0}, "EARLY_STOPPED", [0.99], None),
         ("eeeee", PUBLISHED | {"cycle_weight": 3.0}, "FAILED", [], None),
-    ])
-    for id_, parameters in (("aaaaa", PUBLISHED), ("bbbbb", GOOD), ("ccccc", BETTER)):
+    ]
+    folder = recorded("abcdefgh", config, trials)
+    for id_, parameters, *_ in trials[:3]:
         settings = Settings(**parameters, data="/data/here", judge="j.pt", size="sketch", seed=5, budget=0.2)
         (folder / "trials" / id_).mkdir(parents=True)
         (folder / "trials" / id_ / "run.json").write_text(json.dumps({"settings": vars(settings)}))
@@ -49,7 +50,7 @@ def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_see
             "seeds": [5, 6, 7], "search": "abcdefgh"}}  # fmt: skip
     _, settings, options = trial_command.parse(config["trialCommand"])
     assert settings == Settings(data="/data/here", judge="j.pt", size="sketch")  # whose budget is 1
-    assert options.threads == 1 and options.earlier == search.folder.parent
+    assert options.threads == 1 and str(options.earlier) == "/runs"
     assert trial_command.python_of(config["trialCommand"]) == "/env/bin/python"
     assert config["maxTrialNumber"] == 9 and config["trialConcurrency"] == 2 and "assessor" not in config
     assert config["trainingService"] == {"platform": "local", "reuseMode": False}  # without the old command
@@ -60,9 +61,8 @@ def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_see
 
 
 def test_a_search_without_a_finished_trial_is_refused_in_one_line(recorded):
-    config = {"trialCommand": "python -m trials.cyclegan", "experimentWorkingDirectory": "/x"}
-    folder = recorded("zzzzzzzz", config, [("aaaaa", GOOD, "FAILED", [], None)])
-    with pytest.raises(UserError, match="^experiment zzzzzzzz has no finished trial to promote$"):
+    folder = recorded("zzz", {"trialCommand": "python -m trials.cyclegan"}, [("a", GOOD, "FAILED", [], None)])
+    with pytest.raises(UserError, match="^experiment zzz has no finished trial to promote$"):
         confirmation.write(database.find_experiment(str(folder)), 3, 3)
 
 

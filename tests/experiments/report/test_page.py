@@ -73,21 +73,21 @@ def test_only_the_published_setting_and_the_pareto_front_are_labelled():
     assert list(points.hovertext) == ["0 published", "1", "2", "3"]
 
 
-def test_a_search_that_has_only_begun_has_a_page(recorded):
-    config = {"trialCommand": COMMAND, "experimentName": "Begun"}
-    for id_, trials in (("eeeeeeee", []), ("rrrrrrrr", [("a", PUBLISHED, None, [], None)])):
-        html = page.render(database.find_experiment(str(recorded(id_, config, trials))))
-        assert "Begun" in html and "Learning curves" not in html
+@pytest.mark.parametrize("trials", [[], [("a", PUBLISHED, None, [], None)]])
+def test_a_search_that_has_only_begun_has_a_page(recorded, trials):
+    folder = recorded("begun", {"trialCommand": COMMAND, "experimentName": "Begun"}, trials)
+    html = page.render(database.find_experiment(str(folder)))
+    assert "Begun" in html and "Learning curves" not in html
 
 
 def test_the_page_of_a_search_and_that_of_its_confirmation_show_the_confirmation(search, recorded):
-    experiment = search(3)
-    for id_, name, searched in (("cccc", "Seeds of this", "ssssssss"), ("dddd", "Seeds of another", "other")):
+    experiment = search(1)
+    for name, searched in (("this", "ssssssss"), ("another", "other")):
         arguments = {"settings": {"published": PUBLISHED}, "seeds": [0], "search": searched}
         tuner = {"className": "experiments.tuner.Listed", "classArgs": arguments}
-        recorded(id_, {"trialCommand": COMMAND, "experimentName": name, "tuner": tuner},
+        recorded(name, {"trialCommand": COMMAND, "experimentName": f"Seeds of {name}", "tuner": tuner},
                  [("p", PUBLISHED | {"seed": 0}, "SUCCEEDED", [], 0.7)])
-    confirmation = database.find_experiment(str(experiment.folder.parent / "cccc"))
+    confirmation = database.find_experiment(str(experiment.folder.parent / "this"))
     for html in map(page.render, (experiment, confirmation)):
         assert "<h2>Confirmation" in html and "<pre>Seeds of this" in html and "Seeds of another" not in html
 
