@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, select_autoescape
@@ -104,15 +105,11 @@ def confirmation_text(experiment: Experiment) -> str | None:
 
 
 def painted_strips(folder: Path, count: int) -> dict[int, str]:
-    """Return what a trial painted as data URLs, at up to `count` steps, evenly spaced, with the last.
-
-    They are the lower halves of its sample sheets. Sheets that cannot be read are left out.
-    """
+    """Return a trial's readable paintings as data URLs by step: the last, and others evenly spaced."""
     files = sheets.list_sheets(folder)
     steps = list(files)[::-1]
-    count = min(count, len(steps))
-    chosen = {steps[round(i * (len(steps) - 1) / max(1, count - 1))] for i in range(count)}
-    strips = {step: strip(files[step], lower=True) for step in sorted(chosen)}
+    places = np.linspace(0, len(steps) - 1, min(count, len(steps))).round().astype(int)
+    strips = {steps[at]: strip(files[steps[at]], lower=True) for at in places[::-1]}
     return {step: url for step, url in strips.items() if url}
 
 
@@ -200,8 +197,8 @@ def importances(parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None
 def trade_off(finished: list[results.Row], finals: pd.DataFrame) -> go.Figure | None:
     """Return a plot of style against content with the Pareto front.
 
-    Only the published setting and the trials on the front are labelled: hundreds of labels would hide the
-    points. The others' show under the pointer.
+    Only the published setting and the front are labelled: hundreds of labels would hide the points. The
+    others' show under the pointer.
     """
     if not {"style", "content"} <= set(finals):
         return None

@@ -148,10 +148,7 @@ def settings_of(experiment: Experiment, row: Row) -> dict:
 
 
 def without_presets(module: ModuleType, settings: dict) -> dict:
-    """Return `settings` without those that the program would fill in alike by the data, size and device.
-
-    Data, judge and size stay.
-    """
+    """Return `settings` without those that the program fills in alike; data, judge and size stay."""
     def complete(settings: dict) -> object:
         try:
             return module.Settings(**parse_values(module.Settings, settings)).complete(torch.device("cpu"))
@@ -160,9 +157,8 @@ def without_presets(module: ModuleType, settings: dict) -> dict:
 
     short = {name: value for name, value in settings.items() if value is not None}
     wanted = complete(short)
-    for name, default in vars(module.Settings()).items():
-        if default in (None, "auto") and name in short and name not in ("data", "judge", "size"):
-            without = {other: value for other, value in short.items() if other != name}
-            if wanted and complete(without) == wanted:
-                short = without
+    for name in [name for name, default in vars(module.Settings()).items() if default in (None, "auto")]:
+        shorter = {key: value for key, value in short.items() if key != name}
+        if wanted and name not in ("data", "judge", "size") and complete(shorter) == wanted:
+            short = shorter
     return short

@@ -95,8 +95,7 @@ class StudyTable:
         test = load_held_out(images.find_dataset(study.data), pixels, study.photos, cpu)
         self.scorer = Scorer(model.load_judge(study.judge)[0], test.photos, test.paintings)
         self.independent_judge = IndependentJudge(study.yardstick, study.yardstick_data, test)
-        self.judges = {"judge": model.sha256_of(study.judge)[:12],
-                       "yardstick": model.sha256_of(study.yardstick)[:12]}  # fmt: skip
+        self.judges = {name: model.sha256_of(getattr(study, name))[:12] for name in ("judge", "yardstick")}
         self.lock = threading.Lock()
 
     def complete(self, runs: list[tuple[int, int]]) -> pd.DataFrame:
@@ -192,10 +191,9 @@ def candidate_scores(table: pd.DataFrame) -> pd.DataFrame:
 def ranking(table: pd.DataFrame, style: float = STYLE_WEIGHT, seed: int = 0) -> pd.DataFrame:
     """Return how well each early score ranks the settings of one seed, a row per target, share and score.
 
-    Returns:
-        Columns target, score, share; spearman and kendall, the rank correlations of early score and target;
-        low and high, the 95 % interval of Spearman's; regret, how much worse than the best setting the one
-        with the highest early score ends, as a share of the target's range.
+    Further columns: spearman and kendall, the rank correlations of early score and target; low and high, the
+    95 % interval of Spearman's; regret, how much worse than the best setting the one with the highest early
+    score ends, as a share of the target's range.
     """
     table = table[(table["seed"] == seed) & table["share"].isin(SHARES)]
     ends, rows = final_rows(table), []
