@@ -186,10 +186,10 @@ def importances(parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None
     table = importance.importance(parameters, scores)[::-1]
     if table.empty:
         return None
-    intervals = {"array": (table["high"] - table["importance"]).clip(lower=0),
-                 "arrayminus": (table["importance"] - table["low"]).clip(lower=0), "color": "#888"}
-    bars = go.Bar(x=table["importance"], y=table.index, orientation="h", error_x=intervals,
-                  marker={"color": "#2a7fde"})
+    x = table["importance"]
+    intervals = {"array": (table["high"] - x).clip(lower=0), "arrayminus": (x - table["low"]).clip(lower=0),
+                 "color": "#888"}
+    bars = go.Bar(x=x, y=table.index, orientation="h", error_x=intervals, marker={"color": "#2a7fde"})
     axis = "share of the explained variance (fANOVA), adds up to 1; 90 % interval over resampled trials"
     return go.Figure(bars).update_yaxes(automargin=True).update_layout(xaxis_title=axis)
 

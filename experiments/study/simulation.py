@@ -57,11 +57,10 @@ def replay(
         assessor: an `nni.assessor.Assessor`, or None.
         time: when the search is cut off; a trial's report takes a time of 1.
         overhead: time that each trial takes beside its reports.
-        at_once: trials at once.
 
     Returns:
-        The number of trials that completed or were stopped; the number of reports of all trials; and the last
-        score of each completed trial, by its number in the order of proposal.
+        Trials that completed or were stopped; reports of all trials; and the last score of each completed
+        trial, by its number in the order of proposal.
     """
     started = min(at_once, len(curves))
     running = [(overhead + 1, number) for number in range(started)]  # a heap: time of the next report, trial
