@@ -35,41 +35,33 @@ def write(search: Experiment, top: int, seeds: int) -> Path:
     """Write the experiment file of a confirmation into the search's folder, and return the file.
 
     It trains the published setting and the best `top` other trials that finished, each with `seeds` seeds.
-
-    Raises:
-        UserError: no trial has finished, or the file cannot be written.
+    Raises UserError if no trial has finished or the file cannot be written.
     """
     best = [row for row in results.finished(results.rows(search)) if not row.published][:top]
     if not best:
         raise UserError(f"experiment {search.id} has no finished trial to promote")
-    return write_config(search.folder / f"promotion-{top}x{seeds}.yml", config(search, best, seeds))
-
-
-def config(search: Experiment, best: list[results.Row], seeds: int) -> dict:
-    """Return NNI's configuration of the confirmation of the trials `best`."""
     command = search.config["trialCommand"]
     module, _, run_options = trial_command.parse(command)
     defaults, searched = vars(module.Settings()), list(best[0].trial.parameters)
     settings = {PUBLISHED: {name: defaults[name] for name in searched},
                 **{f"trial {row.trial.number}": row.trial.parameters for row in best}}
-    complete = results.settings_of(search, best[0])
-    common = {name: value for name, value in complete.items() if name not in (*searched, "seed")}
-    seed_list = list(range(complete["seed"], complete["seed"] + seeds))
+    common = results.settings_of(search, best[0])
     choices = {name: list(dict.fromkeys(each[name] for each in settings.values())) for name in searched}
+    choices["seed"] = list(range(common["seed"], common["seed"] + seeds))
     options = vars(run_options) | {
         "python": trial_command.python_of(command), "budget": 1.0,
         "earlier": search.config["experimentWorkingDirectory"],
     }  # fmt: skip
-    return {
+    fixed = {name: value for name, value in common.items() if name not in choices}
+    return write_config(search.folder / f"promotion-{top}x{seeds}.yml", {
         "experimentName": f"confirmation of {search.id}",
         **{key: search.config[key] for key in COPIED_KEYS if search.config.get(key) is not None},
-        "trialCommand": trial_command.render(module, common, **options),
+        "trialCommand": trial_command.render(module, fixed, **options),
         "maxTrialNumber": len(settings) * seeds,
-        "searchSpace": {name: {"_type": "choice", "_value": values}
-                        for name, values in {**choices, "seed": seed_list}.items()},
-        "tuner": {"className": TUNER, "codeDirectory": search.config["trialCodeDirectory"],
-                  "classArgs": {"settings": settings, "seeds": seed_list, "search": search.id}},
-    }  # fmt: skip
+        "searchSpace": {name: {"_type": "choice", "_value": values} for name, values in choices.items()},
+        "tuner": {"className": TUNER, "codeDirectory": search.config["trialCodeDirectory"], "classArgs": {
+            "settings": settings, "seeds": choices["seed"], "search": search.id}},
+    })  # fmt: skip
 
 
 def is_confirmation(experiment: Experiment) -> bool:
@@ -83,29 +75,22 @@ def search_of(experiment: Experiment) -> str | None:
     return tuner.get("classArgs", {}).get("search")
 
 
-# ---------------------------------------------------------------------------------------------
-# Results
-
-
 def ends(confirmation: Experiment) -> pd.DataFrame:
     """Return a table with a row per finished trial: name of its setting, seed, score, its parts, folder."""
     settings = confirmation.config["tuner"]["classArgs"]["settings"]
     rows = []
     for trial in confirmation.trials():
         if trial.final:
-            searched = {name: value for name, value in trial.parameters.items() if name != "seed"}
-            setting = next(name for name, parameters in settings.items() if parameters == searched)
-            parts = {name: value for name, value in trial.final.items() if name != "default"}
-            rows.append({"setting": setting, "seed": trial.parameters["seed"],
-                         "score": trial.final["default"], **parts, "folder": trial.folder})
-    return pd.DataFrame(rows)
+            seed = trial.parameters["seed"]
+            setting = next(name for name in settings if settings[name] | {"seed": seed} == trial.parameters)
+            rows.append({"setting": setting, "seed": seed, **trial.final, "folder": trial.folder})
+    return pd.DataFrame(rows).rename(columns={"default": "score"})
 
 
 def measure_independently(table: pd.DataFrame, judge: str, data: str) -> pd.DataFrame:
     """Return the table of `ends` with an independent judge's measures of the final paintings, and `quality`.
 
-    Raises:
-        UserError: as `IndependentJudge`; a checkpoint cannot be read; or the trials do not paint photographs.
+    Raises UserError as `IndependentJudge`, or if a checkpoint is damaged or the trials paint no photographs.
     """
     cpu, record = torch.device("cpu"), read_record(table["folder"].iloc[0])
     if record["system"] != "cyclegan":
@@ -122,16 +107,16 @@ def text(confirmation: Experiment, table: pd.DataFrame) -> str:
     """Return the table of `ends` as text, mean ± standard deviation over seeds, and a verdict per setting."""
     if table.empty:
         return f"{confirmation.config['experimentName']}: no trial has finished yet"
+    target = "quality" if "quality" in table else "score"
     values = table.drop(columns=["seed", "folder", "kid_error"], errors="ignore")
     by_setting = values.groupby("setting", sort=False)
-    mean, deviation = by_setting.mean(), by_setting.std()
+    mean = by_setting.mean().sort_values(target, ascending=False)
+    deviation = by_setting.std().loc[mean.index]
     cells = mean.map("{:.3f}".format) + deviation.map(lambda s: "" if math.isnan(s) else f" ± {s:.3f}")
     cells.insert(0, "seeds", by_setting.size())
-    target = "quality" if "quality" in table else "score"
-    order = mean[target].sort_values(ascending=False).index
-    lines = [confirmation.config["experimentName"], "", cells.loc[order].to_string(), ""]
-    if PUBLISHED in order:
-        lines += [verdict(table, name, target) for name in order if name != PUBLISHED]
+    lines = [confirmation.config["experimentName"], "", cells.to_string(), ""]
+    if PUBLISHED in mean.index:
+        lines += [verdict(table, name, target) for name in mean.index if name != PUBLISHED]
     return "\n".join(lines)
 
 

@@ -50,11 +50,9 @@ def distribution(column: pd.Series) -> BaseDistribution:
 def importance(parameters: pd.DataFrame, scores: pd.Series) -> pd.DataFrame:
     """Return each parameter's share of the explained variance of the score: fANOVA (Hutter et al. 2014).
 
-    The shares add up to 1. They are computed on all trials, or on `MAX_FANOVA_TRIALS` drawn at random.
-
-    Returns:
-        Columns importance, low, high, the last two a 90 % interval over resampled trials; the most important
-        parameter first. Empty if there are too few trials or all have the same score.
+    The most important is first. Columns importance, which adds up to 1, on up to `MAX_FANOVA_TRIALS` trials
+    drawn at random; low and high, a 90 % interval over resampled trials. Empty if there are too few trials or
+    all have the same score.
     """
     parameters = parameters.loc[:, parameters.nunique() > 1]
     if len(scores) < MIN_TRIALS or scores.nunique() < 2 or parameters.empty:
@@ -64,19 +62,19 @@ def importance(parameters: pd.DataFrame, scores: pd.Series) -> pd.DataFrame:
     if count < MAX_RESAMPLED_TRIALS:
         samples += [rng.integers(count, size=count) for _ in range(RESAMPLES)]
     shares = pd.DataFrame([_shares(parameters.iloc[rows], scores.iloc[rows]) for rows in samples])
-    resampled = shares.iloc[1:] if len(shares) > 1 else shares
-    return pd.DataFrame({
-        "importance": shares.iloc[0], "low": resampled.quantile(0.05), "high": resampled.quantile(0.95),
-    }).sort_values("importance", ascending=False)  # fmt: skip
+    resampled = shares[1:] if len(shares) > 1 else shares
+    table = resampled.quantile([0.05, 0.95]).T.set_axis(["low", "high"], axis=1)
+    table.insert(0, "importance", shares.iloc[0])
+    return table.sort_values("importance", ascending=False)
 
 
 def _shares(parameters: pd.DataFrame, scores: pd.Series) -> dict[str, float]:
-    if scores.nunique() < 2:  # a resample may draw equal trials only
-        return dict.fromkeys(parameters, 0.0)
-    study = optuna_study(parameters.loc[:, parameters.nunique() > 1], scores.to_frame())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls its evaluator experimental
-        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(n_trees=32, seed=0))
+    shares = {}
+    if scores.nunique() > 1:  # a resample may draw equal trials only
+        study = optuna_study(parameters.loc[:, parameters.nunique() > 1], scores.to_frame())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna calls its evaluator experimental
+            shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(n_trees=32, seed=0))
     return {name: float(shares.get(name, 0.0)) for name in parameters}
 
 

@@ -5,16 +5,16 @@ Pictures are cut from the trials' sample sheets, plotly draws the figures, and `
 
 import base64
 import io
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, select_autoescape
-from optuna.visualization import plot_parallel_coordinate as plot_parallel
-from optuna.visualization import plot_slice
+from optuna.visualization import plot_parallel_coordinate, plot_slice
 from plotly.offline import get_plotlyjs
 
 from experiments import confirmation
@@ -28,49 +28,37 @@ from trials.session.records import read_lines
 STRIP_PIXELS = 96  # largest height of a strip: one row of a sample sheet
 MAX_STRIPS = 1500  # in a page: with more trials, each shows fewer steps
 FEW_TRIALS = 50  # with fewer finished trials, the importances come with a warning
-TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
-PAGES = Environment(loader=TEMPLATES, autoescape=select_autoescape(), trim_blocks=True)
+COLOURS = {"other trials": "rgba(128,128,128,.45)", "published": "#2a7fde", "best": "#e0672f"}
 
 RATIO_NOTE = "Loss weights are shown as ratios: with Adam, a factor common to all has next to no effect."
-FEW_NOTE = """<strong>With so few trials this is a hint, not a finding</strong>:
+FEW_NOTE = """ <strong>With so few trials this is a hint, not a finding</strong>:
 where the intervals overlap, the order means nothing."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A trial as the page shows it."""
-
-    row: results.Row
-    scores: dict[str, float]
-    """The score (`default`) and its parts as last reported."""
-    strips: dict[int, str]
-    """Its paintings as data URLs, by step in rising order."""
-    command: str
-    """The shell command that repeats it."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of a page."""
+class Figure(NamedTuple):
+    """A figure of a page, with `note` as HTML above it; a narrow screen scrolls a `wide` one."""
 
     title: str
-    plot: go.Figure
+    plot: go.Figure | None
     note: str = ""
-    """HTML to show above it."""
     wide: bool = False
-    """True if it needs a minimum width: a narrow screen scrolls it."""
 
-    @property
-    def html(self) -> str:
-        """The plot without plotly's own code, in colours that suit a light and a dark page."""
-        self.plot.update_layout(
-            template="none", width=None, autosize=True, title=None,
-            paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-            font={"color": "#888"}, margin={"l": 60, "r": 20, "t": 30, "b": 50},
-        )  # fmt: skip
-        self.plot.update_xaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False)
-        self.plot.update_yaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False)
-        return self.plot.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True})
+
+def to_html(plot: go.Figure) -> str:
+    """Return a plot without plotly's own code, in colours that suit a light and a dark page."""
+    plot.update_layout(
+        template="none", width=None, autosize=True, title=None,
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": "#888"}, margin={"l": 60, "r": 20, "t": 30, "b": 50},
+    )  # fmt: skip
+    plot.update_xaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False)
+    plot.update_yaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False)
+    return plot.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True})
+
+
+TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
+PAGES = Environment(loader=TEMPLATES, autoescape=select_autoescape(), trim_blocks=True)
+PAGES.globals |= {"to_html": to_html, "get_plotlyjs": get_plotlyjs}
 
 
 def write(experiment: Experiment, out: Path | None = None) -> Path:
@@ -79,11 +67,7 @@ def write(experiment: Experiment, out: Path | None = None) -> Path:
 
 
 def save(file: Path, html: str) -> Path:
-    """Write a page to `file`, atomically, and return the file.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write a page to `file`, atomically, and return the file. Raises UserError if it cannot be written."""
     with as_user_error(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(file, lambda part: part.write_text(html))
@@ -94,17 +78,16 @@ def render(experiment: Experiment) -> str:
     """Return the page's HTML."""
     rows = results.rows(experiment)
     winner = results.best(rows)
-    steps = max(1, MAX_STRIPS // max(1, len(rows)))
-    entries = [Entry(row, row.trial.latest or {}, painted_strips(row.trial.folder, steps),
-                     results.command(experiment, row)) for row in rows]  # fmt: skip
+    strips = [painted_strips(row.trial.folder, max(1, MAX_STRIPS // len(rows))) for row in rows]
+    scores = [row.trial.latest or {} for row in rows]
     return PAGES.get_template("report.html").render(
-        entries=entries, winner=winner, parameters=list(rows[0].trial.parameters) if rows else [],
-        score_names=list(dict.fromkeys(name for entry in entries for name in entry.scores)),
-        heading=results.heading(experiment, rows).splitlines(),
+        entries=list(zip(rows, scores, strips, [results.command(experiment, row) for row in rows])),
+        winner=winner, parameters=list(rows[0].trial.parameters) if rows else [],
+        score_names=list(dict.fromkeys(name for score in scores for name in score)),
+        heading=results.heading(experiment, rows),
         advice=results.advice(experiment, winner, rows) if winner else [],
         confirmation=confirmation_text(experiment), sources=source_strip(rows),
-        steps=sorted({step for entry in entries for step in entry.strips}),
-        figures=figures(rows), plotly=get_plotlyjs(),
+        steps=sorted({step for by_step in strips for step in by_step}), figures=figures(rows),
     )  # fmt: skip
 
 
@@ -121,20 +104,12 @@ def confirmation_text(experiment: Experiment) -> str | None:
     return None
 
 
-# ---------------------------------------------------------------------------------------------
-# Pictures
-
-
 def painted_strips(folder: Path, count: int) -> dict[int, str]:
-    """Return what a trial painted as data URLs, at up to `count` steps, evenly spaced, with the last.
-
-    They are the lower halves of its sample sheets. Sheets that cannot be read are left out.
-    """
+    """Return a trial's readable paintings as data URLs by step: the last, and others evenly spaced."""
     files = sheets.list_sheets(folder)
     steps = list(files)[::-1]
-    count = min(count, len(steps))
-    chosen = {steps[round(i * (len(steps) - 1) / max(1, count - 1))] for i in range(count)}
-    strips = {step: strip(files[step], lower=True) for step in sorted(chosen)}
+    places = np.linspace(0, len(steps) - 1, min(count, len(steps))).round().astype(int)
+    strips = {steps[at]: strip(files[steps[at]], lower=True) for at in places[::-1]}
     return {step: url for step, url in strips.items() if url}
 
 
@@ -155,56 +130,49 @@ def strip(sheet: Path, lower: bool) -> str | None:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-# ---------------------------------------------------------------------------------------------
-# Figures
-
-
 def figures(rows: list[results.Row]) -> list[Figure]:
     """Return the figures that the trials so far allow."""
+    figures = [Figure("Learning curves", curves(rows))]
     finished = [row for row in rows if row.trial.final and row.state != "diverged"]
-    made = [Figure("Learning curves", curves(rows))]
     if len(finished) >= 2:
         parameters = pd.DataFrame([row.trial.parameters for row in finished])
         parameters = parameters.loc[:, parameters.nunique() > 1]
         finals = pd.DataFrame([row.trial.final for row in finished])
-        scores, ratios = finals["default"], importance.weight_ratios(parameters)
-        both = pd.concat([parameters, ratios], axis=1)
-        both = both.loc[:, ~both.columns.duplicated()]
+        score, ratios = finals[["default"]], importance.weight_ratios(parameters)
         few = sum(row.trial.final is not None for row in rows) < FEW_TRIALS
-        note = f"{RATIO_NOTE} {FEW_NOTE}" if few else RATIO_NOTE
-        made += [
-            Figure("What matters", importances(ratios, scores), note),
-            Figure("Slices", optuna_plot(plot_slice, both, scores), wide=True),
-            Figure("Parallel coordinates", optuna_plot(plot_parallel, parameters, scores), wide=True),
-            Figure("Style against content", trade_off(finished, finals)),
-        ]
-    return [figure for figure in made if figure.plot is not None]
+        note = RATIO_NOTE + FEW_NOTE * few
+        figures.append(Figure("What matters", importances(ratios, finals["default"]), note))
+        if len(parameters.columns):
+            both = parameters.join(ratios[ratios.columns.difference(parameters.columns, sort=False)])
+            slices = plot_slice(importance.optuna_study(both, score), target_name="score")
+            study = importance.optuna_study(parameters, score)
+            figures += [Figure("Slices", slices, wide=True), Figure(
+                "Parallel coordinates", plot_parallel_coordinate(study, target_name="score"), wide=True)]
+        figures.append(Figure("Style against content", trade_off(finished, finals)))
+    return [figure for figure in figures if figure.plot is not None]
 
 
 def curves(rows: list[results.Row]) -> go.Figure | None:
     """Return a plot of score and parts against steps, with the best and the published setting in colour."""
-    winner = results.best(rows)
-    groups: dict[str, list] = {"other trials": [], "published": [], "best": []}
+    winner, groups = results.best(rows), {group: [] for group in COLOURS}
     for row in rows:
         group = "best" if row is winner else "published" if row.published else "other trials"
         lines, label = read_lines(row.trial.folder / "stats.jsonl"), results.name(row.trial, row.published)
-        # Each trial ends with a gap, so that all trials of a group are one trace: plotly draws that faster.
         groups[group] += [(line["step"], line["score"], label) for line in lines]
+        # A gap between trials: plotly draws one trace of all trials faster than a trace of each.
         groups[group] += [(None, {}, "")] if lines else []
     scores = [score for points in groups.values() for _, score, _ in points]
     names = list(dict.fromkeys(name for score in scores for name in score))
     if not names:
         return None
     figure = go.Figure()
-    colours = {"other trials": "rgba(128,128,128,.45)", "published": "#2a7fde", "best": "#e0672f"}
-    for name in names:
-        for group, points in groups.items():
-            figure.add_scatter(
-                x=[step for step, _, _ in points], y=[score.get(name) for _, score, _ in points],
-                text=[label for _, _, label in points], name=group, mode="lines+markers",
-                marker={"size": 4}, line={"color": colours[group], "width": 1 if "other" in group else 3},
-                visible=name == names[0], hovertemplate="trial %{text}, step %{x}: %{y:.4g}",
-            )  # fmt: skip
+    for name, (group, points) in product(names, groups.items()):
+        figure.add_scatter(
+            x=[step for step, _, _ in points], y=[score.get(name) for _, score, _ in points],
+            text=[label for _, _, label in points], name=group, mode="lines+markers", marker={"size": 4},
+            line={"color": COLOURS[group], "width": 1 if group == "other trials" else 3},
+            visible=name == names[0], hovertemplate="trial %{text}, step %{x}: %{y:.4g}",
+        )  # fmt: skip
     buttons = [{"label": "score" if name == "default" else name, "method": "update",
                 "args": [{"visible": [name == other for other in names for _ in groups]}]} for name in names]
     menu = {"buttons": buttons, "direction": "right", "type": "buttons", "x": 0, "xanchor": "left",
@@ -218,26 +186,19 @@ def importances(parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None
     table = importance.importance(parameters, scores)[::-1]
     if table.empty:
         return None
-    intervals = {"array": (table["high"] - table["importance"]).clip(lower=0),
-                 "arrayminus": (table["importance"] - table["low"]).clip(lower=0), "color": "#888"}
-    bars = go.Bar(x=table["importance"], y=table.index, orientation="h", error_x=intervals,
-                  marker={"color": "#2a7fde"})
+    x = table["importance"]
+    intervals = {"array": (table["high"] - x).clip(lower=0), "arrayminus": (x - table["low"]).clip(lower=0),
+                 "color": "#888"}
+    bars = go.Bar(x=x, y=table.index, orientation="h", error_x=intervals, marker={"color": "#2a7fde"})
     axis = "share of the explained variance (fANOVA), adds up to 1; 90 % interval over resampled trials"
     return go.Figure(bars).update_yaxes(automargin=True).update_layout(xaxis_title=axis)
-
-
-def optuna_plot(plot: Callable, parameters: pd.DataFrame, scores: pd.Series) -> go.Figure | None:
-    """Return one of Optuna's plots of the score and the parameters; None if no parameter varies."""
-    if parameters.empty:
-        return None
-    return plot(importance.optuna_study(parameters, scores.to_frame()), target_name="score")
 
 
 def trade_off(finished: list[results.Row], finals: pd.DataFrame) -> go.Figure | None:
     """Return a plot of style against content with the Pareto front.
 
-    Only the published setting and the trials on the front are labelled: hundreds of labels would hide the
-    points. The others' show under the pointer.
+    Only the published setting and the front are labelled: hundreds of labels would hide the points. The
+    others' show under the pointer.
     """
     if not {"style", "content"} <= set(finals):
         return None

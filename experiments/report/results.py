@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from types import ModuleType
 
 import pandas as pd
+import torch
 
 from experiments import trial_command
 from experiments.nni_adapter.database import Experiment, Trial
+from judge.common.cli import parse_values
+from judge.common.errors import UserError
 from trials.session.records import read_record
-
-JUDGE_FIGURES = {"auc": "AUC", "accuracy": "accuracy"}  # a judge's own test results: key in its card, label
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,12 @@ class Row:
         status = self.record.get("status")
         return status if status in ("diverged", "failed") else self.trial.state.lower().replace("_", " ")
 
-    @property
-    def data(self) -> str | None:
-        """Name of the training data, with a remark if it is the built-in stand-in."""
-        data = self.record.get("data")
-        return data and data["name"] + " (stand-in)" * data["stand_in"]
-
 
 def rows(experiment: Experiment) -> list[Row]:
     """Return the trials, best score first, then those without a score."""
-    module = trial_command.module_of(experiment.config["trialCommand"])
-    trials = experiment.trials()
-    unsorted = [Row(trial, read_record(trial.folder), is_published(trial, module)) for trial in trials]
-    return sorted(unsorted, key=lambda row: (row.score is None, -(row.score or 0), row.trial.number))
+    module, trials = trial_command.module_of(experiment.config["trialCommand"]), experiment.trials()
+    rows = [Row(trial, read_record(trial.folder), is_published(trial, module)) for trial in trials]
+    return sorted(rows, key=lambda row: (row.score is None, -(row.score or 0), row.trial.number))
 
 
 def is_published(trial: Trial, module: ModuleType) -> bool:
@@ -69,14 +63,21 @@ def best(rows: list[Row]) -> Row | None:
     return next(iter(finished(rows)), None)
 
 
+def first_record(rows: list[Row]) -> dict:
+    """Return the first record with data, which tells the conditions of the search; an empty one without."""
+    return next((row.record for row in rows if row.record.get("data")), {})
+
+
 def frame(rows: list[Row]) -> pd.DataFrame:
-    """Return a table with a row per trial: number, id, state, score, its parts, the parameters."""
+    """Return a table with a row per trial: number, id, data, state, score, its parts, the parameters."""
     lines = []
     for row in rows:
-        parts = {key: value for key, value in (row.trial.latest or {}).items() if key != "default"}
+        trial, data = row.trial, row.record.get("data")
+        parts = {key: value for key, value in (trial.latest or {}).items() if key != "default"}
         lines.append({
-            "trial": name(row.trial, row.published), "id": row.trial.id, "data": row.data, "state": row.state,
-            "reports": len(row.trial.reports), "score": row.score, **parts, **row.trial.parameters,
+            "trial": name(trial, row.published), "id": trial.id,
+            "data": data and data["name"] + " (stand-in)" * data["stand_in"], "state": row.state,
+            "reports": len(trial.reports), "score": row.score, **parts, **trial.parameters,
         })  # fmt: skip
     return pd.DataFrame(lines)
 
@@ -84,7 +85,7 @@ def frame(rows: list[Row]) -> pd.DataFrame:
 def text(experiment: Experiment) -> str:
     """Return the report as text: heading, table, reasons of failures, the best trial and what to do next."""
     trials = rows(experiment)
-    lines = [heading(experiment, trials)]
+    lines = heading(experiment, trials)
     if trials:
         table = frame(trials).drop(columns=["data", "kid_error"], errors="ignore")
         lines += ["", table.to_string(index=False, na_rep="", float_format="{:.4g}".format)]
@@ -96,24 +97,23 @@ def text(experiment: Experiment) -> str:
     return "\n".join(lines)
 
 
-def heading(experiment: Experiment, rows: list[Row]) -> str:
+def heading(experiment: Experiment, rows: list[Row]) -> list[str]:
     """Return lines with the experiment's name, data, judge, main settings, and number of trials by state."""
     lines = [f"experiment {experiment.id}: {experiment.config.get('experimentName', '')}"]
-    record = next((row.record for row in rows if row.record.get("data")), None)
-    if record:
+    if record := first_record(rows):
         data, judge, settings = record["data"], record.get("judge"), record.get("settings") or {}
         stand_in = " (built-in stand-in: shows that the program works, not which settings paint well)"
         lines.append(f"data: {data['name']}{stand_in if data['stand_in'] else ''}")
         if judge:
-            figures = [f"{label} {judge[key]:.3f}" for key, label in JUDGE_FIGURES.items()
-                       if judge.get(key) is not None]
-            lines.append(", ".join([f"judge: {judge['file']}, trained on {judge.get('data')}", *figures]))
-        known = [key for key in ("size", "budget", "seed") if key in settings]
-        lines.append("; ".join(f"{key}: {settings[key]}" for key in known))
+            line = f"judge: {judge['file']}, trained on {judge.get('data')}"
+            labels = {"auc": "AUC", "accuracy": "accuracy"}  # of the judge's own test results
+            lines.append(line + "".join(f", {label} {judge[key]:.3f}" for key, label in labels.items()
+                                        if judge.get(key) is not None))
+        shown = [key for key in ("size", "budget", "seed") if key in settings]
+        lines.append("; ".join(f"{key}: {settings[key]}" for key in shown))
     counts = pd.Series([row.state for row in rows], dtype=str).value_counts()
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
-    lines.append(f"trials: {states or 'none yet'}")
-    return "\n".join(lines)
+    return [*lines, f"trials: {states or 'none yet'}"]
 
 
 def advice(experiment: Experiment, winner: Row, rows: list[Row]) -> list[str]:
@@ -136,7 +136,7 @@ def advice(experiment: Experiment, winner: Row, rows: list[Row]) -> list[str]:
 def command(experiment: Experiment, row: Row, **options: object) -> str:
     """Return the shell command that repeats a trial by hand, with further `options`."""
     module = trial_command.module_of(experiment.config["trialCommand"])
-    return trial_command.render(module, settings_of(experiment, row), **options)
+    return trial_command.render(module, without_presets(module, settings_of(experiment, row)), **options)
 
 
 def settings_of(experiment: Experiment, row: Row) -> dict:
@@ -145,3 +145,20 @@ def settings_of(experiment: Experiment, row: Row) -> dict:
         return settings
     _, settings, _ = trial_command.parse(experiment.config["trialCommand"])
     return vars(settings) | row.trial.parameters
+
+
+def without_presets(module: ModuleType, settings: dict) -> dict:
+    """Return `settings` without those that the program fills in alike; data, judge and size stay."""
+    def complete(settings: dict) -> object:
+        try:
+            return module.Settings(**parse_values(module.Settings, settings)).complete(torch.device("cpu"))
+        except (UserError, OSError, ValueError):  # of another version of Salon, or damaged
+            return None
+
+    short = {name: value for name, value in settings.items() if value is not None}
+    wanted = complete(short)
+    for name in [name for name, default in vars(module.Settings()).items() if default in (None, "auto")]:
+        shorter = {key: value for key, value in short.items() if key != name}
+        if wanted and name not in ("data", "judge", "size") and complete(shorter) == wanted:
+            short = shorter
+    return short

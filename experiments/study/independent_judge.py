@@ -15,15 +15,11 @@ STYLE_WEIGHT = 0.4  # of style against content in final quality; chosen by looki
 
 
 class IndependentJudge:
-    """Measures the translations that finished trials make of the same photographs.
+    """Measures the translations that finished trials make of the photographs of `test`.
 
-    Args:
-        judge: file of the independent judge.
-        data: data set to whose test paintings distances are measured.
-        test: the test images of the trials.
+    `judge` is its file, and `data` the data set to whose test paintings distances are measured.
 
-    Raises:
-        UserError: there is no such judge or data set, or the judge has another image size.
+    Raises UserError if there is no such judge or data set, or the judge has another image size.
     """
 
     def __init__(self, judge: str, data: str, test: HeldOut):

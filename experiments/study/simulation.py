@@ -7,9 +7,8 @@ counts is the final quality, by an independent judge, of the setting of a search
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,56 +48,24 @@ class Simulation:
     """Weight of style against content in final quality."""
 
 
-def assessors(reports: int) -> dict[str, Callable[[], Any]]:
-    """Return functions that make the assessors to compare, by name, for trials of `reports` reports."""
-    from nni.algorithms.hpo.medianstop_assessor import MedianstopAssessor  # not above: takes a second
-
-    from experiments.assessor import SuccessiveHalving
-
-    return {
-        "none": lambda: None,
-        "Medianstop": partial(MedianstopAssessor, start_step=math.ceil(MEDIANSTOP_START * reports)),
-        **{f"halving, eta {eta}": partial(SuccessiveHalving, start_step=1, eta=eta) for eta in ETAS},
-    }
-
-
-# ---------------------------------------------------------------------------------------------
-# One search
-
-
-@dataclass(frozen=True)
-class Replay:
-    """The result of a replayed search."""
-
-    ended: int
-    """Trials that completed or were stopped; the others were still running when the time was over."""
-    reports: int
-    """Reports of all trials together."""
-    finals: dict[int, float]
-    """Last score of each completed trial, by its number in the order of proposal."""
-
-
 def replay(
     curves: Sequence[np.ndarray], assessor: Any, time: float, overhead: float = 0.0, at_once: int = 1,
-) -> Replay:
+) -> tuple[int, int, dict[int, float]]:
     """Replay a search whose trials, in the order of proposal, score `curves` at their reports.
 
     Args:
         assessor: an `nni.assessor.Assessor`, or None.
         time: when the search is cut off; a trial's report takes a time of 1.
         overhead: time that each trial takes beside its reports.
-        at_once: trials at once.
+
+    Returns:
+        Trials that completed or were stopped; reports of all trials; and the last score of each completed
+        trial, by its number in the order of proposal.
     """
-    histories, finals = [], {}
-    running = []  # a heap of (time of the next report, number of the trial)
-
-    def start(now: float) -> None:
-        if len(histories) < len(curves):
-            heapq.heappush(running, (now + overhead + 1, len(histories)))
-            histories.append([])
-
-    for _ in range(at_once):
-        start(0.0)
+    started = min(at_once, len(curves))
+    running = [(overhead + 1, number) for number in range(started)]  # a heap: time of the next report, trial
+    histories: list[list[dict]] = [[] for _ in curves]
+    finals = {}
     while running and running[0][0] <= time + 1e-9:  # the times are sums of floats
         now, number = heapq.heappop(running)
         history, curve = histories[number], curves[number]
@@ -111,22 +78,18 @@ def replay(
             continue
         if assessor:
             assessor.trial_end(str(number), number in finals)
-        start(now)
-    return Replay(len(histories) - len(running), sum(map(len, histories)), finals)
-
-
-# ---------------------------------------------------------------------------------------------
-# Many searches
+        if started < len(curves):
+            heapq.heappush(running, (now + overhead + 1, started))
+            started += 1
+    return started - len(running), sum(map(len, histories)), finals
 
 
 def run(simulation: Simulation) -> pd.DataFrame:
     """Replay all searches, and return a table with a row per search, budget and assessor.
 
     Further columns: trials that ended; `through`, those of them that completed; schedules trained; regret,
-    how much worse than the best setting at hand the chosen one ends, as a share of the range of all.
-
-    Raises:
-        UserError: the time is too short for one trial, or reports are missing in the study's table.
+    how much worse than the best setting at hand the chosen one ends, as a share of the range of all. Raises
+    UserError if the time is too short for one trial, or reports are missing in the study's table.
     """
     table = pd.read_csv(simulation.table)
     curves = table.assign(score=candidate_scores(table)[simulation.score]).pivot(
@@ -142,18 +105,28 @@ def run(simulation: Simulation) -> pd.DataFrame:
     rows = []
     for search in range(simulation.searches):
         settings, runs = proposals(curves, search, max_trials)
-        best = final[settings].max()
         for budget in BUDGETS:
             reports = round(budget * REPORTS)
+            shortened = [run[:reports] for run in runs]
             for name, assessor in assessors(reports).items():
-                result = replay([run[:reports] for run in runs], assessor(), time, overhead, at_once)
-                chosen = settings[max(result.finals, key=result.finals.get)]
+                ended, reported, finals = replay(shortened, assessor, time, overhead, at_once)
+                chosen = settings[max(finals, key=finals.get)]
                 rows.append({
-                    "budget": budget, "assessor": name, "search": search, "trials": result.ended,
-                    "through": len(result.finals), "schedules": result.reports / REPORTS,
-                    "regret": (best - final[chosen]) / np.ptp(final),
+                    "budget": budget, "assessor": name, "search": search, "trials": ended,
+                    "through": len(finals), "schedules": reported / REPORTS,
+                    "regret": (final[settings].max() - final[chosen]) / np.ptp(final),
                 })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def assessors(reports: int) -> dict[str, Any]:
+    """Return the assessors to compare by name, new ones, for trials of `reports` reports."""
+    from nni.algorithms.hpo.medianstop_assessor import MedianstopAssessor  # not above: takes a second
+
+    from experiments.assessor import SuccessiveHalving
+
+    return {"none": None, "Medianstop": MedianstopAssessor(start_step=math.ceil(MEDIANSTOP_START * reports)),
+            **{f"halving, eta {eta}": SuccessiveHalving(start_step=1, eta=eta) for eta in ETAS}}
 
 
 def proposals(curves: pd.DataFrame, search: int, count: int) -> tuple[list[int], list[np.ndarray]]:
@@ -176,12 +149,11 @@ def text(table: pd.DataFrame) -> str:
     """
     table = table.assign(best=table["regret"] == 0, draw=table["search"] // ORDERS)
     rows = table.groupby(["budget", "assessor"], sort=False)
-    by_draw = table.groupby(["budget", "assessor", "draw"], sort=False)["regret"].mean().unstack("draw")
+    cells = rows[["trials", "through", "schedules"]].mean().map("{:.1f}".format)
+    regret, by_draw = rows["regret"], table.pivot_table("regret", ["budget", "assessor"], "draw", sort=False)
     gain = by_draw.loc[BUDGETS[0], "none"] - by_draw
     low, high = (gain.quantile(q, axis=1).map("{:+.2f}".format) for q in (0.025, 0.975))
-    cells = rows[["trials", "through", "schedules"]].mean().map("{:.1f}".format)
-    mean, deviation = rows["regret"].mean(), rows["regret"].std()
-    cells["regret"] = mean.map("{:.2f}".format) + deviation.map(" ± {:.2f}".format)
+    cells["regret"] = regret.mean().map("{:.2f}".format) + regret.std().map(" ± {:.2f}".format)
     cells["best"] = rows["best"].mean().map("{:.0%}".format)
     cells["gain"] = gain.mean(axis=1).map("{:+.2f}".format) + " [" + low + ", " + high + "]"
     return f"{table['search'].nunique()} searches of equal time each\n\n{cells.to_string()}"

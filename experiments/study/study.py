@@ -13,6 +13,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -75,18 +76,13 @@ class Study:
 def run(study: Study) -> pd.DataFrame:
     """Train and measure what is missing in the study's table, and return the table.
 
-    Raises:
-        UserError: a judge, a data set or a search space cannot be read, or a trial failed.
+    Raises UserError if a judge, a data set or a search space cannot be read, or a trial failed.
     """
     results = StudyTable(study)
     table = results.complete([(number, 0) for number in range(study.settings)])
     order = final_quality(final_rows(table[table["seed"] == 0])).sort_values(kind="stable").index
     extremes = [*order[: study.again], *order[max(0, len(order) - study.again) :]] if study.again else []
     return results.complete([(number, 1) for number, _ in dict.fromkeys(extremes)])
-
-
-# ---------------------------------------------------------------------------------------------
-# Training and measuring
 
 
 class StudyTable:
@@ -99,8 +95,7 @@ class StudyTable:
         test = load_held_out(images.find_dataset(study.data), pixels, study.photos, cpu)
         self.scorer = Scorer(model.load_judge(study.judge)[0], test.photos, test.paintings)
         self.independent_judge = IndependentJudge(study.yardstick, study.yardstick_data, test)
-        self.judges = {"judge": model.sha256_of(study.judge)[:12],
-                       "yardstick": model.sha256_of(study.yardstick)[:12]}  # fmt: skip
+        self.judges = {name: model.sha256_of(getattr(study, name))[:12] for name in ("judge", "yardstick")}
         self.lock = threading.Lock()
 
     def complete(self, runs: list[tuple[int, int]]) -> pd.DataFrame:
@@ -120,13 +115,15 @@ class StudyTable:
         return table[(table[list(self.judges)] == list(self.judges.values())).all(axis=1)]
 
     def _add(self, run: tuple[int, int]) -> None:
-        folder = self._train(*run)
+        """Train and measure one of the runs, and write its rows to the table."""
+        (number, seed), file = run, self.study.table
+        folder = self._train(number, seed)
         with self.lock:
-            rows = pd.DataFrame(self._measure(folder, *run))
-            self.study.table.parent.mkdir(parents=True, exist_ok=True)
+            rows = pd.DataFrame(self._measure(folder, number, seed))
             table = pd.concat([self._read(), rows]).sort_values(["setting", "seed", "share"])
-            atomic_write(self.study.table, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
-        print(f"setting {run[0]}, seed {run[1]}: in {self.study.table}", flush=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(file, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
+        print(f"setting {number}, seed {seed}: in {file}", flush=True)
 
     def _train(self, number: int, seed: int) -> Path:
         """Train a setting to the end unless it has been, and return the trial's folder."""
@@ -178,52 +175,42 @@ def kept(folder: Path, step: int) -> torch.Tensor:
         raise UserError(f"{file} cannot be read ({error}): move {folder} away to train it again") from None
 
 
-# ---------------------------------------------------------------------------------------------
-# Ranking
-
-
 def final_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows at the end of the schedule, indexed by setting and seed."""
     return table[table["share"] == 1].set_index(["setting", "seed"])
 
 
-def targets(ends: pd.DataFrame, style: float = STYLE_WEIGHT) -> dict[str, pd.Series]:
-    """Return what early scores should predict, higher is better: final quality, and each of its measures."""
-    return {"quality": final_quality(ends, style), "style": ends["final_style"], "-kid": -ends["final_kid"],
-            "content": ends["final_content"]}  # fmt: skip
-
-
 def candidate_scores(table: pd.DataFrame) -> pd.DataFrame:
     """Return a column per score that a search could maximise: formulas, then parts, the distance negated."""
-    rows = table[list(PARTS)].to_dict("records")
-    formulas = {name: list(map(formula, rows)) for name, formula in FORMULAS.items()}
-    parts = table[list(PARTS)].assign(kid=-table["kid"]).rename(columns={"kid": "-kid"})
-    return pd.DataFrame(formulas, index=table.index).join(parts)
+    parts = table[list(PARTS)]
+    formulas = {name: list(map(formula, parts.to_dict("records"))) for name, formula in FORMULAS.items()}
+    parts = parts.assign(kid=-parts["kid"]).rename(columns={"kid": "-kid"})
+    return pd.DataFrame(formulas, table.index).join(parts)
 
 
 def ranking(table: pd.DataFrame, style: float = STYLE_WEIGHT, seed: int = 0) -> pd.DataFrame:
     """Return how well each early score ranks the settings of one seed, a row per target, share and score.
 
-    Returns:
-        Columns target, score, share; spearman and kendall, the rank correlations of early score and target;
-        low and high, the 95 % interval of Spearman's; regret, how much worse than the best setting the one
-        with the highest early score ends, as a share of the target's range.
+    Further columns: spearman and kendall, the rank correlations of early score and target; low and high, the
+    95 % interval of Spearman's; regret, how much worse than the best setting the one with the highest early
+    score ends, as a share of the target's range.
     """
     table = table[(table["seed"] == seed) & table["share"].isin(SHARES)]
-    rows = []
-    for target, final in targets(final_rows(table), style).items():
-        for share, part in table.groupby("share"):
-            early = candidate_scores(part.set_index(["setting", "seed"])).loc[final.index]
-            for name, values in early.items():
-                if np.ptp(values) == 0:  # all settings alike: no rank
-                    continue
-                low, high = spearman_interval(values.to_numpy(), final.to_numpy())
-                rows.append({
-                    "target": target, "score": name, "share": share,
-                    "spearman": spearmanr(values, final).statistic, "low": low, "high": high,
-                    "kendall": kendalltau(values, final).statistic,
-                    "regret": (final.max() - final[values.idxmax()]) / np.ptp(final),
-                })  # fmt: skip
+    ends, rows = final_rows(table), []
+    targets = {"quality": final_quality(ends, style), "style": ends["final_style"],
+               "-kid": -ends["final_kid"], "content": ends["final_content"]}  # higher is better
+    for (target, final), (share, part) in product(targets.items(), table.groupby("share")):
+        early = candidate_scores(part.set_index(["setting", "seed"])).loc[final.index]
+        for name, values in early.items():
+            if np.ptp(values) == 0:  # all settings alike: no rank
+                continue
+            low, high = spearman_interval(values.to_numpy(), final.to_numpy())
+            rows.append({
+                "target": target, "score": name, "share": share,
+                "spearman": spearmanr(values, final).statistic, "low": low, "high": high,
+                "kendall": kendalltau(values, final).statistic,
+                "regret": (final.max() - final[values.idxmax()]) / np.ptp(final),
+            })  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -240,12 +227,12 @@ def spearman_interval(early: np.ndarray, final: np.ndarray) -> tuple[float, floa
 
 def text(table: pd.DataFrame, style: float = STYLE_WEIGHT) -> str:
     """Return the ranking as text: a block per target with a row per score and a column per share."""
-    ranks = ranking(table, style)
     title = "early score against the end: Spearman's coefficient [95 % interval], regret"
     lines = [f"{table['setting'].nunique()} settings; {title}"]
-    cells = (ranks["spearman"].map("{:5.2f}".format) + " [" + ranks["low"].map("{:.2f}".format) + ","
-             + ranks["high"].map("{:.2f}".format) + "] " + ranks["regret"].map("{:.2f}".format))  # fmt: skip
-    for target, part in ranks.assign(cell=cells).groupby("target", sort=False):
+    ranks = ranking(table, style)
+    ranks["cell"] = [f"{row.spearman:5.2f} [{row.low:.2f},{row.high:.2f}] {row.regret:.2f}"
+                     for row in ranks.itertuples()]  # fmt: skip
+    for target, part in ranks.groupby("target", sort=False):
         block = part.pivot(index="score", columns="share", values="cell").loc[part["score"].unique()]
         lines += ["", f"against the final {target}:", block.to_string()]
     return "\n".join(lines)

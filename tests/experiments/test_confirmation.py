@@ -18,23 +18,24 @@ GOOD, BETTER = PUBLISHED | {"cycle_weight": 20.0}, PUBLISHED | {"cycle_weight": 
 
 
 @pytest.fixture
-def search(recorded, tmp_path) -> database.Experiment:
+def search(recorded) -> database.Experiment:
     """A search in which the published setting is the best, then trials 2 and 1; 3 was stopped, 4 crashed."""
     config = {
-        "experimentName": "A search", "experimentWorkingDirectory": str(tmp_path),
+        "experimentName": "A search", "experimentWorkingDirectory": "/runs",
         "trialCommand": "/env/bin/python -m trials.cyclegan --budget 0.2 --threads 1 --seed 5",
         "trialCodeDirectory": "/code", "trialConcurrency": 2, "trainingService": {
             "platform": "local", "reuseMode": False, "trialCommand": "python -m trials.cyclegan"},
         "tuner": {"className": "experiments.tuner.Tpe"}, "assessor": {"name": "Medianstop"},
     }  # fmt: skip
-    folder = recorded("abcdefgh", config, [
+    trials = [
         ("aaaaa", PUBLISHED, "SUCCEEDED", [0.9], 0.9),
         ("bbbbb", GOOD, "SUCCEEDED", [0.4], 0.4),
         ("ccccc", BETTER, "SUCCEEDED", [0.5], 0.5),
         ("ddddd", PUBLISHED | {"cycle_weight": 2.0}, "EARLY_STOPPED", [0.99], None),
         ("eeeee", PUBLISHED | {"cycle_weight": 3.0}, "FAILED", [], None),
-    ])
-    for id_, parameters in (("aaaaa", PUBLISHED), ("bbbbb", GOOD), ("ccccc", BETTER)):
+    ]
+    folder = recorded("abcdefgh", config, trials)
+    for id_, parameters, *_ in trials[:3]:
         settings = Settings(**parameters, data="/data/here", judge="j.pt", size="sketch", seed=5, budget=0.2)
         (folder / "trials" / id_).mkdir(parents=True)
         (folder / "trials" / id_ / "run.json").write_text(json.dumps({"settings": vars(settings)}))
@@ -49,7 +50,7 @@ def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_see
             "seeds": [5, 6, 7], "search": "abcdefgh"}}  # fmt: skip
     _, settings, options = trial_command.parse(config["trialCommand"])
     assert settings == Settings(data="/data/here", judge="j.pt", size="sketch")  # whose budget is 1
-    assert options.threads == 1 and options.earlier == search.folder.parent
+    assert options.threads == 1 and str(options.earlier) == "/runs"
     assert trial_command.python_of(config["trialCommand"]) == "/env/bin/python"
     assert config["maxTrialNumber"] == 9 and config["trialConcurrency"] == 2 and "assessor" not in config
     assert config["trainingService"] == {"platform": "local", "reuseMode": False}  # without the old command
@@ -60,9 +61,8 @@ def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_see
 
 
 def test_a_search_without_a_finished_trial_is_refused_in_one_line(recorded):
-    config = {"trialCommand": "python -m trials.cyclegan", "experimentWorkingDirectory": "/x"}
-    folder = recorded("zzzzzzzz", config, [("aaaaa", GOOD, "FAILED", [], None)])
-    with pytest.raises(UserError, match="^experiment zzzzzzzz has no finished trial to promote$"):
+    folder = recorded("zzz", {"trialCommand": "python -m trials.cyclegan"}, [("a", GOOD, "FAILED", [], None)])
+    with pytest.raises(UserError, match="^experiment zzz has no finished trial to promote$"):
         confirmation.write(database.find_experiment(str(folder)), 3, 3)
 
 
@@ -87,21 +87,13 @@ def confirmed(recorded) -> database.Experiment:
     ])))
 
 
-def test_the_ends_are_those_of_finished_trials_by_setting_and_seed(confirmed):
+def test_a_confirmation_names_its_search_and_its_ends_are_those_of_finished_trials(confirmed, search):
+    assert confirmation.is_confirmation(confirmed) and not confirmation.is_confirmation(search)
+    assert confirmation.search_of(confirmed) == search.id and confirmation.search_of(search) is None
     table = confirmation.ends(confirmed)
     assert table[["setting", "seed", "score"]].to_numpy().tolist() == [
         ["published", 0, 0.2], ["trial 2", 0, 0.5], ["published", 1, 0.3]]
     assert list(table["folder"]) == [confirmed.folder / "trials" / f"t{number}" for number in range(3)]
-
-
-def test_a_confirmation_names_its_search_and_a_search_is_none(confirmed, search):
-    assert confirmation.is_confirmation(confirmed) and not confirmation.is_confirmation(search)
-    assert confirmation.search_of(confirmed) == search.id and confirmation.search_of(search) is None
-
-
-def ends(**scores: list[float]) -> pd.DataFrame:
-    return pd.DataFrame([{"setting": name, "seed": seed, "score": score, "folder": "f"}
-                         for name, values in scores.items() for seed, score in enumerate(values)])
 
 
 @pytest.mark.parametrize(("winner", "verdict"), [
@@ -110,13 +102,12 @@ def ends(**scores: list[float]) -> pd.DataFrame:
     ([0.35, 0.60, 0.20], "winner is not clearly different from published: score +0.073 ["),
     ([0.9], "winner: no comparison with one seed"),
 ])
-def test_a_verdict_counts_the_spread_over_seeds(winner, verdict):
-    table = ends(published=[0.30, 0.31, 0.32], winner=winner)
-    assert confirmation.verdict(table, "winner", "score").startswith(verdict)
-
-
-def test_the_text_has_mean_and_spread_the_best_first(confirmed):
-    text = confirmation.text(confirmed, ends(published=[0.2, 0.4], winner=[0.5, 0.9]))
-    assert "0.300 ± 0.141" in text and "0.700 ± 0.283" in text
-    assert text.index("winner") < text.index("published ")
-    assert "no trial has finished yet" in confirmation.text(confirmed, pd.DataFrame())
+def test_the_text_has_mean_and_spread_the_best_first_and_a_verdict(confirmed, winner, verdict):
+    table = pd.DataFrame([{"setting": name, "seed": seed, "score": score, "folder": "f"}
+                          for name, scores in (("published", [0.30, 0.31, 0.32]), ("winner", winner))
+                          for seed, score in enumerate(scores)])
+    *lines, last = confirmation.text(confirmed, table).splitlines()
+    assert last.startswith(verdict) and any("0.310 ± 0.010" in line for line in lines)
+    names = [line.split()[0] for line in lines[-3:-1]]
+    assert names == (["published", "winner"] if "worse" in verdict else ["winner", "published"])
+    assert "no trial has finished yet" in confirmation.text(confirmed, table[:0])

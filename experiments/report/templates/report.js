@@ -3,19 +3,15 @@ const table = document.getElementById("trials");
 const body = table.tBodies[0];
 
 for (const button of table.querySelectorAll("th button")) {
-  button.addEventListener("click", () => sortBy(button.parentElement, button.dataset.kind === "number"));
+  button.addEventListener("click", () => sortBy(button.parentElement));
 }
 
-function sortBy(header, isNumeric) {
+function sortBy(header) {
   const descending = header.getAttribute("aria-sort") !== "descending";
   for (const cell of header.parentElement.cells) cell.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", descending ? "descending" : "ascending");
-  const valueOf = row => {
-    const text = row.cells[header.cellIndex].dataset.value ?? "";
-    return isNumeric && text !== "" && !isNaN(text) ? Number(text) : text;
-  };
-  const compare = (a, b) => typeof a === "number" && typeof b === "number"
-    ? a - b : String(a).localeCompare(String(b));
+  const valueOf = row => row.cells[header.cellIndex].dataset.value ?? "";
+  const compare = (a, b) => isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
   body.append(...[...body.rows].sort((row, other) => {
     const [a, b] = [valueOf(row), valueOf(other)];
     if (a === "" || b === "") return (a === "") - (b === "");  // rows without a value come last
@@ -24,25 +20,13 @@ function sortBy(header, isNumeric) {
 }
 
 const slider = document.getElementById("step");
-const strips = JSON.parse(document.getElementById("strips").textContent);  // trial id -> step -> image
-for (const row of body.rows) {
-  const image = row.querySelector("td.pictures img");
-  if (image) (strips[row.dataset.trial] ??= {})[image.dataset.step] = image.src;
-}
-
 slider?.addEventListener("input", () => {
   const step = JSON.parse(slider.dataset.steps)[slider.value];
   document.getElementById("shown").value = step;
   slider.setAttribute("aria-valuetext", `${step} steps`);
   for (const row of body.rows) {
-    const byStep = strips[row.dataset.trial];
-    if (!byStep) continue;
-    const steps = Object.keys(byStep).map(Number).sort((a, b) => a - b);
-    const shown = steps.filter(s => s <= step).pop() ?? steps[0];
-    const image = row.querySelector("img.strip");
-    if (Number(image.dataset.step) !== shown) {
-      image.dataset.step = shown;
-      image.src = byStep[shown];
-    }
+    const images = [...row.querySelectorAll("img.strip")];  // by step
+    const shown = images.filter(image => Number(image.dataset.step) <= step).pop() ?? images[0];
+    for (const image of images) image.hidden = image !== shown;
   }
 });

@@ -46,8 +46,8 @@ def test_too_few_trials_or_equal_scores_give_no_importances(scores):
 
 
 @pytest.mark.parametrize(("values", "expected"), [
-    ([0.1, 5.0], FloatDistribution(0.1, 5.0, log=True)), ([1.0, 5.0], FloatDistribution(1.0, 5.0)),
-    ([0, 5], FloatDistribution(0.0, 5.0)), (["a", "b", "a"], CategoricalDistribution(("a", "b"))),
+    ([0.1, 5.0], FloatDistribution(0.1, 5.0, log=True)), ([0, 5], FloatDistribution(0.0, 5.0)),
+    (["a", "b", "a"], CategoricalDistribution(("a", "b"))),
     ([True, False], CategoricalDistribution((True, False))),
 ])
 def test_a_range_is_logarithmic_if_its_values_span_more_than_a_factor_of_ten(values, expected):
@@ -61,9 +61,8 @@ def test_the_pareto_front_is_the_rows_that_no_other_dominates():
 
 
 def test_with_many_trials_one_forest_is_grown_on_some_of_them(monkeypatch):
-    """On all of a thousand it takes a minute."""
     counts = []
     monkeypatch.setattr(importance, "_shares", lambda p, s: counts.append(len(s)) or dict.fromkeys(p, 0.5))
     many = pd.DataFrame(dict.fromkeys("ab", range(3 * importance.MAX_FANOVA_TRIALS)))
     assert len(importance.importance(many, many["a"])) == 2
-    assert counts == [importance.MAX_FANOVA_TRIALS]
+    assert counts == [importance.MAX_FANOVA_TRIALS]  # a forest on a thousand takes a minute

@@ -1,9 +1,9 @@
-"""The table of a search, and NNI's database that it is read from."""
+"""The table of a search, the commands that it gives, and NNI's database that it is read from."""
 
 import json
-import shlex
 
 import pytest
+import torch
 
 from experiments import trial_command
 from experiments.nni_adapter import database
@@ -32,45 +32,36 @@ def experiment(recorded) -> database.Experiment:
         (folder / "trials" / id_ / "run.json").write_text(json.dumps({
             "status": status, "reason": reason, "data": {"name": "sample", "stand_in": True},
             "judge": {"file": "j.pt", "data": "sample", "auc": 0.9},
-            "settings": vars(Settings(size="sketch", budget=0.2, seed=3, ngf=16)),
-        }, default=str))  # fmt: skip
+            "settings": vars(Settings(size="sketch", budget=0.2, seed=3, ngf=15)),
+        }))  # fmt: skip
     return database.find_experiment(str(folder))
 
 
-def test_trials_are_read_with_their_states_reports_and_finals(experiment):
-    trials = experiment.trials()
+def test_an_experiment_is_found_by_its_id_with_its_latest_configuration_and_all_its_trials(
+    experiment, monkeypatch,
+):
+    monkeypatch.setattr(database, "ROOT", experiment.folder.parent)
+    (experiment.folder.parent / "runs").symlink_to(experiment.folder.parent)
+    found = database.find_experiment("abcdefgh")
+    trials = found.trials()
+    assert found.config["revision"] == 1 and trials[0].parameters == PUBLISHED
+    assert (trials[0].final["default"], trials[0].started, trials[0].ended) == (0.4, 1.0, 2.0)
     assert [(trial.state, len(trial.reports), trial.over) for trial in trials] == [
         ("SUCCEEDED", 2, True), ("SUCCEEDED", 1, True), ("FAILED", 0, True), ("EARLY_STOPPED", 1, True),
         ("SUCCEEDED", 2, True), ("RUNNING", 0, False)]
-    assert trials[0].parameters == PUBLISHED and trials[0].final["default"] == 0.4
-    assert (trials[0].started, trials[0].ended) == (1.0, 2.0)
-
-
-def test_an_experiment_is_found_by_its_id_with_its_latest_configuration(experiment, monkeypatch):
-    monkeypatch.setattr(database, "ROOT", experiment.folder.parent)
-    (experiment.folder.parent / "runs").symlink_to(experiment.folder.parent)
-    assert database.find_experiment("abcdefgh").config["revision"] == 1
-
-
-def test_an_unknown_experiment_and_a_damaged_one_are_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match="no experiment zzzzzzzz"):
         database.find_experiment("zzzzzzzz")
-    (tmp_path / "db").mkdir()
-    (tmp_path / "db" / "nni.sqlite").write_bytes(b"not a database, not at all" * 50)
+    (experiment.folder / "db/nni.sqlite").write_bytes(b"not a database, not at all" * 50)
     with pytest.raises(UserError, match="cannot be read"):
-        database.find_experiment(str(tmp_path))
+        database.find_experiment(str(experiment.folder))
 
 
-def test_the_table_has_the_best_first_marks_the_published_and_the_winner_completed_its_training(experiment):
+def test_the_report_has_the_best_first_data_judge_states_reasons_and_the_next_commands(experiment):
     rows = results.rows(experiment)
-    table = results.frame(rows)
+    table, text = results.frame(rows), results.text(experiment)
     assert list(table["trial"]) == ["3", "4", "0 published", "1", "2", "5"]
     assert {"score", "style", "identity_weight", "cycle_weight"} <= set(table.columns)
-    assert results.best(rows).trial.number == 4
-
-
-def test_the_report_has_data_judge_states_reasons_and_the_next_commands(experiment):
-    text = results.text(experiment)
+    assert results.best(rows).trial.number == 4  # trial 3 was stopped
     for words in (
         "sample (built-in stand-in", "AUC 0.900", "2 succeeded", "1 diverged",
         "1 early stopped", "trial 1: cycle_A loss is nan",
@@ -80,11 +71,20 @@ def test_the_report_has_data_judge_states_reasons_and_the_next_commands(experime
         "python -m experiments promote abcdefgh",
     ):  # fmt: skip
         assert words in text, words
+    command = results.command(experiment, rows[2], out="a folder")  # its record has other settings
+    assert command == ("python -m trials.cyclegan --size sketch --budget 0.2 --seed 3 --ngf 15 "
+                       "--out 'a folder'")
 
 
-def test_a_command_repeats_the_settings_of_the_record_not_those_of_the_search(experiment):
-    row = next(row for row in results.rows(experiment) if row.published)
-    command = results.command(experiment, row, out="a folder")
-    _, settings, options = trial_command.parse(command)
-    assert settings == Settings(size="sketch", budget=0.2, seed=3, ngf=16) and str(options.out) == "a folder"
-    assert "--cycle-weight" not in shlex.split(command)  # it is the default
+@pytest.mark.parametrize("command", [
+    "trials.cyclegan --data sample --judge models/sample.pt --size sketch --reports 4 --steps 60 --photos 16",
+    "trials.cyclegan --data sample --size draft --ngf 20 --epochs 3",
+    "trials.dcgan --data digits --reports 3 --steps 60 --discriminator-threshold 0.5",
+    "trials.style_transfer --data sample --content a.png --style b.png --features judge --edge 64",
+])
+def test_a_command_leaves_out_what_the_program_fills_in(command):
+    module, settings, _ = trial_command.parse(f"python -m {command}")
+    short = results.without_presets(module, vars(settings.complete(torch.device("cpu"))))
+    assert sorted(trial_command.render(module, short).split()) == sorted(f"python -m {command}".split())
+    strange = {"size": "huge", "colour": 1, "steps": 5}  # of another version
+    assert results.without_presets(module, strange) == strange

@@ -1,6 +1,7 @@
 """Replayed searches: all have equal time, and stopping early pays where early scores predict the end."""
 
 from dataclasses import replace
+from unittest.mock import Mock, call
 
 import numpy as np
 import pandas as pd
@@ -16,50 +17,34 @@ from judge.common.errors import UserError
 CURVES = [np.full(4, score) for score in (0.3, 0.9, 0.1, 0.5, 0.2)] * 10
 
 
-class OnlyTheFirst(Assessor):
-    """Stops every trial but the first at its first report."""
-
-    def __init__(self):
-        self.ends = []
-
-    def assess_trial(self, trial_job_id, trial_history):
-        return AssessResult.Good if trial_job_id == "0" else AssessResult.Bad
-
-    def trial_end(self, trial_job_id, success):
-        self.ends.append((trial_job_id, success))
-
-
-@pytest.mark.parametrize(("options", "ended", "reports"), [
-    ({"time": 12}, 3, 12),
-    ({"time": 11}, 2, 11),  # the third is still running
-    ({"time": 15, "overhead": 1}, 3, 12),
-    ({"time": 14.5, "overhead": 1}, 2, 11),
-    ({"time": 12, "at_once": 2}, 6, 24),
+@pytest.mark.parametrize(("options", "expected"), [
+    ({"time": 12}, (3, 12)),
+    ({"time": 11}, (2, 11)),  # the third is still running
+    ({"time": 15, "overhead": 1}, (3, 12)),
+    ({"time": 14.5, "overhead": 1}, (2, 11)),
+    ({"time": 12, "at_once": 2}, (6, 24)),
+    ({"time": 1000}, (50, 200)),  # there are no more
 ])
-def test_without_an_assessor_the_time_is_spent_on_whole_trials(options, ended, reports):
-    result = replay(CURVES, None, **options)
-    assert (result.ended, result.reports) == (ended, reports)
-    assert list(result.finals.values()) == [curve[-1] for curve in CURVES[:ended]]
-
-
-def test_a_search_with_more_time_than_curves_ends_after_the_last_one():
-    assert replay(CURVES[:2], None, time=100).ended == 2
+def test_without_an_assessor_the_time_is_spent_on_whole_trials(options, expected):
+    ended, reports, finals = replay(CURVES, None, **options)
+    assert (ended, reports) == expected
+    assert list(finals.values()) == [curve[-1] for curve in CURVES[:ended]]
 
 
 def test_a_stopped_trial_makes_room_for_the_next():
-    assessor = OnlyTheFirst()
-    result = replay(CURVES, assessor, time=10)
-    assert result.ended == 7 and result.reports == 10 and list(result.finals) == [0]
-    assert assessor.ends == [("0", True), *((str(number), False) for number in range(1, 7))]
+    assessor = Mock(Assessor)
+    assessor.assess_trial = lambda id_, history: AssessResult.Good if id_ == "0" else AssessResult.Bad
+    ended, reports, finals = replay(CURVES, assessor, time=10)
+    assert (ended, reports, list(finals)) == (7, 10, [0])
+    assert assessor.trial_end.mock_calls == [call("0", True), *(call(str(at), False) for at in range(1, 7))]
 
 
 def test_halving_finds_a_trial_that_comes_too_late_without_it():
     scores = (0.4, 0.3, 0.2, 0.3, 0.1, 0.2, 0.3, 0.9, 0.2, 0.1)
     curves = [score * np.linspace(0.1, 1, 10) for score in scores]
     plain, halving = (replay(curves, assessor, time=40) for assessor in (None, SuccessiveHalving(1, eta=3)))
-    assert max(plain.finals.values()) == pytest.approx(0.4)
-    assert max(halving.finals.values()) == pytest.approx(0.9)
-    assert halving.reports <= plain.reports and halving.ended > plain.ended
+    assert max(plain[2].values()) == pytest.approx(0.4) and max(halving[2].values()) == pytest.approx(0.9)
+    assert halving[0] > plain[0] and halving[1] <= plain[1]
 
 
 @pytest.fixture
@@ -84,18 +69,15 @@ def test_all_searches_have_equal_time_and_those_that_stop_early_see_more_trials(
     trials = table.groupby(["budget", "assessor"])["trials"].mean()
     assert trials[BUDGETS[0], "none"] == predictive.trials
     assert all(trials[budget, "halving, eta 3"] > 1.5 * trials[budget, "none"] for budget in BUDGETS)
-
     fewer = simulation.run(replace(predictive, searches=2))  # the same searches, without the last ones
     pd.testing.assert_frame_equal(fewer, table[table["search"] < 2].reset_index(drop=True))
     assert table.groupby("search")["regret"].mean().nunique() > 1
 
 
 def test_the_gain_is_against_no_assessor_at_the_smallest_budget():
-    table = pd.DataFrame([
-        {"budget": BUDGETS[0], "assessor": name, "search": search, "trials": 1, "through": 1,
-         "schedules": 1.0, "regret": regret}
-        for name, regret in (("none", 0.5), ("halving", 0.2)) for search in range(20)
-    ])  # fmt: skip
+    regret = pd.DataFrame({"assessor": ["none", "halving"], "regret": [0.5, 0.2], "budget": BUDGETS[0]})
+    table = regret.merge(pd.DataFrame({"search": range(20)}), how="cross")
+    table = table.assign(trials=1, through=1, schedules=1.0)
     text = simulation.text(table)
     assert "+0.30 [+0.30, +0.30]" in text and "+0.00 [+0.00, +0.00]" in text
 
