@@ -26,10 +26,6 @@ class SuccessiveHalving(Assessor):
         start_step: number of reports at the first rung, the paper's r; further rungs are at `start_step`
             times eta, eta^2, ...
         eta: reduction factor, at least 2; the paper's experiments use 4.
-        optimize_mode: maximize or minimize.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
 
     def __init__(self, start_step: int, eta: int = 3, optimize_mode: str = "maximize"):

@@ -9,7 +9,6 @@ from experiments.report import results
 from judge.common.errors import UserError
 from trials.session.records import DiskUse
 
-CHECKPOINTS_KEPT = 10  # default number of best trials whose checkpoints are kept
 ENDED_WELL = ("SUCCEEDED", "EARLY_STOPPED")  # NNI's states of trials without an error
 
 
@@ -27,8 +26,7 @@ def disk_needed(footprint: DiskUse, trials: int, at_once: int, kept: int) -> int
 def check(folder: Path, needed: int) -> str:
     """Return a line on the `needed` bytes and on the free space in `folder`, which need not exist yet.
 
-    Raises:
-        UserError: there is too little free space.
+    Raises UserError if there is too little.
     """
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(place).free
@@ -45,11 +43,8 @@ def gigabytes(count: int) -> str:
 
 
 def prune(trials: list[Trial], module: ModuleType, kept: int) -> None:
-    """Delete checkpoints of trials that ended well, except the published setting's and those of the best
-    `kept`.
-
-    All other files stay; the command that repeats a trial makes its checkpoint again.
-    """
+    """Delete checkpoints of trials that ended well, except those of the published setting and the best
+    `kept`; the command that repeats a trial makes its checkpoint again."""
     ended = [trial for trial in trials
              if trial.state in ENDED_WELL and not results.is_published(trial, module)]
     ended.sort(key=lambda trial: trial.latest["default"] if trial.latest else -1, reverse=True)

@@ -29,13 +29,9 @@ BEST_SHOWN = 10  # ended trials in the live table
 def run(file: Path, keep: int | None = None) -> tuple[Experiment, int]:
     """Check an experiment file, run it to its end with a live table, and return it with an exit code.
 
-    The code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C.
-
-    Args:
-        keep: number of best trials whose checkpoints are kept; None keeps all.
-
-    Raises:
-        UserError: the file is wrong, or NNI does not start.
+    The code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C. Checkpoints are deleted except
+    those of the best `keep` trials; None keeps all. Raises UserError if the file is wrong, or NNI does not
+    start.
     """
     plan = check(file)
     print(describe(plan, keep))
@@ -57,21 +53,15 @@ def run(file: Path, keep: int | None = None) -> tuple[Experiment, int]:
 def describe(plan: Plan, keep: int | None = None) -> str:
     """Return a few lines on what a checked experiment will do, and on the disk space that it needs.
 
-    Args:
-        keep: number of best trials whose checkpoints are kept; None means of all.
-
-    Raises:
-        UserError: there is too little disk space.
+    Raises UserError if there is too little space.
     """
     config = plan.config
     inputs = "; ".join(f"{name}: {value}" for name, value in plan.settings.describe_inputs().items())
     trials = config.max_trial_number or keep or 1  # without a limit, nobody knows
     needed = disk.disk_needed(plan.footprint, trials, config.trial_concurrency, keep or trials)
-    return (
-        f"{plan.file}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
-        f"{config.trial_concurrency} at once, over {', '.join(plan.space)}\n{inputs}\n"
-        f"{disk.check(Path(config.experiment_working_directory), needed)}"
-    )
+    return (f"{plan.file}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
+            f"{config.trial_concurrency} at once, over {', '.join(config.search_space)}\n{inputs}\n"
+            f"{disk.check(Path(config.experiment_working_directory), needed)}")
 
 
 def title(plan: Plan) -> str:
@@ -108,10 +98,7 @@ def run_to_end(
 def watch(
     experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: remote.Tunnels,
 ) -> str:
-    """Show the trials until the search is over, and return NNI's state of it or what went wrong.
-
-    Checkpoints are deleted except those of the best `keep` trials.
-    """
+    """Show the trials until the search is over, and return NNI's state of it or what went wrong."""
     console, shown, data = Console(), {}, plan.settings.describe_inputs()["data"]
     started = time.monotonic()
     with Live(console=console, transient=True, auto_refresh=False) as live:
@@ -126,7 +113,7 @@ def watch(
                 disk.prune(trials, plan.module, keep)
             if console.is_terminal:
                 line = progress(trials, experiment.max_trials, plan.config.trial_concurrency)
-                live.update(Group(f"{data}: {line}", table(select(trials), plan)), refresh=True)
+                live.update(Group(f"{data}: {line}", table(trials, plan)), refresh=True)
             else:
                 shown = print_changes(trials, shown)
             if state in ("ERROR", "STOPPED") or (state in ENDED and all(trial.over for trial in trials)):
@@ -136,32 +123,23 @@ def watch(
             time.sleep(POLL_INTERVAL)
 
 
-# ---------------------------------------------------------------------------------------------
-# What is shown
-
-
-def select(trials: list[Trial], best: int = BEST_SHOWN) -> list[Trial]:
-    """Return the trials that fit a terminal: those that run, and the `best` that have ended."""
+def table(trials: list[Trial], plan: Plan) -> Table:
+    """Return a table of the trials that run and the best that have ended; the best row is bold."""
     ended = [trial for trial in trials if trial.over and trial.latest]
     ended.sort(key=lambda trial: trial.latest["default"], reverse=True)
-    return [trial for trial in trials if not trial.over] + ended[:best]
-
-
-def table(trials: list[Trial], plan: Plan) -> Table:
-    """Return a table with a row for each trial, the best in bold."""
-    parameters = list(trials[0].parameters) if trials else []
+    trials = [trial for trial in trials if not trial.over] + ended[:BEST_SHOWN]
+    best = max((t for t in trials if t.latest), key=lambda t: t.latest["default"], default=None)
     rows = Table(box=None, header_style="bold")
+    parameters = list(trials[0].parameters) if trials else []
     for name in ("trial", "state", "reports", "score", *parameters):
         rows.add_column(name, justify="right" if name != "state" else "left")
-    best = max((t for t in trials if t.latest), key=lambda t: t.latest["default"], default=None)
     for trial in trials:
         score = f"{trial.latest['default']:.4f}" if trial.latest else ""
         values = [f"{value:.3g}" if isinstance(value, float) else str(value)
                   for value in (trial.parameters[name] for name in parameters)]
-        rows.add_row(
-            results.name(trial, results.is_published(trial, plan.module)), trial.state.lower(),
-            str(len(trial.reports)), score, *values, style="bold" if trial is best else None,
-        )  # fmt: skip
+        name = results.name(trial, results.is_published(trial, plan.module))
+        rows.add_row(name, trial.state.lower(), str(len(trial.reports)), score, *values,
+                     style="bold" if trial is best else None)
     return rows
 
 

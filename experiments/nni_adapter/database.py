@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -78,7 +78,7 @@ class Experiment:
     """NNI's configuration, complete, with the YAML's camel-case keys."""
 
     @cached_property
-    def earlier_trials(self) -> "list[Trial]":
+    def earlier_trials(self) -> list[Trial]:
         """All trials of the search that this one resumes; it has ended."""
         arguments = (self.config.get("tuner") or {}).get("classArgs") or {}
         return find_experiment(arguments[RESUMES]).trials() if RESUMES in arguments else []
@@ -93,12 +93,10 @@ class Experiment:
         """Return all trials so far, in the order in which they were proposed.
 
         The settled trials of the search that this one resumes come first; numbers go on after them.
-
-        Raises:
-            UserError: NNI's database cannot be read.
+        Raises UserError if NNI's database cannot be read.
         """
         first = 1 + max((trial.number for trial in self.earlier_trials), default=-1)
-        with _errors_reading(self.folder):
+        with error_prefix(f"{self.folder / 'db'} cannot be read", Exception):
             trials = [replace(trial, number=first + trial.number, reports=[*trial.reports])
                       for trial in self._reader.read_new()]
         return settled_trials(self.earlier_trials) + trials
@@ -109,22 +107,17 @@ class Experiment:
 
 
 def settled_trials(trials: list[Trial]) -> list[Trial]:
-    """Return those of `trials` that ended by themselves."""
     return [trial for trial in trials if trial.settled]
 
 
 def find_experiment(name: str) -> Experiment:
-    """Return the experiment with this id, or in this folder.
-
-    Raises:
-        UserError: there is no such experiment.
-    """
+    """Return the experiment with this id, or in this folder. Raises UserError if there is none."""
     folder = Path(name)
     if not _has_database(folder):
         folder = Path(known_experiments().get(name, {}).get("logDir", ROOT / "runs")) / name
     if not _has_database(folder):
         raise UserError(f"no experiment {name}: give the id that `run` printed, or its folder")
-    with _errors_reading(folder):
+    with error_prefix(f"{folder / 'db'} cannot be read", Exception):  # wrong values raise many kinds of errors
         ((params, id_),) = _query(
             folder, "select params, id from ExperimentProfile order by revision desc limit 1")
         config = json.loads(params)
@@ -190,19 +183,17 @@ class DatabaseReader:
             self._last_event = row
 
 
-def _has_database(folder: Path) -> bool:
-    return os.path.isfile(folder / "db" / "nni.sqlite")  # Path.is_file raises for long names
-
-
 @contextmanager
-def _errors_reading(folder: Path) -> Iterator[None]:
-    """Turn any error about a damaged or foreign database into a UserError."""
+def error_prefix(prefix: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of these kinds into a UserError of one line that begins with `prefix`."""
     try:
         yield
-    except UserError:
-        raise
-    except Exception as error:  # wrong values raise many kinds of errors
-        raise UserError(f"{folder / 'db'} cannot be read: {one_line(error)}") from None
+    except kinds as error:
+        raise UserError(f"{prefix}: {one_line(error) or type(error).__name__}") from None
+
+
+def _has_database(folder: Path) -> bool:
+    return os.path.isfile(folder / "db" / "nni.sqlite")  # Path.is_file raises for long names
 
 
 def _checked_id(id_: str) -> str:
@@ -215,8 +206,5 @@ def _checked_id(id_: str) -> str:
 def _query(folder: Path, sql: str, *values: int) -> list[tuple]:
     """Return rows of the experiment's database, which NNI may be writing to."""
     database = (folder / "db" / "nni.sqlite").resolve().as_uri()  # escapes ?, # and % in the name
-    connection = sqlite3.connect(f"{database}?mode=ro", uri=True, timeout=10)
-    try:
+    with closing(sqlite3.connect(f"{database}?mode=ro", uri=True, timeout=10)) as connection:
         return connection.execute(sql, values).fetchall()
-    finally:
-        connection.close()

@@ -33,11 +33,7 @@ PORT_TAKEN = "is not idle"  # in NNI's message (nni/experiment/launcher.py:185)
 
 
 def write_config(file: Path, config: dict) -> Path:
-    """Write NNI's configuration `config` as the experiment file `file`, and return `file`.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Write NNI's configuration `config` as the experiment file `file`, and return `file`."""
     with as_user_error(file.parent):
         atomic_write(file, lambda part: part.write_text(yaml.safe_dump(config, sort_keys=False)))
     return file
@@ -46,11 +42,7 @@ def write_config(file: Path, config: dict) -> Path:
 def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tuple[Experiment, int]:
     """Start the experiment that `file` describes, on loopback, and return it with its port.
 
-    Args:
-        prepare: called with the port before each attempt to start there.
-
-    Raises:
-        UserError: NNI refuses to start it; or as `prepare`.
+    `prepare` is called with the port before each attempt to start there. Raises UserError if NNI refuses.
     """
     preload = f"{os.environ.get('NODE_OPTIONS', '')} --require {PRELOAD}".strip()
     # This environment first: `python` in a trial command is then the Python that runs this.
@@ -60,9 +52,7 @@ def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tu
         prepare(port)
         result = subprocess.run(
             [*NNICTL, "create", "--config", str(file.resolve()), "--port", str(port)],
-            env=os.environ | {"NODE_OPTIONS": preload, "PATH": path}, cwd=ROOT, capture_output=True,
-            text=True,
-        )  # fmt: skip
+            env=os.environ | {"NODE_OPTIONS": preload, "PATH": path}, cwd=ROOT, capture_output=True, text=True)
         output = re.sub(r"\x1b\[\d*m", "", result.stdout + result.stderr)
         id_ = re.search(r"Experiment ID: (\w+)", output)
         if result.returncode == 0 and id_:
@@ -73,11 +63,7 @@ def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tu
 
 
 def _wait_until_stored(id_: str, timeout: float = 60) -> Experiment:
-    """Return a new experiment once it is in NNI's database; nnictl does not wait for that.
-
-    Raises:
-        UserError: it is not there after `timeout` seconds; NNI is stopped.
-    """
+    """Return a new experiment once it is in NNI's database; nnictl does not wait for that."""
     deadline = time.monotonic() + timeout
     while True:
         try:

@@ -5,9 +5,8 @@ machine's loopback (`preload.js`). So each worker gets an SSH tunnel that forwar
 loopback. Nothing listens where other machines could reach it.
 
 At the worker's end of each tunnel runs a watchdog. It restarts NNI's runner if that could not connect,
-because NNI starts it only once and then waits forever. When the tunnel ends, because it was cut or this
-process was killed, the watchdog ends the runner; its trials then save their checkpoints and end
-(`trials.session.engine`).
+because NNI starts it only once and then waits forever. When the tunnel ends, the watchdog ends the runner;
+its trials then save their checkpoints and end (`trials.session.engine`).
 """
 
 import json
@@ -26,10 +25,7 @@ FOLDER = "/tmp/nni-experiments"
 
 # BatchMode: ssh must not ask. An unknown host key is an error, not a question.
 SSH_OPTIONS = ("BatchMode=yes", "IdentitiesOnly=yes", "ConnectTimeout=15", "ServerAliveInterval=15",
-           "ServerAliveCountMax=3", "ExitOnForwardFailure=yes")  # fmt: skip
-
-# Names of data and judges that are not files.
-BUILT_IN = ("sample", "digits", "pattern")
+               "ServerAliveCountMax=3", "ExitOnForwardFailure=yes")
 
 # The runner writes its pid when it has reached the manager; without a pid after ten seconds it has given up.
 # NNI starts it in a login shell at some time after it has copied run.sh; the file is renamed before a restart
@@ -102,8 +98,7 @@ class Worker:
     def probe(self, python: str, paths: list[str]) -> dict:
         """Return the version of `nni`, the numbers of `gpus` and `cores`, and which of `paths` are `missing`.
 
-        Raises:
-            UserError: the worker cannot be reached, or a package is not installed there.
+        Raises UserError if the worker cannot be reached, or a package is not installed there.
         """
         command = self.ssh(shlex.join([python, "-", *paths]))
         try:
@@ -115,16 +110,10 @@ class Worker:
         return json.loads(result.stdout.splitlines()[-1])
 
     def fetch(self, id_: str, into: Path, trials: list[str] | None = None) -> None:
-        """Move what trials wrote there into the experiment's folder `into`.
+        """Move what the trials with these ids, and NNI's runner, wrote there into the folder `into`.
 
-        What the trials and NNI's runner printed comes with it, in envs/.
-
-        Args:
-            id_: of the experiment.
-            trials: ids of trials; None means all, and the experiment's folder there is removed.
-
-        Raises:
-            UserError: the worker cannot be reached or `into` not be written; nothing is removed there.
+        If `trials` is None, all are fetched and the folder of the experiment `id_` there is removed. Raises
+        UserError, and removes nothing, if the worker cannot be reached or `into` not be written.
         """
         script = PACK % (id_, "$(ls trials)" if trials is None else shlex.join(trials))
         fetched = [f"{FOLDER}/{id_}"] if trials is None else [f"{FOLDER}/{id_}/trials/{t}" for t in trials]
@@ -144,7 +133,7 @@ class Worker:
 
 def last_line(text: str) -> str:
     """Return the last line that is not empty: where programs print what was wrong."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    return text.strip().splitlines()[-1].strip() if text.strip() else ""
 
 
 def workers(config: dict) -> list[Worker]:
@@ -163,8 +152,7 @@ class Tunnels:
     def open(self, port: int) -> None:
         """Forward the port that NNI's runner calls, `port` + 1, from every worker to this machine.
 
-        Raises:
-            UserError: a worker cannot be reached, or its port is taken.
+        Raises UserError if a worker cannot be reached, or its port is taken.
         """
         self.close()
         forward = f"127.0.0.1:{port + 1}:127.0.0.1:{port + 1}"
@@ -198,13 +186,9 @@ class Tunnels:
         return None
 
     def fetch(self, experiment: Experiment, trials: list[Trial] | None = None) -> list[str]:
-        """Move files of the experiment from the workers to its folder here.
+        """Move files of those of `trials` that are over, or of all, to the experiment's folder here.
 
-        Args:
-            trials: only of those of them that are over; None means of all trials.
-
-        Returns:
-            A line for each worker from which nothing could be fetched.
+        Returns a line for each worker from which nothing could be fetched.
         """
         over = None if trials is None else [t.id for t in trials if t.over and t.id not in self._fetched]
         if over == []:
