@@ -21,6 +21,8 @@ from judge.common.cli import Fraction, Namespace, Parser, PositiveInt, from_name
 from judge.common.errors import UserError
 from judge.common.files import file_lock
 
+STUDY_ERRORS = (OSError, ValueError, KeyError)  # of a file that is not a study's table
+
 # Each command imports what it needs when it runs: torch, plotly and NNI take seconds.
 
 
@@ -40,8 +42,8 @@ def run(options: Namespace) -> int:
     from experiments import search
 
     experiment, code = search.run(options.file, options.keep)
-    print(f"\n{table(experiment)}")
-    write_page(experiment)
+    print()
+    show_report(experiment)
     print(f"both again: python -m experiments report {experiment.id}")
     if code:
         print(f"to resume it: python -m experiments resume {experiment.id}")
@@ -73,35 +75,29 @@ def report(options: Namespace) -> None:
         text = frame.to_csv(index=False) if options.csv else frame.to_json(orient="records", indent=2)
         print(text.rstrip("\n"))
         return
-    print(table(experiment, options.yardstick, options.yardstick_data))
-    show(write_page(experiment, options.out), options)
+    file = show_report(experiment, options.yardstick, options.yardstick_data, options.out)
+    if options.open:
+        webbrowser.open(file.resolve().as_uri())
 
 
-def table(experiment: Experiment, judge: str | None = None, data: str | None = None) -> str:
-    """Return a search's trials, or a promotion's settings measured by an independent judge, as a table."""
+def show_report(experiment: Experiment, judge=None, data=None, out: Path | None = None) -> Path:
+    """Print the table of a search or a promotion, write its page, and return the page.
+
+    A promotion's results are also measured by the independent `judge`, trained on `data`, if they are given.
+    """
     from experiments import confirmation
-    from experiments.report import results
+    from experiments.report import page, results
 
-    if not confirmation.is_confirmation(experiment):
-        return results.text(experiment)
-    ends = confirmation.ends(experiment)
-    if judge and data and len(ends):
-        ends = confirmation.measure_independently(ends, judge, data)
-    return confirmation.text(experiment, ends)
-
-
-def write_page(experiment: Experiment, out: Path | None = None) -> Path:
-    """Write the experiment's page, print its place and return it."""
-    from experiments.report import page
-
+    if confirmation.is_confirmation(experiment):
+        ends = confirmation.ends(experiment)
+        if judge and len(ends):
+            ends = confirmation.measure_independently(ends, judge, data)
+        print(confirmation.text(experiment, ends))
+    else:
+        print(results.text(experiment))
     file = page.write(experiment, out)
     print(f"\nwith pictures: {file}")
     return file
-
-
-def show(page: Path, options: Namespace) -> None:
-    if options.open:
-        webbrowser.open(page.resolve().as_uri())
 
 
 def compare(options: Namespace) -> None:
@@ -116,7 +112,8 @@ def compare(options: Namespace) -> None:
     print(comparison.text(searches, courses))
     file = comparison.write(searches, courses, options.out or Path("runs"))
     print(f"with curves: {file}")
-    show(file, options)
+    if options.open:
+        webbrowser.open(file.resolve().as_uri())
 
 
 def promote(options: Namespace) -> int:
@@ -130,8 +127,8 @@ def promote(options: Namespace) -> int:
     source = find_experiment(options.experiment)
     with file_lock(source.folder / ".promote.lock", f"promoting experiment {source.id}"):
         promotion, code = search.run(confirmation.write(source, options.top, options.seeds))
-    print(f"\n{table(promotion, options.yardstick, options.yardstick_data)}")
-    write_page(promotion)
+    print()
+    show_report(promotion, options.yardstick, options.yardstick_data)
     return code
 
 
@@ -162,7 +159,7 @@ def ranks(options: Namespace) -> None:
 
     from experiments.study import study
 
-    with error_prefix(f"{options.table} is not a study's table", OSError, ValueError, KeyError):
+    with error_prefix(f"{options.table} is not a study's table", STUDY_ERRORS):
         frame = pd.read_csv(options.table)
         result = study.ranking(frame, options.style) if options.csv else study.text(frame, options.style)
     print(result.to_csv(index=False) if options.csv else result)
@@ -172,7 +169,7 @@ def simulate(options: Namespace) -> None:
     """Replay searches on a study's curves, with and without stopping trials early, in equal time."""
     from experiments.study import simulation
 
-    with error_prefix(f"{options.table} is not a study's table", OSError, ValueError, KeyError):
+    with error_prefix(f"{options.table} is not a study's table", STUDY_ERRORS):
         result = simulation.run(from_namespace(simulation.Simulation, options))
     print(result.to_csv(index=False).rstrip("\n") if options.csv else simulation.text(result))
 

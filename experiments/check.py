@@ -36,19 +36,10 @@ class Plan:
     """An experiment file that has been read and checked."""
 
     file: Path
-    config: Any
-    """NNI's `ExperimentConfig`, canonical: absolute paths, defaults filled in."""
-    module: ModuleType
-    """The trial's module, for example `trials.cyclegan`."""
-    settings: Any
-    """The trial's settings by its command, completed, before the tuner's parameters."""
-    run_options: RunOptions
-    footprint: DiskUse
-    """Disk space that a trial takes."""
-
-    @property
-    def space(self) -> dict[str, dict]:
-        return self.config.search_space
+    config: Any  # NNI's ExperimentConfig, canonical: absolute paths, defaults filled in
+    module: ModuleType  # the trial's, for example trials.cyclegan
+    settings: Any  # the trial's by its command, completed, before the tuner's parameters
+    footprint: DiskUse  # of a trial
 
 
 def refuse(condition: object, message: str) -> None:
@@ -70,7 +61,7 @@ def check(file: Path) -> Plan:
     check_space(config, module, settings)
     check_tuner(config, module)
     check_machine(config, settings, run_options)
-    plan = Plan(file, config, module, settings, run_options, module.check(settings))
+    plan = Plan(file, config, module, settings, module.check(settings))
     if config.assessor:
         check_assessor(config.assessor, settings.report_count())
     return plan
@@ -88,7 +79,7 @@ def load(file: Path) -> Any:
     write_nni_defaults()
     try:
         # NNI's readers raise errors of many kinds.
-        with error_prefix(str(file), Exception), contextlib.redirect_stdout(io.StringIO()):
+        with error_prefix(str(file)), contextlib.redirect_stdout(io.StringIO()):
             config = ExperimentConfig.load(file)
             # The address that workers call: their own loopback (experiments.nni_adapter.remote).
             config.nni_manager_ip = "127.0.0.1"
@@ -118,19 +109,25 @@ def check_space(config: Any, module: ModuleType, settings: Any) -> None:
     refuse(not isinstance(space, dict) or not space,
            "search space: it must be an object of names with _type and _value")
     for name, spec in space.items():
-        refuse(name not in names, f"search space: {name} is not a setting of {module.__name__}; "
-                                  f"there are {', '.join(names)}")
-        check_form(name, spec)
+        where = f"search space: {name}"
+        refuse(name not in names,
+               f"{where} is not a setting of {module.__name__}; there are {', '.join(names)}")
+        values = extremes(where, spec)
         with error_prefix("search space", UserError):
-            for value in extremes(spec):
+            for value in values:
                 with_parameters(settings, {name: value})
-        if "reference" in (config.tuner.class_args or {}):
-            check_default(name, spec, getattr(module.Settings(), name))
+        if "reference" not in (config.tuner.class_args or {}):
+            continue
+        published, kind = getattr(module.Settings(), name), spec["_type"]
+        refuse(published is None, f"{where} has no published value, it depends on --size")
+        refuse(published not in values and kind not in NORMALS
+               and (kind == "choice" or not values[0] <= published <= values[1]),
+               f"{where} {spec['_value']} does not contain the published value {published}, which every "
+               "search runs first")
 
 
-def check_form(name: str, spec: Any) -> None:
-    """Check that `_type` is a type of NNI's and that `_value` fits it."""
-    where = f"search space: {name}"
+def extremes(where: str, spec: Any) -> list:
+    """Check that `_value` fits `_type`, and return values that fit a setting if all that NNI proposes do."""
     refuse(not isinstance(spec, dict) or not {"_type", "_value"} <= set(spec),
            f"{where} needs _type and _value, it is {spec}")
     kind, value = spec["_type"], spec["_value"]
@@ -138,32 +135,15 @@ def check_form(name: str, spec: Any) -> None:
            f"{where} has _type {kind!r}; NNI knows {', '.join(TYPES)}")
     refuse(not isinstance(value, list) or not value, f"{where}: _value must be a list, it is {value}")
     if kind == "choice":
-        return
+        return value
     refuse(len(value) != TYPES[kind] or not all(type(x) in (int, float) for x in value),
            f"{where}: {kind} takes {TYPES[kind]} numbers, it has {value}")
-    if kind not in NORMALS:
-        refuse(value[0] >= value[1], f"{where}: the first number of {value} must be the lower end")
-        refuse("log" in kind and value[0] <= 0,
-               f"{where}: a {kind} range must begin above 0, this one begins at {value[0]}")
-
-
-def extremes(spec: dict) -> list:
-    """Return values such that all that `spec` can propose fit a setting if these do."""
-    kind, value = spec["_type"], spec["_value"]
-    if kind == "choice":
-        return value
     if kind in NORMALS:
         return value[:1]
+    refuse(value[0] >= value[1], f"{where}: the first number of {value} must be the lower end")
+    refuse("log" in kind and value[0] <= 0,
+           f"{where}: a {kind} range must begin above 0, this one begins at {value[0]}")
     return [value[0], value[1] - 1 if kind == "randint" else value[1]]  # randint does not draw its upper end
-
-
-def check_default(name: str, spec: dict, default: Any) -> None:
-    """Check that the tuner could propose the published value, which is in every search's first trial."""
-    refuse(default is None, f"search space: {name} has no published value, it depends on --size")
-    kind, ends = spec["_type"], extremes(spec)
-    inside = default in ends if kind == "choice" else kind in NORMALS or ends[0] <= default <= ends[1]
-    refuse(not inside, f"search space: {name} {spec['_value']} does not contain the published value "
-                       f"{default}, which every search runs first")
 
 
 def check_tuner(config: Any, module: ModuleType) -> None:
@@ -172,8 +152,8 @@ def check_tuner(config: Any, module: ModuleType) -> None:
     for part in filter(None, (tuner, config.assessor)):
         # NNI's TPE minimizes by default, its assessors maximize.
         mode = (part.class_args or {}).get("optimize_mode", "minimize" if part.name == "TPE" else "maximize")
-        refuse(mode != "maximize", f"{part.name or part.class_name}: optimize_mode is {mode!r}, but a score "
-                                   "must be maximized")
+        refuse(mode != "maximize",
+               f"{part.name or part.class_name}: optimize_mode is {mode!r}, but a score must be maximized")
     arguments = tuner.class_args or {}
     reference = arguments.get("reference", module.__name__)
     refuse(reference != module.__name__, f"tuner: reference {reference} is not the trial, {module.__name__}")
@@ -181,7 +161,7 @@ def check_tuner(config: Any, module: ModuleType) -> None:
     if "TPE" not in (tuner.name or tuner.class_name).upper() or RESUMES in arguments:
         return  # a resumed search has had its random start
     start = (arguments.get("tpe_args") or {}).get("n_startup_jobs", 20)
-    require_int(start, "tuner: n_startup_jobs")
+    refuse(type(start) is not int, f"tuner: n_startup_jobs is {start!r}, but must be a whole number")
     refuse(trials is not None and start >= trials,
            f"tuner: n_startup_jobs {start} of maxTrialNumber {trials} makes it a random search")
 
@@ -189,16 +169,12 @@ def check_tuner(config: Any, module: ModuleType) -> None:
 def check_assessor(assessor: Any, reports: int) -> None:
     """Check that the assessor can be made and starts after the first report and before the last."""
     start = (assessor.class_args or {}).get("start_step", 0)
-    require_int(start, "assessor: start_step")
-    refuse(start < 1, "assessor: start_step is a number of reports: with 0 it stops trials before their "
-                      "first report")
+    refuse(type(start) is not int, f"assessor: start_step is {start!r}, but must be a whole number")
+    refuse(start < 1,
+           "assessor: start_step is a number of reports: with 0 it stops trials before their first report")
     refuse(start >= reports,
            f"assessor: start_step {start}, but a trial reports {reports} times: it never acts")
     make(assessor, "assessor")
-
-
-def require_int(value: Any, name: str) -> None:
-    refuse(type(value) is not int, f"{name} is {value!r}, but must be a whole number")
 
 
 def make(part: Any, kind: str) -> None:
@@ -207,7 +183,7 @@ def make(part: Any, kind: str) -> None:
 
     logging.getLogger("nni").setLevel(logging.WARNING)  # the tuner logs its seed
     arguments = part.class_args or {}
-    with error_prefix(f"{kind} {part.name or part.class_name}", Exception):  # errors of many kinds
+    with error_prefix(f"{kind} {part.name or part.class_name}"):  # errors of many kinds
         if part.name:
             create_builtin_class_instance(part.name, arguments, f"{kind}s")
         else:

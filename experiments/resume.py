@@ -64,5 +64,5 @@ def name_in_file(search: Experiment) -> str | None:
     file = search.folder / FILE_NAME
     if not file.exists():  # NNI was started without `run`
         return search.config["experimentName"]
-    with error_prefix(f"{file} cannot be read", Exception):
+    with error_prefix(f"{file} cannot be read"):
         return yaml.safe_load(file.read_text()).get("experimentName")

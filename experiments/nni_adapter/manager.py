@@ -28,7 +28,6 @@ NNICTL = [sys.executable, "-m", "experiments.nni_adapter.nnictl"]
 # States of an experiment after which nothing more happens by itself.
 FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # the latter: the tuner's list of settings is used up
 ENDED = (*FINISHED, "ERROR", "STOPPED")
-
 PORT_TAKEN = "is not idle"  # in NNI's message (nni/experiment/launcher.py:185)
 
 
@@ -51,8 +50,8 @@ def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tu
         port = free_port()
         prepare(port)
         result = subprocess.run(
-            [*NNICTL, "create", "--config", str(file.resolve()), "--port", str(port)],
-            env=os.environ | {"NODE_OPTIONS": preload, "PATH": path}, cwd=ROOT, capture_output=True, text=True)
+            [*NNICTL, "create", "--config", str(file.resolve()), "--port", str(port)], cwd=ROOT,
+            env=os.environ | {"NODE_OPTIONS": preload, "PATH": path}, capture_output=True, text=True)
         output = re.sub(r"\x1b\[\d*m", "", result.stdout + result.stderr)
         id_ = re.search(r"Experiment ID: (\w+)", output)
         if result.returncode == 0 and id_:
