@@ -72,12 +72,11 @@ def recorded(tmp_path) -> Callable[..., Path]:
                 for at, (event, data) in enumerate(events):
                     db.execute("insert into TrialJobEvent values (?,?,?,?,'',?,'')",
                                (1000 * at, trial, event, data, number))
-                results = [("PERIODICAL", score) for score in scores]
-                for kind, score in results + ([("FINAL", final)] if final is not None else []):
+                results = [("PERIODICAL", score) for score in scores] + [("FINAL", final)]
+                for kind, score in results if final is not None else results[:-1]:
                     parts = {"default": score, "style": score, "content": 1 - score, "kid_error": 0.1}
-                    value = json.dumps(json.dumps(parts))  # JSON in JSON
                     db.execute("insert into MetricData values (0,?,?,?,0,?)",
-                               (trial, str(number), kind, value))
+                               (trial, str(number), kind, json.dumps(json.dumps(parts))))  # JSON in JSON
         return folder
 
     return write

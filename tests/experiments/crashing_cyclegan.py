@@ -1,7 +1,6 @@
 """CycleGAN whose trial 3 dies before it asks for its parameters and whose trial 5 dies after.
 
-Run by test_search.py through NNI: a tuner that hands parameters out first come, first served (NNI 3.0
-does) gives every later trial another's.
+An engine that hands parameters out first come, first served (NNI 3.0 does) gives later trials another's.
 """
 
 import os
