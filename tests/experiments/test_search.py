@@ -20,18 +20,19 @@ from experiments.nni_adapter.database import find_experiment
 from experiments.nni_adapter.manager import ENDED, create, free_port, status, stop
 from tests.experiments import long_run
 from tests.experiments.helpers import (
+    FEW,
     ROOT,
     SPACE,
     TIMEOUT,
     TINY,
+    finish,
     folder_of,
     listening,
     manager_of,
     newest,
     processes_of,
-    tuner,
     until,
-)
+)  # fmt: skip
 from trials.cyclegan import Settings
 from trials.session.records import read_json, read_lines
 
@@ -137,17 +138,14 @@ def test_two_searches_at_once_on_one_gpu_do_not_disturb_each_other(tmp_path, mon
 def test_a_search_runs_to_its_end_on_loopback_and_its_promotion_trains_the_best_on(
     experiment, run_command, judge_file, sample_data,
 ):
-    refused = run_command(experiment(trialConcurrency=1000))
-    output, _ = refused.communicate(timeout=TIMEOUT)
-    assert refused.returncode == 2 and len(output.splitlines()) == 1 and "cores" in output, output
+    output = finish(run_command(experiment(trialConcurrency=1000)), 2)
+    assert len(output.splitlines()) == 1 and "cores" in output
 
-    file = experiment(SPACE, options=f"{TINY} --steps 20 --reports 2 --budget 0.5", maxTrialNumber=3,
-                      assessor=None, tuner=tuner(2))
+    file = experiment(SPACE, options=f"{TINY} --steps 20 --reports 2 --budget 0.5", maxTrialNumber=3, **FEW)
     run = run_command(file)
     folder = folder_of(file, run)
     assert [address.ip for address in listening(manager_of(folder.name))] == ["127.0.0.1"]
-    output, _ = run.communicate(timeout=TIMEOUT)
-    assert run.returncode == 0, output
+    output = finish(run)
     for text in ("built-in stand-in", "0 published", "repeat it: python -m trials.cyclegan", "--budget 1.0"):
         assert text in output
     assert not processes_of(folder)
@@ -160,9 +158,7 @@ def test_a_search_runs_to_its_end_on_loopback_and_its_promotion_trains_the_best_
     assert "(stand-in)" in table
 
     yardstick = ("--yardstick", str(judge_file), "--yardstick-data", str(sample_data))
-    promote = run_command(folder, "--top", "1", "--seeds", "2", *yardstick, command="promote")
-    output, _ = promote.communicate(timeout=TIMEOUT)
-    assert promote.returncode == 0 and "Traceback" not in output, output
+    output = finish(run_command(folder, "--top", "1", "--seeds", "2", *yardstick, command="promote"))
     assert "quality" in output and "published" in output and output.count("95 % over 2 seeds") == 1
     promotion = newest(folder.parent)
     assert promotion != folder
@@ -179,15 +175,14 @@ def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
     folder = folder_of(file, run)
     until(lambda: list(folder.glob("trials/*/checkpoint.pt")), run)
     run.send_signal(signal.SIGINT)
-    output, _ = run.communicate(timeout=TIMEOUT)
-    assert run.returncode == 130 and "Traceback" not in output, output
+    finish(run, 130)
     until(lambda: not processes_of(folder))
 
 
 def test_a_search_whose_manager_or_all_of_whose_processes_are_killed_is_resumed(experiment, run_command):
     """Finished trials are kept, interrupted ones continue, and in the end there are as many as asked for."""
-    file = experiment(SPACE, options=f"{TINY} --steps 120 --reports 12", maxTrialNumber=3, assessor=None,
-                      trialConcurrency=1, tuner=tuner(2))
+    file = experiment(SPACE, options=f"{TINY} --steps 120 --reports 12", maxTrialNumber=3, trialConcurrency=1,
+                      **FEW)
 
     def interrupt(run, folder, number: int, everything: bool) -> list:
         """Kill the search while trial `number` trains, and return its trials."""
@@ -200,8 +195,7 @@ def test_a_search_whose_manager_or_all_of_whose_processes_are_killed_is_resumed(
             run.communicate(timeout=TIMEOUT)
         else:
             manager_of(folder.name).kill()
-            output, _ = run.communicate(timeout=TIMEOUT)
-            assert run.returncode == 1 and f"python -m experiments resume {folder.name}" in output, output
+            assert f"python -m experiments resume {folder.name}" in finish(run, 1)
         until(lambda: not processes_of(folder))
         return search.trials()
 
@@ -216,9 +210,7 @@ def test_a_search_whose_manager_or_all_of_whose_processes_are_killed_is_resumed(
     run = run_command(first, command="resume")
     second = until(lambda: (p := newest(first.parent)) != first and list(p.glob("trials/*")) and p, run)
     interrupt(run, second, 1, everything=True)
-    resume = run_command(second, command="resume")
-    output, _ = resume.communicate(timeout=TIMEOUT)
-    assert resume.returncode == 0, output
+    finish(run_command(second, command="resume"))
     rest = find_experiment(str(newest(first.parent)))
     assert rest.folder not in (first, second)
     trials = rest.trials()
@@ -237,9 +229,9 @@ def test_a_disk_that_fills_ends_the_search_in_lines_and_loses_no_checkpoint(
 ):
     runs = small_disk(100_000) / "runs"
     runs.mkdir()
-    file = experiment(SPACE, options=f"{TINY} --steps 4000 --reports 40", maxTrialNumber=2, tuner=tuner(),
-                      trialConcurrency=1, experimentWorkingDirectory=str(runs), assessor=None)
-    run = run_command(file)
+    run = run_command(experiment(
+        SPACE, options=f"{TINY} --steps 4000 --reports 40", maxTrialNumber=2, trialConcurrency=1,
+        experimentWorkingDirectory=str(runs), **FEW))
     checkpoint = until(lambda: next(runs.glob("[!_]*/trials/*/checkpoint.pt"), None), run)
     with open(runs.parent / "full", "wb", buffering=0) as full, suppress(OSError):
         while full.write(bytes(10_000)):
@@ -253,8 +245,8 @@ def test_a_disk_that_fills_ends_the_search_in_lines_and_loses_no_checkpoint(
 def test_nnis_pages_show_all_parts_of_scores_and_its_tensorboard_scalars_and_paintings(
     experiment, started, browser, tensorboard,
 ):
-    search, port = started(experiment(SPACE, options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=2,
-                                      assessor=None, tuner=tuner()))
+    search, port = started(
+        experiment(SPACE, options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=2, **FEW))
     until(lambda: status(port) == "DONE")
     trials = search.trials()
     tab, errors = browser(f"http://127.0.0.1:{port}/detail")
@@ -303,9 +295,7 @@ def test_a_search_of_each_other_system_runs_on_its_built_in_sample_to_its_end(
     config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 1
     (tmp_path / "runs").mkdir()
     (tmp_path / "experiment.yml").write_text(yaml.safe_dump(config))
-    run = run_command(tmp_path / "experiment.yml")
-    output, _ = run.communicate(timeout=TIMEOUT)
-    assert run.returncode == 0, output
+    output = finish(run_command(tmp_path / "experiment.yml"))
     assert "0 published" in output and f"repeat it: python -m trials.{system}" in output
     folder = newest(tmp_path / "runs")
     trials = find_experiment(str(folder)).trials()
