@@ -1,6 +1,5 @@
 """Fixtures: changed experiment files, databases as NNI writes them, running searches, and a browser."""
 
-import fcntl
 import json
 import shutil
 import signal
@@ -11,27 +10,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import requests
 import yaml
 
 from experiments.nni_adapter import database
 from experiments.nni_adapter.manager import create, stop
-from tests.experiments.helpers import ROOT, TIMEOUT, listening, processes_of, until
+from tests.experiments.helpers import ROOT
 
 BROWSER_TIMEOUT = 120_000  # milliseconds for anything that a browser does, on a slow and busy machine
 
 
 @pytest.fixture
 def experiment(tmp_path, sample_data, judge_file) -> Callable[..., Path]:
-    """Return a function that writes cyclegan.yml with changes, for the small sample."""
+    """Return a function that writes a shipped file with changes; cyclegan.yml for the small sample."""
 
-    def write(space=None, program: str = "trials.cyclegan", options: str = "", **changes) -> Path:
-        config = yaml.safe_load((ROOT / "experiments/cyclegan.yml").read_text())
-        inputs = f"--data {sample_data} --judge {judge_file} --size sketch --threads 1"
+    def write(space=None, system: str = "cyclegan", program: str = "", options: str = "", **changes) -> Path:
+        config = yaml.safe_load((ROOT / f"experiments/{system}.yml").read_text())
+        if system == "cyclegan":
+            options = f"--data {sample_data} --judge {judge_file} --size sketch {options}"
         config |= {
             "trialCodeDirectory": str(ROOT), "experimentWorkingDirectory": str(tmp_path / "runs"),
-            "searchSpaceFile": str(ROOT / "search_spaces/cyclegan.json"),
-            "trialCommand": f"python -m {program} {inputs} {options}",
+            "searchSpaceFile": str(ROOT / f"search_spaces/{system}.json"),
+            "trialCommand": f"python -m {program or f'trials.{system}'} --threads 1 {options}",
         }  # fmt: skip
         config["tuner"]["codeDirectory"] = str(ROOT)
         (tmp_path / "runs").mkdir(exist_ok=True)
@@ -126,24 +125,6 @@ def run_command(nni_home):
                 print(process.communicate(timeout=60)[0])  # shown if the test has failed
             finally:
                 process.kill()
-
-
-@pytest.fixture
-def tensorboard(tmp_path_factory):
-    """Return a function that starts TensorBoard as NNI's button does, and returns the address.
-
-    One test at a time: NNI takes the first port from 6006 on at which nobody listens yet.
-    """
-
-    def start(folder: Path, port: int, *trials: str) -> list:
-        with open(tmp_path_factory.getbasetemp().parent / "tensorboard.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            url = f"http://127.0.0.1:{port}/api/v1/nni/tensorboard"
-            assert requests.post(url, json={"trials": ",".join(trials)}, timeout=TIMEOUT).ok
-            return until(lambda: [address for process in processes_of(folder, "bin/tensorboard")
-                                  for address in listening(process)])
-
-    return start
 
 
 @pytest.fixture

@@ -61,27 +61,24 @@ def test_a_file_that_is_missing_or_that_nni_cannot_read_is_named(tmp_path):
         assert "bad.yml" in refusal(tmp_path / "bad.yml")
 
 
-@pytest.mark.parametrize(
-    "space, said",
-    [
-        ({"identiy_weight": {"_type": "uniform", "_value": [1, 9]}}, "identiy_weight is not a setting"),
-        ({"cycle_weight": {"_type": "unifrom", "_value": [1, 20]}}, "'unifrom'"),
-        ({"cycle_weight": {"_type": "uniform", "_value": [1]}}, "takes 2 numbers"),
-        ({"cycle_weight": {"_type": "uniform", "_value": [20, 1]}}, "lower end"),
-        ({"cycle_weight": {"_type": "uniform", "_value": ["1", "20"]}}, "takes 2 numbers"),
-        ({"cycle_weight": {"_type": "uniform", "_value": 20}}, "_value must be a list"),
-        ({"cycle_weight": {"_type": "loguniform", "_value": [0, 20]}}, "must begin above 0"),
-        ({"cycle_weight": {"_type": "uniform", "_value": [-5, 20]}}, "cycle_weight"),
-        ({"cycle_weight": {"_value": [1, 20]}}, "needs _type and _value"),
-        ({"cycle_weight": {"_type": "uniform", "_value": [11, 20]}}, "does not contain the published"),
-        ({"cycle_weight": {"_type": "choice", "_value": [5, 20]}}, "does not contain the published"),
-        ({"cycle_weight": {"_type": "choice", "_value": [10, "twenty"]}}, "cycle_weight"),
-        ({"batch_size": {"_type": "uniform", "_value": [1, 4.5]}}, "batch_size"),
-        ({"batch_size": {"_type": "randint", "_value": [0, 5]}}, "batch_size"),
-        ({"ngf": {"_type": "choice", "_value": [16, 32]}}, "depends on --size"),
-        ({}, "search space"),
-    ],
-)
+@pytest.mark.parametrize("space, said", [
+    ({"identiy_weight": {"_type": "uniform", "_value": [1, 9]}}, "identiy_weight is not a setting"),
+    ({"cycle_weight": {"_type": "unifrom", "_value": [1, 20]}}, "'unifrom'"),
+    ({"cycle_weight": {"_type": "uniform", "_value": [1]}}, "takes 2 numbers"),
+    ({"cycle_weight": {"_type": "uniform", "_value": [20, 1]}}, "lower end"),
+    ({"cycle_weight": {"_type": "uniform", "_value": ["1", "20"]}}, "takes 2 numbers"),
+    ({"cycle_weight": {"_type": "uniform", "_value": 20}}, "_value must be a list"),
+    ({"cycle_weight": {"_type": "loguniform", "_value": [0, 20]}}, "must begin above 0"),
+    ({"cycle_weight": {"_type": "uniform", "_value": [-5, 20]}}, "cycle_weight"),
+    ({"cycle_weight": {"_value": [1, 20]}}, "needs _type and _value"),
+    ({"cycle_weight": {"_type": "uniform", "_value": [11, 20]}}, "does not contain the published"),
+    ({"cycle_weight": {"_type": "choice", "_value": [5, 20]}}, "does not contain the published"),
+    ({"cycle_weight": {"_type": "choice", "_value": [10, "twenty"]}}, "cycle_weight"),
+    ({"batch_size": {"_type": "uniform", "_value": [1, 4.5]}}, "batch_size"),
+    ({"batch_size": {"_type": "randint", "_value": [0, 5]}}, "batch_size"),
+    ({"ngf": {"_type": "choice", "_value": [16, 32]}}, "depends on --size"),
+    ({}, "search space"),
+])
 def test_a_wrong_search_space_is_named(experiment, space, said):
     assert said in refusal(experiment(space))
 
@@ -95,24 +92,21 @@ def test_good_spaces_of_every_kind_pass(experiment):
     }))  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "changes, said",
-    [
-        ({"tuner": {"classArgs": REFERENCE | {"optimize_mode": "minimize"}}}, "maximized"),
-        ({"tuner": {"classArgs": REFERENCE | {"sead": 1}}}, "sead"),
-        ({"tuner": {"classArgs": {"reference": "trials.dcgan"}}}, "not the trial"),
-        ({"tuner": {"classArgs": REFERENCE | {"tpe_args": {"n_startup_jobs": 24}}}}, "random search"),
-        ({"tuner": {"className": "Tpe"}}, "tuner Tpe"),
-        ({"tuner": {"className": "experiments.tuner.Tpee"}}, "Tpee"),
-        ({"tuner": {"classArgs": REFERENCE | {"tpe_args": {"n_startup_jobs": "8"}}}}, "'8'"),
-        ({"assessor": {"classArgs": {"start_step": 0}}}, "before their first report"),
-        ({"options": "--budget 0.2", "assessor": {"classArgs": {"start_step": 10}}}, "never acts"),
-        ({"assessor": {"classArgs": {"start_step": "4"}}}, "'4', but must be a whole number"),
-        ({"assessor": {"classArgs": {"start_step": 4, "optimize_mode": "minimize"}}}, "maximized"),
-        ({"assessor": {"name": "Medianstopp"}}, "assessor Medianstopp"),
-        ({"assessor": {"classArgs": {"start_stepp": 4, "start_step": 4}}}, "start_stepp"),
-    ],
-)
+@pytest.mark.parametrize("changes, said", [
+    ({"tuner": {"classArgs": REFERENCE | {"optimize_mode": "minimize"}}}, "maximized"),
+    ({"tuner": {"classArgs": REFERENCE | {"sead": 1}}}, "sead"),
+    ({"tuner": {"classArgs": {"reference": "trials.dcgan"}}}, "not the trial"),
+    ({"tuner": {"classArgs": REFERENCE | {"tpe_args": {"n_startup_jobs": 24}}}}, "random search"),
+    ({"tuner": {"className": "Tpe"}}, "tuner Tpe"),
+    ({"tuner": {"className": "experiments.tuner.Tpee"}}, "Tpee"),
+    ({"tuner": {"classArgs": REFERENCE | {"tpe_args": {"n_startup_jobs": "8"}}}}, "'8'"),
+    ({"assessor": {"classArgs": {"start_step": 0}}}, "before their first report"),
+    ({"options": "--budget 0.2", "assessor": {"classArgs": {"start_step": 10}}}, "never acts"),
+    ({"assessor": {"classArgs": {"start_step": "4"}}}, "'4', but must be a whole number"),
+    ({"assessor": {"classArgs": {"start_step": 4, "optimize_mode": "minimize"}}}, "maximized"),
+    ({"assessor": {"name": "Medianstopp"}}, "assessor Medianstopp"),
+    ({"assessor": {"classArgs": {"start_stepp": 4, "start_step": 4}}}, "start_stepp"),
+])
 def test_a_wrong_tuner_or_assessor_is_named(experiment, changes, said):
     assert said in refusal(experiment(**changes))
 
@@ -126,16 +120,13 @@ def test_more_threads_than_cores_are_refused_and_a_trial_has_one_by_default(expe
     assert "trialConcurrency 3 x --threads 1 is more than 2 cores" in refusal(file)
 
 
-@pytest.mark.parametrize(
-    "options, said",
-    [
-        ("--cycle-weight -3", "cycle-weight"),
-        ("--data /nowhere", "no data folder /nowhere"),
-        ("--judge /nowhere.pt", "no judge at /nowhere"),
-        ("--size draft", "trained at"),
-        ("--data {tmp_path}/mine", "3 test images"),
-    ],
-)
+@pytest.mark.parametrize("options, said", [
+    ("--cycle-weight -3", "cycle-weight"),
+    ("--data /nowhere", "no data folder /nowhere"),
+    ("--judge /nowhere.pt", "no judge at /nowhere"),
+    ("--size draft", "trained at"),
+    ("--data {tmp_path}/mine", "3 test images"),
+])
 def test_a_wrong_trial_command_or_data_set_is_named(experiment, sample_data, tmp_path, options, said):
     shutil.copytree(sample_data, tmp_path / "mine")
     for file in sorted((tmp_path / "mine/testA").glob("*.png"))[3:]:
@@ -193,22 +184,19 @@ def test_a_search_that_uses_all_workers_passes(on_workers):
     check(on_workers(trialGpuNumber=2, trialConcurrency=4))
 
 
-@pytest.mark.parametrize(
-    "wrong, said",
-    [
-        ({"probe": {"missing": ["/srv/judge.pt"]}}, "salon@worker has no /srv/judge.pt"),
-        ({"probe": {"nni": "3.0"}}, "has nni 3.0"),
-        ({"probe": {"gpus": 0}, "trialGpuNumber": 1}, "sees 0 GPUs on salon@worker"),
-        ({"probe": {"cores": 1}, "options": "--threads 4"}, "more than 2 cores on salon@worker"),
-        ({"trialConcurrency": 4}, "one on each machine without trialGpuNumber: set it to 2"),
-        ({"trialGpuNumber": 1}, "the machines run 8 at once: set it to 8"),
-        ({"options": "--judge models/judge.pt"}, "models/judge.pt is not found on other"),
-        ({"options": "--data monet2photo"}, "monet2photo is not found on other"),
-        ({"machine": {"password": "secret"}}, "without a passphrase"),
-        ({"machine": {"gpuIndices": [1]}}, "ignores gpuIndices"),
-        ({"service": {"reuseMode": False}}, "reuseMode"),
-    ],
-)
+@pytest.mark.parametrize("wrong, said", [
+    ({"probe": {"missing": ["/srv/judge.pt"]}}, "salon@worker has no /srv/judge.pt"),
+    ({"probe": {"nni": "3.0"}}, "has nni 3.0"),
+    ({"probe": {"gpus": 0}, "trialGpuNumber": 1}, "sees 0 GPUs on salon@worker"),
+    ({"probe": {"cores": 1}, "options": "--threads 4"}, "more than 2 cores on salon@worker"),
+    ({"trialConcurrency": 4}, "one on each machine without trialGpuNumber: set it to 2"),
+    ({"trialGpuNumber": 1}, "the machines run 8 at once: set it to 8"),
+    ({"options": "--judge models/judge.pt"}, "models/judge.pt is not found on other"),
+    ({"options": "--data monet2photo"}, "monet2photo is not found on other"),
+    ({"machine": {"password": "secret"}}, "without a passphrase"),
+    ({"machine": {"gpuIndices": [1]}}, "ignores gpuIndices"),
+    ({"service": {"reuseMode": False}}, "reuseMode"),
+])
 def test_a_mistake_about_workers_is_named(on_workers, wrong, said):
     assert said in refusal(on_workers(**wrong))
 
