@@ -68,10 +68,7 @@ def check(file: Path) -> Plan:
 
 
 def load(file: Path) -> Any:
-    """Return the experiment file as NNI's `ExperimentConfig`.
-
-    Raises UserError if there is no such file, it is not YAML, or NNI refuses a key or a type.
-    """
+    """Return the experiment file as NNI's `ExperimentConfig`."""
     from nni.experiment.config import ExperimentConfig  # here, because it takes a second
     from nni.experiment.config.utils import unset_base_path
 
@@ -91,8 +88,8 @@ def load(file: Path) -> Any:
 def write_nni_defaults() -> None:
     """Write NNI's lists of user-defined algorithms and services if they do not exist.
 
-    NNI does this at first use with copyfile (nni/runtime/config.py:35), so that a second process may read
-    half a file and fail. No longer needed when that write is atomic.
+    NNI does this at first use (nni/runtime/config.py:35); a second process may read half a file and fail. No
+    longer needed when that write is atomic.
     """
     from nni.runtime.config import get_builtin_config_file, get_config_directory
 

@@ -30,8 +30,7 @@ def run(file: Path, keep: int | None = None) -> tuple[Experiment, int]:
     """Check an experiment file, run it to its end with a live table, and return it with an exit code.
 
     The code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C. Checkpoints are deleted except
-    those of the best `keep` trials; None keeps all. Raises UserError if the file is wrong, or NNI does not
-    start.
+    those of the best `keep` trials; None keeps all.
     """
     plan = check(file)
     print(describe(plan, keep))
@@ -51,10 +50,7 @@ def run(file: Path, keep: int | None = None) -> tuple[Experiment, int]:
 
 
 def describe(plan: Plan, keep: int | None = None) -> str:
-    """Return a few lines on what a checked experiment will do, and on the disk space that it needs.
-
-    Raises UserError if there is too little space.
-    """
+    """Return lines on what a checked experiment will do, and on its disk space, or raise a UserError."""
     config = plan.config
     inputs = "; ".join(f"{name}: {value}" for name, value in plan.settings.describe_inputs().items())
     trials = config.max_trial_number or keep or 1  # without a limit, nobody knows

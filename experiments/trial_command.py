@@ -14,11 +14,7 @@ from trials.session.session import RunOptions, trial_parser
 
 
 def module_of(command: str) -> ModuleType:
-    """Return the module that a trial command runs, for example `trials.cyclegan`.
-
-    Raises UserError if the command is not of the form `python -m trials.NAME OPTIONS`, or there is no such
-    trial.
-    """
+    """Return the module that a trial command runs, or raise a UserError if there is no such trial."""
     words = _words(command)
     if words[:1] == ["exec"]:
         raise UserError("trialCommand: remove `exec`, it hides the exit state from NNI")
@@ -33,16 +29,12 @@ def module_of(command: str) -> ModuleType:
 
 
 def python_of(command: str) -> str:
-    """Return the Python interpreter that a trial command names, its first word."""
+    """Return the interpreter that a trial command names."""
     return _words(command)[0]
 
 
 def parse(command: str) -> tuple[ModuleType, Any, RunOptions]:
-    """Return a trial command's module, settings and run options.
-
-    The settings are as the command gives them: not completed, so that `auto` is still `auto`. Raises
-    UserError as `module_of` does, or if an option is wrong.
-    """
+    """Return a trial command's module, settings (not completed: `auto` is still `auto`) and run options."""
     module = module_of(command)
     with error_prefix("trialCommand", UserError):
         options = trial_parser(module.Settings, module.__name__).parse_args(_words(command)[3:])
@@ -50,14 +42,10 @@ def parse(command: str) -> tuple[ModuleType, Any, RunOptions]:
 
 
 def render(module: ModuleType, settings: Mapping[str, Any], *, python: str = "python", **options: Any) -> str:
-    """Return the shell command that runs `module` with these settings.
+    """Return the shell command that runs `module` with these settings and options.
 
-    Args:
-        settings: values by field name. Left out are names that are not fields of `module.Settings`, and
-            values that equal the field's default.
-        python: the interpreter.
-        options: further options by name, for example out or budget; None leaves one out. One with the name
-            of a setting replaces it.
+    Left out are settings that are not fields of `module.Settings` or equal the field's default, and options
+    that are None. An option with the name of a setting replaces it.
     """
     defaults = vars(module.Settings())
     changed = {field.name: settings[field.name] for field in fields(module.Settings)

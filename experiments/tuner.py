@@ -7,7 +7,6 @@ import json
 import logging
 import subprocess
 import sys
-from pathlib import Path
 
 import nni
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
@@ -17,15 +16,12 @@ from nni.tuner import Tuner
 
 from experiments.nni_adapter import database
 
-log = logging.getLogger(__name__)
-
 
 class Tpe(TpeTuner):
     """TPE (Bergstra et al. 2011) whose first trial is the published setting.
 
     Args:
-        reference: module of the trial, for example `trials.cyclegan`; the defaults of its `Settings` are the
-            published setting.
+        reference: module of the trial; the defaults of its `Settings` are the published setting.
         resumes: folder of a search that was interrupted. Its results are added to the history, and its
             unfinished trials are proposed first.
         options: as for NNI's TpeTuner: seed, tpe_args.
@@ -37,7 +33,11 @@ class Tpe(TpeTuner):
         self._earlier = database.find_experiment(resumes).trials() if resumes else []
         self._fixed: list[dict] | None = None  # proposed before TPE's own
         self._learnt = set()  # parameter ids whose result is in the history
-        _pass_early_stopped_results_to_tuner()
+        # Let NNI pass the last report of an early-stopped trial to the tuner (runtime/msg_dispatcher.py:242).
+        # NNI reads this option from the environment at import; set here, it holds for `nnictl create` too. No
+        # longer needed when it is an option of the experiment file.
+        variables = msg_dispatcher.dispatcher_env_vars
+        msg_dispatcher.dispatcher_env_vars = variables._replace(NNI_INCLUDE_INTERMEDIATE_RESULTS="true")
 
     def update_search_space(self, space: dict) -> None:
         """Set the space; at the first call also add what the resumed search has learnt."""
@@ -72,7 +72,7 @@ class Tpe(TpeTuner):
         in a row the former. No longer needed when that line has a default.
         """
         if parameter_id in self._learnt:
-            log.warning("a second result of %s is ignored: %s", parameter_id, value)
+            logging.getLogger(__name__).warning("a second result of %s is ignored: %s", parameter_id, value)
             return
         self._learnt.add(parameter_id)
         self._running_params.setdefault(parameter_id, self._params[parameter_id])
@@ -93,7 +93,6 @@ class Listed(Tuner):
         """Ignore the space, which is only shown in the web UI."""
 
     def generate_parameters(self, parameter_id, **options) -> dict:
-        """Return the next setting of the list."""
         if not self._queue:
             raise nni.NoMoreTrialError
         return self._queue.pop(0)
@@ -108,15 +107,4 @@ def default_settings(module: str) -> dict:
     A trial imports torch, and the tuner would hold those 0.8 GB of memory throughout the search.
     """
     code = f"import json, {module} as t; print(json.dumps(vars(t.Settings())))"
-    root = Path(__file__).parent.parent  # NNI starts the tuner in another folder
-    return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root))
-
-
-def _pass_early_stopped_results_to_tuner() -> None:
-    """Let NNI pass the last report of an early-stopped trial to the tuner (runtime/msg_dispatcher.py:242).
-
-    NNI reads this option from the environment at import; set here, it holds for `nnictl create` too. No
-    longer needed when it is an option of the experiment file.
-    """
-    variables = msg_dispatcher.dispatcher_env_vars
-    msg_dispatcher.dispatcher_env_vars = variables._replace(NNI_INCLUDE_INTERMEDIATE_RESULTS="true")
+    return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=database.ROOT))

@@ -1,8 +1,4 @@
-"""Read what NNI stores of an experiment: its configuration, its trials and their results.
-
-NNI 2.10.1 has an SQLite database in each experiment's folder (tables in nni_node/core/sqlDatabase.js) and a
-list of all experiments in the user's home.
-"""
+"""Read NNI's SQLite database of an experiment (tables in nni_node/core/sqlDatabase.js)."""
 
 import json
 import os
@@ -89,7 +85,6 @@ class Experiment:
         """Return all trials so far, in the order in which they were proposed.
 
         The settled trials of the search that this one resumes come first; numbers go on after them.
-        Raises UserError if NNI's database cannot be read.
         """
         with error_prefix(f"{self.folder / 'db'} cannot be read"):
             self._read_new_rows()

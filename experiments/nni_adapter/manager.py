@@ -1,8 +1,4 @@
-"""Start NNI's manager, ask for its state, and stop it.
-
-An experiment is one manager, a node process that listens on a port of this machine; its children are the
-tuner and the trials.
-"""
+"""Start and stop NNI's manager, a node process whose children are the tuner and the trials; read its state."""
 
 import os
 import re
@@ -25,8 +21,7 @@ from judge.common.files import as_user_error, atomic_write
 
 PRELOAD = Path(__file__).with_name("preload.js")
 NNICTL = [sys.executable, "-m", "experiments.nni_adapter.nnictl"]
-# States of an experiment after which nothing more happens by itself.
-FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # the latter: the tuner's list of settings is used up
+FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # states; the latter: the tuner's list is used up
 ENDED = (*FINISHED, "ERROR", "STOPPED")
 PORT_TAKEN = "is not idle"  # in NNI's message (nni/experiment/launcher.py:185)
 
@@ -39,10 +34,7 @@ def write_config(file: Path, config: dict) -> Path:
 
 
 def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tuple[Experiment, int]:
-    """Start the experiment that `file` describes, on loopback, and return it with its port.
-
-    `prepare` is called with the port before each attempt to start there. Raises UserError if NNI refuses.
-    """
+    """Start an experiment on loopback, with `prepare(port)` before each attempt; return it with its port."""
     preload = f"{os.environ.get('NODE_OPTIONS', '')} --require {PRELOAD}".strip()
     # This environment first: `python` in a trial command is then the Python that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -61,9 +53,9 @@ def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tu
     raise UserError(f"NNI did not start: {(output.strip().splitlines() or ['no output'])[-1]}")
 
 
-def _wait_until_stored(id_: str, timeout: float = 60) -> Experiment:
+def _wait_until_stored(id_: str) -> Experiment:
     """Return a new experiment once it is in NNI's database; nnictl does not wait for that."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + 60
     while True:
         try:
             return database.find_experiment(id_)
@@ -114,8 +106,7 @@ def last_error(experiment: Experiment) -> str:
 def dead_runner(experiment: Experiment, trials: list[Trial]) -> str | None:
     """Return where, on another machine, NNI's runner has died during a trial, or None.
 
-    NNI only logs it (training_service/reusable/environments/remoteEnvironmentService.js:135): the trial
-    stays RUNNING and the search would never end.
+    NNI only logs it (reusable/environments/remoteEnvironmentService.js:135): the trial stays RUNNING.
     """
     places = {trial.place.removeprefix("file://") for trial in trials if trial.state == RUNNING}
     places = [place for place in places if "/envs/" in place]  # on other machines

@@ -20,9 +20,7 @@ from pathlib import Path
 from experiments.nni_adapter.database import Experiment, Trial
 from judge.common.errors import UserError
 
-# On every worker, chosen by NNI; a trial works in trials/TRIAL below it.
-FOLDER = "/tmp/nni-experiments"
-
+FOLDER = "/tmp/nni-experiments"  # on every worker, chosen by NNI; a trial works in ID/trials/TRIAL
 # BatchMode: ssh must not ask. An unknown host key is an error, not a question.
 SSH_OPTIONS = ("BatchMode=yes", "IdentitiesOnly=yes", "ConnectTimeout=15", "ServerAliveInterval=15",
                "ServerAliveCountMax=3", "ExitOnForwardFailure=yes")
@@ -80,8 +78,7 @@ print(json.dumps({"nni": version("nni"), "gpus": torch.cuda.device_count(),
 class Worker:
     """One machine of NNI's machineList."""
 
-    machine: dict
-    """NNI's entry: host, port, user, sshKeyFile, pythonPath."""
+    machine: dict  # NNI's entry: host, port, user, sshKeyFile, pythonPath
 
     @property
     def name(self) -> str:
@@ -96,10 +93,7 @@ class Worker:
                 *options, self.name, f"exec bash -c {shlex.quote(path + script)}"]
 
     def probe(self, python: str, paths: list[str]) -> dict:
-        """Return the version of `nni`, the numbers of `gpus` and `cores`, and which of `paths` are `missing`.
-
-        Raises UserError if the worker cannot be reached, or a package is not installed there.
-        """
+        """Return the version of `nni`, numbers of `gpus` and `cores`, and which of `paths` are `missing`."""
         command = self.ssh(shlex.join([python, "-", *paths]))
         try:
             result = subprocess.run(command, input=PROBE, capture_output=True, text=True)
@@ -112,8 +106,8 @@ class Worker:
     def fetch(self, id_: str, into: Path, trials: list[str] | None = None) -> None:
         """Move what the trials with these ids, and NNI's runner, wrote there into the folder `into`.
 
-        If `trials` is None, all are fetched and the folder of the experiment `id_` there is removed. Raises
-        UserError, and removes nothing, if the worker cannot be reached or `into` not be written.
+        If `trials` is None, all are fetched and the folder of the experiment `id_` there is removed. After an
+        error nothing is removed.
         """
         script = PACK % (id_, "$(ls trials)" if trials is None else shlex.join(trials))
         fetched = [f"{FOLDER}/{id_}"] if trials is None else [f"{FOLDER}/{id_}/trials/{t}" for t in trials]
@@ -150,10 +144,7 @@ class Tunnels:
         self._fetched: set[str] = set()
 
     def open(self, port: int) -> None:
-        """Forward the port that NNI's runner calls, `port` + 1, from every worker to this machine.
-
-        Raises UserError if a worker cannot be reached, or its port is taken.
-        """
+        """Forward the port that NNI's runner calls, `port` + 1, from every worker to this machine."""
         self.close()
         forward = f"127.0.0.1:{port + 1}:127.0.0.1:{port + 1}"
         for worker in self._workers:
@@ -173,10 +164,7 @@ class Tunnels:
                 tunnel.stdin.flush()
 
     def problem(self) -> str | None:
-        """Return which tunnel has ended and why, or None.
-
-        NNI does not notice: trials there stay RUNNING, and it sends further ones.
-        """
+        """Return which tunnel has ended and why, or None; NNI does not notice, and sends further trials."""
         for worker, tunnel in self._tunnels:
             if tunnel.poll() is not None:
                 what = (f"NNI's runner does not start on {worker.name}"
@@ -186,10 +174,7 @@ class Tunnels:
         return None
 
     def fetch(self, experiment: Experiment, trials: list[Trial] | None = None) -> list[str]:
-        """Move files of those of `trials` that are over, or of all, to the experiment's folder here.
-
-        Returns a line for each worker from which nothing could be fetched.
-        """
+        """Move files of those of `trials` that are over, or of all, here; return a line for each error."""
         over = None if trials is None else [t.id for t in trials if t.over and t.id not in self._fetched]
         if over == []:
             return []

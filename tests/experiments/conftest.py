@@ -38,7 +38,9 @@ def experiment(tmp_path, sample_data, judge_file) -> Callable[..., Path]:
             (tmp_path / "space.json").write_text(json.dumps(space))
             config["searchSpaceFile"] = str(tmp_path / "space.json")
         for key, value in changes.items():
-            config[key] = config[key] | value if isinstance(value, dict) else value
+            if isinstance(value, dict):
+                value = {k: v for k, v in (config[key] | value).items() if v is not None}
+            config[key] = value
         file = tmp_path / "experiment.yml"
         file.write_text(yaml.safe_dump(config))
         return file
