@@ -1,4 +1,4 @@
-"""Start and stop NNI's manager, a node process whose children are the tuner and the trials; read its state."""
+"""Start, ask and stop NNI's manager, a node process whose children are the tuner and the trials."""
 
 import os
 import re
