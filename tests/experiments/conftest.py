@@ -56,16 +56,12 @@ def recorded(tmp_path) -> Callable[..., Path]:
         folder = tmp_path / id_
         (folder / "db").mkdir(parents=True)
         with sqlite3.connect(folder / "db" / "nni.sqlite") as db:
-            db.executescript(
-                "create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text,"
-                " logPath text, sequenceId integer, message text);"
-                "create table MetricData (timestamp integer, trialJobId text, parameterId text, type text,"
-                " sequence integer, data text);"
-                "create table ExperimentProfile (params text, id text, execDuration integer,"
-                " startTime integer, endTime integer, logDir text, nextSequenceId integer, revision integer);"
-            )
+            db.executescript("""
+                create table TrialJobEvent (timestamp, trialJobId, event, data, logPath, sequenceId, message);
+                create table MetricData (timestamp, trialJobId, parameterId, type, sequence, data);
+                create table ExperimentProfile (params, id, revision);""")
             for revision, params in enumerate(({}, config)):  # NNI writes it anew at each change
-                db.execute("insert into ExperimentProfile values (?, ?, 0, 0, 0, '', 0, ?)",
+                db.execute("insert into ExperimentProfile values (?, ?, ?)",
                            (json.dumps(params), id_, revision))
             for number, (trial, parameters, end, scores, final) in enumerate(trials):
                 proposal = json.dumps({"parameter_id": number, "parameters": parameters})
@@ -111,12 +107,11 @@ def run_command(nni_home):
     running = []
 
     def start(argument: Path, *options: str, command: str = "run") -> subprocess.Popen:
+        # A shell may have started the tests with SIGINT ignored, which children inherit.
         running.append(subprocess.Popen(
             [sys.executable, "-u", "-m", "experiments", command, str(argument), *options], cwd=ROOT,
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            # A shell may have started the tests with SIGINT ignored, which children inherit.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        ))  # fmt: skip
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
         return running[-1]
 
     yield start

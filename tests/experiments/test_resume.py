@@ -61,12 +61,11 @@ def test_what_is_left_is_the_same_search_with_fewer_trials_and_the_name_in_its_f
 
 def test_the_tuner_knows_the_results_and_proposes_the_unfinished_first(broken):
     tuner = Tpe("trials.cyclegan", resumes=str(broken.folder), seed=0)
-    tuner.update_search_space(SPACE)
+    for _ in range(2):  # NNI may say it again
+        tuner.update_search_space(SPACE)
     assert sorted(record.loss for record in tuner._history[("cycle_weight",)]) == [-0.4, -0.1]
     assert [tuner.generate_parameters(at) for at in range(2)] == [proposal(21.0), proposal(23.0)]
     assert tuner.generate_parameters(2) not in [t.parameters for t in broken.trials()]
-    tuner.update_search_space(SPACE)  # NNI may say it again
-    assert len(tuner._history[("cycle_weight",)]) == 2
 
 
 def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_path):
