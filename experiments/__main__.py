@@ -22,7 +22,6 @@ from judge.common.errors import UserError
 from judge.common.files import file_lock
 
 STUDY_ERRORS = (OSError, ValueError, KeyError)  # of a file that is not a study's table
-
 # Each command imports what it needs when it runs: torch, plotly and NNI take seconds.
 
 
@@ -81,10 +80,7 @@ def report(options: Namespace) -> None:
 
 
 def show_report(experiment: Experiment, judge=None, data=None, out: Path | None = None) -> Path:
-    """Print the table of a search or a promotion, write its page, and return the page.
-
-    A promotion's results are also measured by the independent `judge`, trained on `data`, if they are given.
-    """
+    """Print an experiment's table, of a promotion also by an independent judge; write and return its page."""
     from experiments import confirmation
     from experiments.report import page, results
 
@@ -182,15 +178,12 @@ OPTIONS = {
                "help": "checkpoints of so many best trials are kept, and the published setting's"},
     "--csv": {"action": "store_true", "help": "only the table, for pandas"},
     "--json": {"action": "store_true", "help": "only the table, as JSON records"},
-    "--out": {"type": Path, "metavar": "DIR",
-              "help": "folder for the page (default: the experiment's, for several runs)"},
+    "--out": {"type": Path, "metavar": "DIR", "help": "folder for the page (default: the experiment's)"},
     "--open": {"action": "store_true", "help": "show the page in the browser"},
     "--top": {"type": PositiveInt, "default": 3, "help": "number of its best trials"},
     "--seeds": {"type": PositiveInt, "default": 3, "help": "number of seeds for each of them"},
-    "--yardstick": {"metavar": "JUDGE", "help":
-                    "an independent judge, trained on other images, that measures the results"},
-    "--yardstick-data": {"metavar": "DATA", "help":
-                         "the data set on which it was trained (python -m judge halves)"},
+    "--yardstick": {"metavar": "JUDGE", "help": "an independent judge that also measures the results"},
+    "--yardstick-data": {"metavar": "DATA", "help": "the data it was trained on (python -m judge halves)"},
 }  # fmt: skip
 
 COMMANDS = {

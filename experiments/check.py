@@ -11,6 +11,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from nni.experiment.config import ExperimentConfig
+from nni.experiment.config.utils import unset_base_path
+from nni.runtime.config import get_builtin_config_file, get_config_directory
+from nni.tools.package_utils import create_builtin_class_instance
 
 from experiments.nni_adapter import remote
 from experiments.nni_adapter.database import RESUMES, error_prefix
@@ -26,9 +30,7 @@ from trials.session.session import RunOptions, with_parameters
 RANGES = {"uniform": 2, "loguniform": 2, "quniform": 3, "qloguniform": 3}
 NORMALS = {"normal": 2, "lognormal": 2, "qnormal": 3, "qlognormal": 3}
 TYPES = {"choice": None, "randint": 2, **RANGES, **NORMALS}
-
-# Names of data and judges that are not files.
-BUILT_IN = ("sample", "digits", "pattern")
+BUILT_IN = ("sample", "digits", "pattern")  # data and judges that are not files
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,6 @@ def check(file: Path) -> Plan:
 
 def load(file: Path) -> Any:
     """Return the experiment file as NNI's `ExperimentConfig`."""
-    from nni.experiment.config import ExperimentConfig  # here, because it takes a second
-    from nni.experiment.config.utils import unset_base_path
-
     refuse(not file.is_file(), f"no experiment file {file}")
     write_nni_defaults()
     try:
@@ -88,11 +87,8 @@ def load(file: Path) -> Any:
 def write_nni_defaults() -> None:
     """Write NNI's lists of user-defined algorithms and services if they do not exist.
 
-    NNI does this at first use (nni/runtime/config.py:35); a second process may read half a file and fail. No
-    longer needed when that write is atomic.
+    NNI does this at first use, not atomically (nni/runtime/config.py:35): another process may read half.
     """
-    from nni.runtime.config import get_builtin_config_file, get_config_directory
-
     with contextlib.suppress(OSError):  # NNI reports it where it needs them
         for name in ("registered_algorithms.yml", "training_services.json"):
             file, content = get_config_directory() / name, get_builtin_config_file(name).read_bytes()
@@ -176,8 +172,6 @@ def check_assessor(assessor: Any, reports: int) -> None:
 
 def make(part: Any, kind: str) -> None:
     """Make the tuner or assessor as NNI will, which would report errors only in its logs."""
-    from nni.tools.package_utils import create_builtin_class_instance  # here, because it takes a second
-
     logging.getLogger("nni").setLevel(logging.WARNING)  # the tuner logs its seed
     arguments = part.class_args or {}
     with error_prefix(f"{kind} {part.name or part.class_name}"):  # errors of many kinds

@@ -8,16 +8,15 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-import yaml
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
 from experiments import disk
 from experiments.check import Plan, check
-from experiments.nni_adapter import remote
+from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import Experiment, Trial
-from experiments.nni_adapter.manager import ENDED, FINISHED, create, dead_runner, last_error, status, stop
+from experiments.nni_adapter.remote import FOLDER, Tunnels, workers
 from experiments.report import results
 
 FILE_NAME = "experiment.yml"  # in an experiment's folder: its file as the user wrote it
@@ -37,13 +36,14 @@ def run(file: Path, keep: int | None = None) -> tuple[Experiment, int]:
     # Also if a shell started us with SIGINT ignored: whatever ends us, NNI must be stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
-    tunnels = remote.Tunnels(remote.workers(plan.config.json()))
+    tunnels = Tunnels(workers(plan.config.json()))
     try:
         with tempfile.TemporaryDirectory() as folder:
-            config = plan.config.json() | {"experimentName": title(plan)}
-            complete = Path(folder) / file.name
-            complete.write_text(yaml.safe_dump(config, sort_keys=False))
-            experiment, port = create(complete, tunnels.open)
+            name = plan.config.experiment_name or file.stem
+            title = " | ".join([name, *plan.settings.describe_inputs().values()])  # in NNI's web UI
+            config = plan.config.json() | {"experimentName": title}
+            complete = manager.write_config(Path(folder) / file.name, config)
+            experiment, port = manager.create(complete, tunnels.open)
         return experiment, run_to_end(experiment, port, plan, keep, tunnels)
     finally:
         tunnels.close()
@@ -60,15 +60,7 @@ def describe(plan: Plan, keep: int | None = None) -> str:
             f"{disk.check(Path(config.experiment_working_directory), needed)}")
 
 
-def title(plan: Plan) -> str:
-    """Return the experiment's name in the web UI: its own, with data, size and judge."""
-    name = plan.config.experiment_name or plan.file.stem
-    return " | ".join([name, *plan.settings.describe_inputs().values()])
-
-
-def run_to_end(
-    experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: remote.Tunnels,
-) -> int:
+def run_to_end(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: Tunnels) -> int:
     """Watch a started experiment to its end, stop it, and return the exit code."""
     print(f"experiment {experiment.id} in {experiment.folder}")
     print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
@@ -77,32 +69,30 @@ def run_to_end(
         shutil.copyfile(plan.file, experiment.folder / FILE_NAME)
         tunnels.watch(experiment.id)
         state = watch(experiment, port, plan, keep, tunnels)
-        code = 0 if state in FINISHED and any(trial.final for trial in experiment.trials()) else 1
+        code = 0 if state in manager.FINISHED and any(trial.final for trial in experiment.trials()) else 1
         if code:
-            print(f"the search failed ({state}): {last_error(experiment)}", file=sys.stderr)
+            print(f"the search failed ({state}): {manager.last_error(experiment)}", file=sys.stderr)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
         print("stopping; trials keep their checkpoints", file=sys.stderr)
     finally:
         tunnels.close()  # before `stop`, with which NNI kills trials on other machines without a checkpoint
-        stop(experiment.id)
+        manager.stop(experiment.id)
     for problem in tunnels.fetch(experiment):
-        print(f"not fetched: {problem} (still there in {remote.FOLDER}/{experiment.id})", file=sys.stderr)
+        print(f"not fetched: {problem} (still there in {FOLDER}/{experiment.id})", file=sys.stderr)
     return code
 
 
-def watch(
-    experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: remote.Tunnels,
-) -> str:
+def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: Tunnels) -> str:
     """Show the trials until the search is over, and return NNI's state of it or what went wrong."""
     console, shown, data = Console(), {}, plan.settings.describe_inputs()["data"]
     started = time.monotonic()
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
-            state, trials = status(port), experiment.trials()
+            state, trials = manager.status(port), experiment.trials()
             if problem := tunnels.problem():
                 return problem
-            if place := dead_runner(experiment, trials):
+            if place := manager.dead_runner(experiment, trials):
                 return f"NNI's runner has died in {place}"
             tunnels.fetch(experiment, trials)
             if keep:
@@ -112,7 +102,7 @@ def watch(
                 live.update(Group(f"{data}: {line}", table(trials, plan)), refresh=True)
             else:
                 shown = print_changes(trials, shown)
-            if state in ("ERROR", "STOPPED") or (state in ENDED and all(trial.over for trial in trials)):
+            if state in ("ERROR", "STOPPED") or state in manager.FINISHED and all(t.over for t in trials):
                 return state
             if not trials and time.monotonic() - started > FIRST_TRIAL_TIMEOUT:
                 return f"{state}, no trial in {FIRST_TRIAL_TIMEOUT:.0f} s"

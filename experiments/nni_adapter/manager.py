@@ -22,7 +22,6 @@ from judge.common.files import as_user_error, atomic_write
 PRELOAD = Path(__file__).with_name("preload.js")
 NNICTL = [sys.executable, "-m", "experiments.nni_adapter.nnictl"]
 FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # states; the latter: the tuner's list is used up
-ENDED = (*FINISHED, "ERROR", "STOPPED")
 PORT_TAKEN = "is not idle"  # in NNI's message (nni/experiment/launcher.py:185)
 
 

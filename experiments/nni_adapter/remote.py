@@ -167,21 +167,20 @@ class Tunnels:
         """Return which tunnel has ended and why, or None; NNI does not notice, and sends further trials."""
         for worker, tunnel in self._tunnels:
             if tunnel.poll() is not None:
-                what = (f"NNI's runner does not start on {worker.name}"
-                        if tunnel.returncode == RUNNER_NOT_STARTED
-                        else f"the connection to {worker.name} was cut")
+                what = f"the connection to {worker.name} was cut"
+                if tunnel.returncode == RUNNER_NOT_STARTED:
+                    what = f"NNI's runner does not start on {worker.name}"
                 return f"{what}: {last_line(tunnel.stderr.read())}"
         return None
 
     def fetch(self, experiment: Experiment, trials: list[Trial] | None = None) -> list[str]:
         """Move files of those of `trials` that are over, or of all, here; return a line for each error."""
         over = None if trials is None else [t.id for t in trials if t.over and t.id not in self._fetched]
-        if over == []:
-            return []
         problems = []
         for worker in self._workers:
             try:
-                worker.fetch(experiment.id, experiment.folder, over)
+                if over != []:
+                    worker.fetch(experiment.id, experiment.folder, over)
             except UserError as error:
                 problems.append(str(error))
         if not problems:

@@ -23,14 +23,14 @@ BROWSER_TIMEOUT = 120_000  # milliseconds for anything that a browser does, on a
 def experiment(tmp_path, sample_data, judge_file) -> Callable[..., Path]:
     """Return a function that writes a shipped file with changes; cyclegan.yml for the small sample."""
 
-    def write(space=None, system: str = "cyclegan", program: str = "", options: str = "", **changes) -> Path:
+    def write(space=None, system: str = "cyclegan", options: str = "", **changes) -> Path:
         config = yaml.safe_load((ROOT / f"experiments/{system}.yml").read_text())
         if system == "cyclegan":
             options = f"--data {sample_data} --judge {judge_file} --size sketch {options}"
         config |= {
             "trialCodeDirectory": str(ROOT), "experimentWorkingDirectory": str(tmp_path / "runs"),
             "searchSpaceFile": str(ROOT / f"search_spaces/{system}.json"),
-            "trialCommand": f"python -m {program or f'trials.{system}'} --threads 1 {options}",
+            "trialCommand": f"python -m trials.{system} --threads 1 {options}",
         }  # fmt: skip
         config["tuner"]["codeDirectory"] = str(ROOT)
         (tmp_path / "runs").mkdir(exist_ok=True)

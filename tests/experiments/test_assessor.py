@@ -13,6 +13,7 @@ from nni.utils import MetricType
 from experiments.assessor import SuccessiveHalving
 from experiments.check import check
 from judge.common.errors import UserError
+from tests.experiments.helpers import ROOT
 
 
 def outcome(assessor: SuccessiveHalving, trial: str, values: list[float]) -> int:
@@ -79,7 +80,8 @@ def test_trials_that_run_at_once_are_told_apart_and_nnis_dispatcher_kills_what_i
     ({"start_step": 2, "rungs": 3}, "rungs"),
 ])
 def test_a_file_that_names_it_is_checked(experiment, arguments, said):
-    assessor = {"name": None, "className": "experiments.assessor.SuccessiveHalving", "classArgs": arguments}
-    file = experiment(options="--budget 0.2", assessor=assessor)
+    file = experiment(options="--budget 0.2", assessor={
+        "name": None, "className": "experiments.assessor.SuccessiveHalving", "codeDirectory": str(ROOT),
+        "classArgs": arguments})
     with pytest.raises(UserError, match=said) if said else nullcontext():
         check(file)

@@ -7,7 +7,6 @@ import ast
 import json
 import sqlite3
 import tarfile
-from pathlib import Path
 
 import pytest
 import torch
@@ -37,40 +36,33 @@ def test_all_code_reads_tensors_as_weights_only_and_nothing_else_unpickles_or_ev
     assert loads and all("weights_only=True" in call for call in loads)
 
 
-@pytest.fixture
-def trial(tmp_path, judge_file, sample_data) -> Path:
-    """The folder of a small CycleGAN trial."""
+@pytest.mark.parametrize("read", [translate.trained, adapters.load])
+def test_a_damaged_checkpoint_or_record_is_named_in_one_line(tmp_path, sample_data, judge_file, read):
     settings = Settings(size="sketch", data=str(sample_data), judge=str(judge_file), ngf=2, blocks=1, ndf=2,
                         steps=10, photos=8, pool_size=2).complete(CPU)  # fmt: skip
-    folder = tmp_path / "trial"
-    folder.mkdir()
+    state = CycleGAN(settings, 10, CPU).state_dict()
     record = {"system": "cyclegan", "settings": vars(settings), "schedule": {"steps": 10}}
-    (folder / "run.json").write_text(json.dumps(record))
-    torch.save(CycleGAN(settings, 10, CPU).state_dict(), folder / "checkpoint.pt")
-    return folder
-
-
-@pytest.mark.parametrize("read", [translate.trained, adapters.load])
-def test_a_damaged_checkpoint_or_record_of_a_trial_is_named_in_one_line(trial, read):
-    checkpoint, record = trial / "checkpoint.pt", trial / "run.json"
-    settings, good = json.loads(record.read_text())["settings"], checkpoint.read_bytes()
-    state = torch.load(checkpoint, weights_only=True)
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    checkpoint = tmp_path / "checkpoint.pt"
 
     def refused(name: str) -> None:
         with pytest.raises(UserError, match=name) as error:
-            read(trial, CPU)
+            read(tmp_path, CPU)
         assert "\n" not in str(error.value)
 
     for damage in ({"G_AB": None}, {"G_AB": {}}, {"G_BA": state["D_A"]}, {"step": "x"}, {"optimizer_G": 3}):
         torch.save(state | damage, checkpoint)
         refused("checkpoint.pt")
+    torch.save(state, checkpoint)
+    good = checkpoint.read_bytes()
     checkpoint.write_bytes(good[:1000])
     refused("checkpoint.pt")
     checkpoint.write_bytes(good)
+    read(tmp_path, CPU)
     for damage in ({"system": 3}, {"system": "../evil"}, {"system": "session"}, {"settings": []},
-                   {"settings": {"size": "huge"}}, {"settings": settings | {"ngf": "x"}}):
-        record.write_text(json.dumps({"system": "cyclegan", "settings": settings} | damage))
-        refused(str(trial))
+                   {"settings": {"size": "huge"}}, {"settings": vars(settings) | {"ngf": "x"}}):
+        (tmp_path / "run.json").write_text(json.dumps(record | damage))
+        refused(str(tmp_path))
 
 
 CONFIG = {"trialCommand": "python -m trials.cyclegan --budget 0.2", "experimentName": "A search",

@@ -1,6 +1,8 @@
-"""A trial that takes as little as one can: no torch, no training, two reports. For load tests."""
+"""A trial that takes as little as one can: no torch, no training, two reports."""
 
 import json
+import os
+import sys
 from dataclasses import asdict, dataclass
 
 from trials.session import engine
@@ -10,6 +12,7 @@ from trials.session import engine
 class Settings:
     x: float = 0.5
     y: float = 0.5
+    crash: bool = False  # trial 3 before it asks for its parameters, trial 5 after
 
     def complete(self, device) -> "Settings":
         return self
@@ -28,8 +31,13 @@ def check(settings: Settings):
 
 
 if __name__ == "__main__":
+    crash = int(os.environ["NNI_TRIAL_SEQ_ID"]) if "--crash" in sys.argv else None
+    if crash == 3:
+        sys.exit("before it asks")
     host = engine.current_engine()
     settings = Settings(**host.get_parameters())
+    if crash == 5:
+        sys.exit("after it has asked")
     score = {"default": 1 - (settings.x - 0.3) ** 2 - (settings.y - 0.7) ** 2, "part": settings.x}
     for step in (1, 2):
         host.report_intermediate(score)
