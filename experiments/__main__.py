@@ -178,7 +178,7 @@ OPTIONS = {
                "help": "checkpoints of so many best trials are kept, and the published setting's"},
     "--csv": {"action": "store_true", "help": "only the table, for pandas"},
     "--json": {"action": "store_true", "help": "only the table, as JSON records"},
-    "--out": {"type": Path, "metavar": "DIR", "help": "folder for the page (default: the experiment's)"},
+    "--out": {"type": Path, "metavar": "DIR", "help": "folder for the page (default: experiment's, or runs)"},
     "--open": {"action": "store_true", "help": "show the page in the browser"},
     "--top": {"type": PositiveInt, "default": 3, "help": "number of its best trials"},
     "--seeds": {"type": PositiveInt, "default": 3, "help": "number of seeds for each of them"},
