@@ -20,9 +20,7 @@ from experiments.nni_adapter.remote import FOLDER, Tunnels, workers
 from experiments.report import results
 
 FILE_NAME = "experiment.yml"  # in an experiment's folder: its file as the user wrote it
-POLL_INTERVAL = 2.0  # seconds between two reads of NNI's database
 FIRST_TRIAL_TIMEOUT = 300.0  # seconds
-BEST_SHOWN = 10  # ended trials in the live table
 
 
 def run(file: Path, keep: int | None = None) -> tuple[Experiment, int]:
@@ -106,14 +104,14 @@ def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunne
                 return state
             if not trials and time.monotonic() - started > FIRST_TRIAL_TIMEOUT:
                 return f"{state}, no trial in {FIRST_TRIAL_TIMEOUT:.0f} s"
-            time.sleep(POLL_INTERVAL)
+            time.sleep(2)  # seconds between two reads
 
 
 def table(trials: list[Trial], plan: Plan) -> Table:
-    """Return a table of the trials that run and the best that have ended; the best row is bold."""
+    """Return a table of the trials that run and the best ten that have ended; the best row is bold."""
     ended = [trial for trial in trials if trial.over and trial.latest]
     ended.sort(key=lambda trial: trial.latest["default"], reverse=True)
-    trials = [trial for trial in trials if not trial.over] + ended[:BEST_SHOWN]
+    trials = [trial for trial in trials if not trial.over] + ended[:10]
     best = max((t for t in trials if t.latest), key=lambda t: t.latest["default"], default=None)
     rows = Table(box=None, header_style="bold")
     parameters = list(trials[0].parameters) if trials else []
@@ -136,10 +134,10 @@ def progress(trials: list[Trial], max_trials: int | None, at_once: int) -> str:
     ended = sum(trial.over for trial in trials)
     line = f"{ended} of {max_trials or 'unlimited'} trials, {best}"
     seconds = [t.ended - t.started for t in trials if t.ended and t.started]
-    if max_trials is None or not seconds:
-        return line
-    remaining = (max_trials - ended) * (sum(seconds) / len(seconds)) / at_once
-    return f"{line}, expected end {datetime.fromtimestamp(time.time() + remaining):%H:%M}"
+    if max_trials and seconds:
+        remaining = (max_trials - ended) * (sum(seconds) / len(seconds)) / at_once
+        line += f", expected end {datetime.fromtimestamp(time.time() + remaining):%H:%M}"
+    return line
 
 
 def print_changes(trials: list[Trial], shown: dict) -> dict:

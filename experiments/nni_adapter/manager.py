@@ -95,9 +95,8 @@ def last_error(experiment: Experiment) -> str:
     """Return the last error in NNI's logs; the experiment's state says only ERROR."""
     for name in ("dispatcher.log", "nnimanager.log"):
         file = experiment.folder / "log" / name
-        lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
-        errors = [line for line in lines if "] ERROR" in line or re.match(r"\w*(Error|Exception):", line)]
-        if errors:
+        text = file.read_text(errors="replace") if file.is_file() else ""
+        if errors := re.findall(r"^.*\] ERROR.*$|^\w*(?:Error|Exception):.*$", text, re.MULTILINE):
             return f"{errors[-1]} ({file})"
     return f"see {experiment.folder / 'log'}"
 
