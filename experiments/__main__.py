@@ -203,22 +203,16 @@ def add_options(name: str, parser: Parser) -> None:
     """Add the options of the command `name`."""
     for option in COMMANDS[name][1:]:
         parser.add_argument(option, **OPTIONS[option])
-    if name not in sys.argv[1:2]:
-        return  # the following imports torch
-    if name == "study":
-        from experiments.study.study import Study
+    if name in ("study", "ranks", "simulate") and name in sys.argv[1:2]:  # not for others: it imports torch
+        from experiments.study import simulation, study
 
-        parser.add_fields(Study)
-    elif name == "simulate":
-        from experiments.study.simulation import Simulation
-
-        parser.add_fields(Simulation)
-    elif name == "ranks":
-        from experiments.study.study import STYLE_WEIGHT, Study
-
-        parser.add_argument("table", type=Path, nargs="?", default=Study.table, help="a study's table")
-        parser.add_argument("--style", type=Fraction, default=STYLE_WEIGHT,
-                            help="weight of style against content in final quality")
+        if name == "ranks":
+            table = study.Study.table
+            parser.add_argument("table", type=Path, nargs="?", default=table, help="a study's table")
+            parser.add_argument("--style", type=Fraction, default=study.STYLE_WEIGHT,
+                                help="weight of style against content in final quality")
+        else:
+            parser.add_fields(study.Study if name == "study" else simulation.Simulation)
 
 
 if __name__ == "__main__":

@@ -142,9 +142,9 @@ def run_on(experiment, run_command):
 
     def run(machines: list[dict], options: str, trials: int) -> tuple[subprocess.Popen, Path]:
         service = yaml.safe_load((ROOT / "experiments/cyclegan-remote.yml").read_text())["trainingService"]
-        file = experiment(SPACE, options=f"{TINY} {options}", maxTrialNumber=trials,
-                          trialConcurrency=len(machines),
-                          trainingService=service | {"machineList": machines}, **FEW)
+        file = experiment(
+            SPACE, options=f"{TINY} {options}", maxTrialNumber=trials, trialConcurrency=len(machines),
+            trainingService=service | {"machineList": machines}, **FEW)
         return run_command(file), file.parent / "runs"
 
     return run
