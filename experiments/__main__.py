@@ -13,28 +13,16 @@
 
 import sys
 import webbrowser
+from functools import partial
 from pathlib import Path
 
+from experiments.nni_adapter.database import Experiment, error_prefix, find_experiment
 from judge.common.cli import Fraction, Namespace, Parser, PositiveInt, from_namespace, subcommands
-from judge.common.errors import UserError, one_line
+from judge.common.errors import UserError
 from judge.common.files import file_lock
 
+STUDY_ERRORS = (OSError, ValueError, KeyError)  # of a file that is not a study's table
 # Each command imports what it needs when it runs: torch, plotly and NNI take seconds.
-
-# ---------------------------------------------------------------------------------------------
-# check, run, resume
-
-
-def file_options(parser: Parser) -> None:
-    parser.add_argument("file", type=Path, help="the experiment, a YAML file of NNI's")
-    keep_option(parser)
-
-
-def keep_option(parser: Parser) -> None:
-    from experiments.disk import CHECKPOINTS_KEPT
-
-    parser.add_argument("--keep", type=PositiveInt, default=CHECKPOINTS_KEPT,
-                        help="checkpoints of so many best trials are kept, and the published setting's")
 
 
 def check(options: Namespace) -> None:
@@ -50,12 +38,15 @@ def run(options: Namespace) -> int:
 
     The exit code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C.
     """
-    return run_search(options.file, options.keep)
+    from experiments import search
 
-
-def resume_options(parser: Parser) -> None:
-    parser.add_argument("experiment", help="the search's id, or its folder")
-    keep_option(parser)
+    experiment, code = search.run(options.file, options.keep)
+    print()
+    show_report(experiment)
+    print(f"both again: python -m experiments report {experiment.id}")
+    if code:
+        print(f"to resume it: python -m experiments resume {experiment.id}")
+    return code
 
 
 def resume(options: Namespace) -> int:
@@ -65,43 +56,15 @@ def resume(options: Namespace) -> int:
     checkpoints.
     """
     from experiments import resume
-    from experiments.nni_adapter.database import find_experiment
 
     interrupted = find_experiment(options.experiment)
     with file_lock(interrupted.folder / ".resume.lock", f"resuming experiment {interrupted.id}"):
-        return run_search(resume.write(interrupted), options.keep)
-
-
-def run_search(file: Path, keep: int) -> int:
-    """Run a search, print its table, write its page, and return the exit code."""
-    from experiments import search
-
-    experiment, code = search.run(file, keep)
-    print(f"\n{table(experiment)}")
-    write_page(experiment)
-    print(f"both again: python -m experiments report {experiment.id}")
-    if code:
-        print(f"to resume it: python -m experiments resume {experiment.id}")
-    return code
-
-
-# ---------------------------------------------------------------------------------------------
-# report, compare
-
-
-def report_options(parser: Parser) -> None:
-    parser.add_argument("experiment", help="the id that `run` printed, or the experiment's folder")
-    parser.add_argument("--csv", action="store_true", help="only the table, for pandas")
-    parser.add_argument("--json", action="store_true", help="only the table, as JSON records")
-    parser.add_argument("--out", type=Path, metavar="DIR",
-                        help="folder for the page; by default the experiment's")
-    parser.add_argument("--open", action="store_true", help="show the page in the browser")
-    yardstick_options(parser)
+        options.file = resume.write(interrupted)
+        return run(options)
 
 
 def report(options: Namespace) -> None:
     """Show the trials of an experiment, best first: as a table, and as a page with pictures."""
-    from experiments.nni_adapter.database import find_experiment
     from experiments.report import results
 
     check_yardstick(options)
@@ -111,42 +74,26 @@ def report(options: Namespace) -> None:
         text = frame.to_csv(index=False) if options.csv else frame.to_json(orient="records", indent=2)
         print(text.rstrip("\n"))
         return
-    print(table(experiment, options.yardstick, options.yardstick_data))
-    file = write_page(experiment, options.out)
+    file = show_report(experiment, options.yardstick, options.yardstick_data, options.out)
     if options.open:
         webbrowser.open(file.resolve().as_uri())
 
 
-def table(experiment, judge: str | None = None, data: str | None = None) -> str:
-    """Return a search's trials, or a promotion's settings, as a table.
-
-    Args:
-        judge, data: of a promotion, the independent judge that also measures the settings, and its data set.
-    """
+def show_report(experiment: Experiment, judge=None, data=None, out: Path | None = None) -> Path:
+    """Print an experiment's table, of a promotion also by an independent judge; write and return its page."""
     from experiments import confirmation
-    from experiments.report import results
+    from experiments.report import page, results
 
-    if not confirmation.is_confirmation(experiment):
-        return results.text(experiment)
-    ends = confirmation.ends(experiment)
-    if judge and data and len(ends):
-        ends = confirmation.measure_independently(ends, judge, data)
-    return confirmation.text(experiment, ends)
-
-
-def write_page(experiment, out: Path | None = None) -> Path:
-    """Write the experiment's page, print its place and return it."""
-    from experiments.report import page
-
+    if confirmation.is_confirmation(experiment):
+        ends = confirmation.ends(experiment)
+        if judge and len(ends):
+            ends = confirmation.measure_independently(ends, judge, data)
+        print(confirmation.text(experiment, ends))
+    else:
+        print(results.text(experiment))
     file = page.write(experiment, out)
     print(f"\nwith pictures: {file}")
     return file
-
-
-def compare_options(parser: Parser) -> None:
-    parser.add_argument("experiments", nargs="+", help="ids or folders of searches")
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder for the page")
-    parser.add_argument("--open", action="store_true", help="show the page in the browser")
 
 
 def compare(options: Namespace) -> None:
@@ -154,34 +101,15 @@ def compare(options: Namespace) -> None:
 
     Searches of the same name count as one search with several seeds.
     """
-    from experiments.nni_adapter.database import find_experiment
     from experiments.report import comparison
 
     searches = [find_experiment(name) for name in options.experiments]
     courses = comparison.groups(searches)
     print(comparison.text(searches, courses))
-    file = comparison.write(searches, courses, options.out)
+    file = comparison.write(searches, courses, options.out or Path("runs"))
     print(f"with curves: {file}")
     if options.open:
         webbrowser.open(file.resolve().as_uri())
-
-
-# ---------------------------------------------------------------------------------------------
-# promote
-
-
-def promote_options(parser: Parser) -> None:
-    parser.add_argument("experiment", help="the search's id, or its folder")
-    parser.add_argument("--top", type=PositiveInt, default=3, help="number of its best trials")
-    parser.add_argument("--seeds", type=PositiveInt, default=3, help="number of seeds for each of them")
-    yardstick_options(parser)
-
-
-def yardstick_options(parser: Parser) -> None:
-    parser.add_argument("--yardstick", metavar="JUDGE",
-                        help="an independent judge, trained on other images, that measures the results")
-    parser.add_argument("--yardstick-data", metavar="DATA",
-                        help="the data set on which it was trained (python -m judge halves)")
 
 
 def promote(options: Namespace) -> int:
@@ -190,23 +118,18 @@ def promote(options: Namespace) -> int:
     Trained parts are not trained again, so the same command also continues an interrupted promotion.
     """
     from experiments import confirmation, search
-    from experiments.nni_adapter.database import find_experiment
 
     check_yardstick(options)
     source = find_experiment(options.experiment)
     with file_lock(source.folder / ".promote.lock", f"promoting experiment {source.id}"):
         promotion, code = search.run(confirmation.write(source, options.top, options.seeds))
-    print(f"\n{table(promotion, options.yardstick, options.yardstick_data)}")
-    write_page(promotion)
+    print()
+    show_report(promotion, options.yardstick, options.yardstick_data)
     return code
 
 
 def check_yardstick(options: Namespace) -> None:
-    """Check before training that the independent judge and its data can be read.
-
-    Raises:
-        UserError: one option without the other, or no such judge or data.
-    """
+    """Check before training that the independent judge and its data can be read."""
     if bool(options.yardstick) != bool(options.yardstick_data):
         raise UserError("--yardstick and --yardstick-data go together: give a judge and its training data")
     if options.yardstick:
@@ -214,16 +137,6 @@ def check_yardstick(options: Namespace) -> None:
 
         model.load_judge(options.yardstick)
         images.find_dataset(options.yardstick_data)
-
-
-# ---------------------------------------------------------------------------------------------
-# study, ranks, simulate
-
-
-def study_options(parser: Parser) -> None:
-    from experiments.study.study import Study
-
-    parser.add_fields(Study)
 
 
 def study(options: Namespace) -> None:
@@ -236,61 +149,72 @@ def study(options: Namespace) -> None:
     print(study.text(study.run(from_namespace(study.Study, options))))
 
 
-def ranks_options(parser: Parser) -> None:
-    from experiments.study.study import STYLE_WEIGHT, Study
-
-    parser.add_argument("table", type=Path, nargs="?", default=Study.table, help="a study's table")
-    parser.add_argument("--style", type=Fraction, default=STYLE_WEIGHT,
-                        help="weight of style against content in final quality")
-    parser.add_argument("--csv", action="store_true", help="every coefficient, for pandas")
-
-
 def ranks(options: Namespace) -> None:
     """Compare the ranks of settings by early scores with those at the end, from a study's table."""
     import pandas as pd
 
     from experiments.study import study
 
-    try:
+    with error_prefix(f"{options.table} is not a study's table", STUDY_ERRORS):
         frame = pd.read_csv(options.table)
         result = study.ranking(frame, options.style) if options.csv else study.text(frame, options.style)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{options.table} is not a study's table: {one_line(error)}") from None
     print(result.to_csv(index=False) if options.csv else result)
-
-
-def simulate_options(parser: Parser) -> None:
-    from experiments.study.simulation import Simulation
-
-    parser.add_fields(Simulation)
-    parser.add_argument("--csv", action="store_true", help="every search, for pandas")
 
 
 def simulate(options: Namespace) -> None:
     """Replay searches on a study's curves, with and without stopping trials early, in equal time."""
     from experiments.study import simulation
 
-    try:
+    with error_prefix(f"{options.table} is not a study's table", STUDY_ERRORS):
         result = simulation.run(from_namespace(simulation.Simulation, options))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{options.table} is not a study's table: {one_line(error)}") from None
     print(result.to_csv(index=False).rstrip("\n") if options.csv else simulation.text(result))
 
 
+OPTIONS = {
+    "file": {"type": Path, "help": "the experiment, a YAML file of NNI's"},
+    "experiment": {"help": "the id that `run` printed, or the experiment's folder"},
+    "experiments": {"nargs": "+", "help": "ids or folders of searches"},
+    "--keep": {"type": PositiveInt, "default": 10,
+               "help": "checkpoints of so many best trials are kept, and the published setting's"},
+    "--csv": {"action": "store_true", "help": "only the table, for pandas"},
+    "--json": {"action": "store_true", "help": "only the table, as JSON records"},
+    "--out": {"type": Path, "metavar": "DIR", "help": "folder for the page (default: experiment's, or runs)"},
+    "--open": {"action": "store_true", "help": "show the page in the browser"},
+    "--top": {"type": PositiveInt, "default": 3, "help": "number of its best trials"},
+    "--seeds": {"type": PositiveInt, "default": 3, "help": "number of seeds for each of them"},
+    "--yardstick": {"metavar": "JUDGE", "help": "an independent judge that also measures the results"},
+    "--yardstick-data": {"metavar": "DATA", "help": "the data it was trained on (python -m judge halves)"},
+}  # fmt: skip
+
 COMMANDS = {
-    "run": (file_options, run),
-    "resume": (resume_options, resume),
-    "compare": (compare_options, compare),
-    "promote": (promote_options, promote),
-    "check": (file_options, check),
-    "report": (report_options, report),
-    "study": (study_options, study),
-    "ranks": (ranks_options, ranks),
-    "simulate": (simulate_options, simulate),
+    "run": (run, "file", "--keep"),
+    "resume": (resume, "experiment", "--keep"),
+    "compare": (compare, "experiments", "--out", "--open"),
+    "promote": (promote, "experiment", "--top", "--seeds", "--yardstick", "--yardstick-data"),
+    "check": (check, "file", "--keep"),
+    "report": (report, "experiment", "--csv", "--json", "--out", "--open", "--yardstick", "--yardstick-data"),
+    "study": (study,),
+    "ranks": (ranks, "--csv"),
+    "simulate": (simulate, "--csv"),
 }
 
+
+def add_options(name: str, parser: Parser) -> None:
+    """Add the options of the command `name`."""
+    for option in COMMANDS[name][1:]:
+        parser.add_argument(option, **OPTIONS[option])
+    if name in ("study", "ranks", "simulate") and name in sys.argv[1:2]:  # not for others: it imports torch
+        from experiments.study import simulation, study
+
+        if name == "ranks":
+            table = study.Study.table
+            parser.add_argument("table", type=Path, nargs="?", default=table, help="a study's table")
+            parser.add_argument("--style", type=Fraction, default=study.STYLE_WEIGHT,
+                                help="weight of style against content in final quality")
+        else:
+            parser.add_fields(study.Study if name == "study" else simulation.Simulation)
+
+
 if __name__ == "__main__":
-    # Only the options of the command that is called: those of some others import torch.
     subcommands("python -m experiments", __doc__, {
-        name: (add_options if name in sys.argv[1:2] else lambda parser: None, command)
-        for name, (add_options, command) in COMMANDS.items()})
+        name: (partial(add_options, name), command) for name, (command, *_) in COMMANDS.items()})

@@ -22,14 +22,8 @@ class SuccessiveHalving(Assessor):
     At each rung a trial goes on only if it is among the best 1 / eta of the trials that have reached the
     rung. The first trials at a rung go on if they are the best so far.
 
-    Args:
-        start_step: number of reports at the first rung, the paper's r; further rungs are at `start_step`
-            times eta, eta^2, ...
-        eta: reduction factor, at least 2; the paper's experiments use 4.
-        optimize_mode: maximize or minimize.
-
-    Raises:
-        ValueError: an argument is out of range.
+    The first rung is at report `start_step`, the paper's r; further ones are at `start_step` times eta,
+    eta^2, ... The reduction factor `eta` is at least 2; the paper's experiments use 4.
     """
 
     def __init__(self, start_step: int, eta: int = 3, optimize_mode: str = "maximize"):
@@ -46,5 +40,4 @@ class SuccessiveHalving(Assessor):
         return AssessResult.Bad if trial.should_prune() else AssessResult.Good
 
     def trial_end(self, trial_job_id: str, success: bool) -> None:
-        """Forget the trial; the study keeps its reports, to which later trials are compared."""
-        self._trials.pop(trial_job_id, None)
+        self._trials.pop(trial_job_id, None)  # its reports stay in the study: later trials are compared

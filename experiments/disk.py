@@ -9,27 +9,18 @@ from experiments.report import results
 from judge.common.errors import UserError
 from trials.session import DiskUse
 
-CHECKPOINTS_KEPT = 10  # default number of best trials whose checkpoints are kept
 ENDED_WELL = ("SUCCEEDED", "EARLY_STOPPED")  # NNI's states of trials without an error
 
 
 def disk_needed(footprint: DiskUse, trials: int, at_once: int, kept: int) -> int:
-    """Return the bytes that a search needs at most.
-
-    Counted are the image sheets of all trials, and the checkpoints of the `kept` best, of the published
-    setting and of the trials that are training (these twice: a new one is written before the old one is
-    deleted).
-    """
+    """Return the bytes that the image sheets of all trials and the checkpoints need at most."""
+    # Of the `kept` best, the published setting, and those in training, which write a new one beside the old.
     checkpoints = min(trials, kept + 1) + 2 * at_once
     return trials * footprint.sheets + checkpoints * footprint.checkpoint
 
 
 def check(folder: Path, needed: int) -> str:
-    """Return a line on the `needed` bytes and on the free space in `folder`, which need not exist yet.
-
-    Raises:
-        UserError: there is too little free space.
-    """
+    """Return a line on the `needed` and the free bytes in `folder`, which need not exist yet."""
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if needed > free:
@@ -40,16 +31,12 @@ def check(folder: Path, needed: int) -> str:
 
 
 def gigabytes(count: int) -> str:
-    """Return a number of bytes as text in GB (10^9 bytes)."""
     return f"{count / 1e9:.2g} GB" if count < 1e11 else f"{count / 1e9:.0f} GB"
 
 
 def prune(trials: list[Trial], module: ModuleType, kept: int) -> None:
-    """Delete checkpoints of trials that ended well, except the published setting's and those of the best
-    `kept`.
-
-    All other files stay; the command that repeats a trial makes its checkpoint again.
-    """
+    """Delete checkpoints of trials that ended well, except those of the published setting and the best
+    `kept`; the command that repeats a trial makes its checkpoint again."""
     ended = [trial for trial in trials
              if trial.state in ENDED_WELL and not results.is_published(trial, module)]
     ended.sort(key=lambda trial: trial.latest["default"] if trial.latest else -1, reverse=True)

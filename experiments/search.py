@@ -8,81 +8,57 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-import yaml
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
 from experiments import disk
 from experiments.check import Plan, check
-from experiments.nni_adapter import remote
+from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import Experiment, Trial
-from experiments.nni_adapter.manager import ENDED, FINISHED, create, dead_runner, last_error, status, stop
+from experiments.nni_adapter.remote import FOLDER, Tunnels, workers
 from experiments.report import results
 
 FILE_NAME = "experiment.yml"  # in an experiment's folder: its file as the user wrote it
-POLL_INTERVAL = 2.0  # seconds between two reads of NNI's database
 FIRST_TRIAL_TIMEOUT = 300.0  # seconds
-BEST_SHOWN = 10  # ended trials in the live table
 
 
 def run(file: Path, keep: int | None = None) -> tuple[Experiment, int]:
     """Check an experiment file, run it to its end with a live table, and return it with an exit code.
 
-    The code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C.
-
-    Args:
-        keep: number of best trials whose checkpoints are kept; None keeps all.
-
-    Raises:
-        UserError: the file is wrong, or NNI does not start.
+    The code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C. Checkpoints are deleted except
+    those of the best `keep` trials; None keeps all.
     """
     plan = check(file)
     print(describe(plan, keep))
     # Also if a shell started us with SIGINT ignored: whatever ends us, NNI must be stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
-    tunnels = remote.Tunnels(remote.workers(plan.config.json()))
+    tunnels = Tunnels(workers(plan.config.json()))
     try:
         with tempfile.TemporaryDirectory() as folder:
-            config = plan.config.json() | {"experimentName": title(plan)}
-            complete = Path(folder) / file.name
-            complete.write_text(yaml.safe_dump(config, sort_keys=False))
-            experiment, port = create(complete, tunnels.open)
+            name = plan.config.experiment_name or file.stem
+            title = " | ".join([name, *plan.settings.describe_inputs().values()])  # in NNI's web UI
+            config = plan.config.json() | {"experimentName": title}
+            complete = manager.write_config(Path(folder) / file.name, config)
+            experiment, port = manager.create(complete, tunnels.open)
         return experiment, run_to_end(experiment, port, plan, keep, tunnels)
     finally:
         tunnels.close()
 
 
 def describe(plan: Plan, keep: int | None = None) -> str:
-    """Return a few lines on what a checked experiment will do, and on the disk space that it needs.
-
-    Args:
-        keep: number of best trials whose checkpoints are kept; None means of all.
-
-    Raises:
-        UserError: there is too little disk space.
-    """
+    """Return lines on what a checked experiment will do, and on its disk space, or raise a UserError."""
     config = plan.config
     inputs = "; ".join(f"{name}: {value}" for name, value in plan.settings.describe_inputs().items())
     trials = config.max_trial_number or keep or 1  # without a limit, nobody knows
     needed = disk.disk_needed(plan.footprint, trials, config.trial_concurrency, keep or trials)
-    return (
-        f"{plan.file}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
-        f"{config.trial_concurrency} at once, over {', '.join(plan.space)}\n{inputs}\n"
-        f"{disk.check(Path(config.experiment_working_directory), needed)}"
-    )
+    return (f"{plan.file}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
+            f"{config.trial_concurrency} at once, over {', '.join(config.search_space)}\n{inputs}\n"
+            f"{disk.check(Path(config.experiment_working_directory), needed)}")
 
 
-def title(plan: Plan) -> str:
-    """Return the experiment's name in the web UI: its own, with data, size and judge."""
-    name = plan.config.experiment_name or plan.file.stem
-    return " | ".join([name, *plan.settings.describe_inputs().values()])
-
-
-def run_to_end(
-    experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: remote.Tunnels,
-) -> int:
+def run_to_end(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: Tunnels) -> int:
     """Watch a started experiment to its end, stop it, and return the exit code."""
     print(f"experiment {experiment.id} in {experiment.folder}")
     print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
@@ -91,77 +67,63 @@ def run_to_end(
         shutil.copyfile(plan.file, experiment.folder / FILE_NAME)
         tunnels.watch(experiment.id)
         state = watch(experiment, port, plan, keep, tunnels)
-        code = 0 if state in FINISHED and any(trial.final for trial in experiment.trials()) else 1
+        code = 0 if state in manager.FINISHED and any(trial.final for trial in experiment.trials()) else 1
         if code:
-            print(f"the search failed ({state}): {last_error(experiment)}", file=sys.stderr)
+            print(f"the search failed ({state}): {manager.last_error(experiment)}", file=sys.stderr)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
         print("stopping; trials keep their checkpoints", file=sys.stderr)
     finally:
         tunnels.close()  # before `stop`, with which NNI kills trials on other machines without a checkpoint
-        stop(experiment.id)
+        manager.stop(experiment.id)
     for problem in tunnels.fetch(experiment):
-        print(f"not fetched: {problem} (still there in {remote.FOLDER}/{experiment.id})", file=sys.stderr)
+        print(f"not fetched: {problem} (still there in {FOLDER}/{experiment.id})", file=sys.stderr)
     return code
 
 
-def watch(
-    experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: remote.Tunnels,
-) -> str:
-    """Show the trials until the search is over, and return NNI's state of it or what went wrong.
-
-    Checkpoints are deleted except those of the best `keep` trials.
-    """
+def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: Tunnels) -> str:
+    """Show the trials until the search is over, and return NNI's state of it or what went wrong."""
     console, shown, data = Console(), {}, plan.settings.describe_inputs()["data"]
     started = time.monotonic()
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
-            state, trials = status(port), experiment.trials()
+            state, trials = manager.status(port), experiment.trials()
             if problem := tunnels.problem():
                 return problem
-            if place := dead_runner(experiment, trials):
+            if place := manager.dead_runner(experiment, trials):
                 return f"NNI's runner has died in {place}"
             tunnels.fetch(experiment, trials)
             if keep:
                 disk.prune(trials, plan.module, keep)
             if console.is_terminal:
                 line = progress(trials, experiment.max_trials, plan.config.trial_concurrency)
-                live.update(Group(f"{data}: {line}", table(select(trials), plan)), refresh=True)
+                live.update(Group(f"{data}: {line}", table(trials, plan)), refresh=True)
             else:
                 shown = print_changes(trials, shown)
-            if state in ("ERROR", "STOPPED") or (state in ENDED and all(trial.over for trial in trials)):
+            if state in ("ERROR", "STOPPED") or state in manager.FINISHED and all(t.over for t in trials):
                 return state
             if not trials and time.monotonic() - started > FIRST_TRIAL_TIMEOUT:
                 return f"{state}, no trial in {FIRST_TRIAL_TIMEOUT:.0f} s"
-            time.sleep(POLL_INTERVAL)
-
-
-# ---------------------------------------------------------------------------------------------
-# What is shown
-
-
-def select(trials: list[Trial], best: int = BEST_SHOWN) -> list[Trial]:
-    """Return the trials that fit a terminal: those that run, and the `best` that have ended."""
-    ended = [trial for trial in trials if trial.over and trial.latest]
-    ended.sort(key=lambda trial: trial.latest["default"], reverse=True)
-    return [trial for trial in trials if not trial.over] + ended[:best]
+            time.sleep(2)  # seconds between two reads
 
 
 def table(trials: list[Trial], plan: Plan) -> Table:
-    """Return a table with a row for each trial, the best in bold."""
-    parameters = list(trials[0].parameters) if trials else []
+    """Return a table of the trials that run and the best ten that have ended; the best row is bold."""
+    ended = [trial for trial in trials if trial.over and trial.latest]
+    ended.sort(key=lambda trial: trial.latest["default"], reverse=True)
+    trials = [trial for trial in trials if not trial.over] + ended[:10]
+    best = max((t for t in trials if t.latest), key=lambda t: t.latest["default"], default=None)
     rows = Table(box=None, header_style="bold")
+    parameters = list(trials[0].parameters) if trials else []
     for name in ("trial", "state", "reports", "score", *parameters):
         rows.add_column(name, justify="right" if name != "state" else "left")
-    best = max((t for t in trials if t.latest), key=lambda t: t.latest["default"], default=None)
     for trial in trials:
         score = f"{trial.latest['default']:.4f}" if trial.latest else ""
         values = [f"{value:.3g}" if isinstance(value, float) else str(value)
                   for value in (trial.parameters[name] for name in parameters)]
-        rows.add_row(
-            results.name(trial, results.is_published(trial, plan.module)), trial.state.lower(),
-            str(len(trial.reports)), score, *values, style="bold" if trial is best else None,
-        )  # fmt: skip
+        name = results.name(trial, results.is_published(trial, plan.module))
+        rows.add_row(name, trial.state.lower(), str(len(trial.reports)), score, *values,
+                     style="bold" if trial is best else None)
     return rows
 
 
@@ -172,10 +134,10 @@ def progress(trials: list[Trial], max_trials: int | None, at_once: int) -> str:
     ended = sum(trial.over for trial in trials)
     line = f"{ended} of {max_trials or 'unlimited'} trials, {best}"
     seconds = [t.ended - t.started for t in trials if t.ended and t.started]
-    if max_trials is None or not seconds:
-        return line
-    remaining = (max_trials - ended) * (sum(seconds) / len(seconds)) / at_once
-    return f"{line}, expected end {datetime.fromtimestamp(time.time() + remaining):%H:%M}"
+    if max_trials and seconds:
+        remaining = (max_trials - ended) * (sum(seconds) / len(seconds)) / at_once
+        line += f", expected end {datetime.fromtimestamp(time.time() + remaining):%H:%M}"
+    return line
 
 
 def print_changes(trials: list[Trial], shown: dict) -> dict:

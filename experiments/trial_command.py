@@ -7,18 +7,14 @@ from dataclasses import fields
 from types import ModuleType
 from typing import Any
 
-from experiments.nni_adapter.database import ROOT
+from experiments.nni_adapter.database import ROOT, error_prefix
 from judge.common.cli import from_namespace
-from judge.common.errors import UserError, one_line
+from judge.common.errors import UserError
 from trials.session import RunOptions, trial_parser
 
 
 def module_of(command: str) -> ModuleType:
-    """Return the module that a trial command runs, for example `trials.cyclegan`.
-
-    Raises:
-        UserError: the command is not of the form `python -m trials.NAME OPTIONS`, or there is no such trial.
-    """
+    """Return the module that a trial command runs, or raise a UserError if there is no such trial."""
     words = _words(command)
     if words[:1] == ["exec"]:
         raise UserError("trialCommand: remove `exec`, it hides the exit state from NNI")
@@ -33,35 +29,23 @@ def module_of(command: str) -> ModuleType:
 
 
 def python_of(command: str) -> str:
-    """Return the Python interpreter that a trial command names, its first word."""
+    """Return the interpreter that a trial command names."""
     return _words(command)[0]
 
 
 def parse(command: str) -> tuple[ModuleType, Any, RunOptions]:
-    """Return a trial command's module, settings and run options.
-
-    The settings are as the command gives them: not completed, so that `auto` is still `auto`.
-
-    Raises:
-        UserError: as `module_of`, or an option is wrong.
-    """
+    """Return a trial command's module, settings (not completed: `auto` is still `auto`) and run options."""
     module = module_of(command)
-    try:
+    with error_prefix("trialCommand", UserError):
         options = trial_parser(module.Settings, module.__name__).parse_args(_words(command)[3:])
-    except UserError as error:
-        raise UserError(f"trialCommand: {one_line(error)}") from None
     return module, from_namespace(module.Settings, options), from_namespace(RunOptions, options)
 
 
 def render(module: ModuleType, settings: Mapping[str, Any], *, python: str = "python", **options: Any) -> str:
-    """Return the shell command that runs `module` with these settings.
+    """Return the shell command that runs `module` with these settings and options.
 
-    Args:
-        settings: values by field name. Left out are names that are not fields of `module.Settings`, and
-            values that equal the field's default.
-        python: the interpreter.
-        options: further options by name, for example out, earlier or budget; None leaves one out. One with
-            the name of a setting replaces it.
+    Left out are settings that are not fields of `module.Settings` or equal the field's default, and options
+    that are None. An option with the name of a setting replaces it.
     """
     defaults = vars(module.Settings())
     changed = {field.name: settings[field.name] for field in fields(module.Settings)
@@ -76,7 +60,5 @@ def render(module: ModuleType, settings: Mapping[str, Any], *, python: str = "py
 
 
 def _words(command: str) -> list[str]:
-    try:
+    with error_prefix(f"trialCommand {command!r}", ValueError):  # quotes that do not close
         return shlex.split(command)
-    except ValueError as error:  # quotes that do not close
-        raise UserError(f"trialCommand {command!r}: {one_line(error)}") from None

@@ -7,7 +7,6 @@ import json
 import logging
 import subprocess
 import sys
-from pathlib import Path
 
 import nni
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
@@ -17,30 +16,28 @@ from nni.tuner import Tuner
 
 from experiments.nni_adapter import database
 
-log = logging.getLogger(__name__)
-
 
 class Tpe(TpeTuner):
     """TPE (Bergstra et al. 2011) whose first trial is the published setting.
 
     Args:
-        reference: module of the trial, for example `trials.cyclegan`; the defaults of its `Settings` are the
-            published setting.
+        reference: module of the trial; the defaults of its `Settings` are the published setting.
         resumes: folder of a search that was interrupted. Its results are added to the history, and its
             unfinished trials are proposed first.
-        optimize_mode: `maximize` here, because scores are best when high; NNI's own default is `minimize`.
         options: as for NNI's TpeTuner: seed, tpe_args.
     """
 
-    def __init__(
-        self, reference: str, optimize_mode: str = "maximize", resumes: str | None = None, **options,
-    ):
+    def __init__(self, reference: str, optimize_mode="maximize", resumes: str | None = None, **options):
         super().__init__(optimize_mode, **options)
         self._reference = reference
         self._earlier = database.find_experiment(resumes).trials() if resumes else []
         self._fixed: list[dict] | None = None  # proposed before TPE's own
         self._learnt = set()  # parameter ids whose result is in the history
-        _pass_early_stopped_results_to_tuner()
+        # Let NNI pass the last report of an early-stopped trial to the tuner (runtime/msg_dispatcher.py:242).
+        # NNI reads this option from the environment at import; set here, it holds for `nnictl create` too. No
+        # longer needed when it is an option of the experiment file.
+        variables = msg_dispatcher.dispatcher_env_vars
+        msg_dispatcher.dispatcher_env_vars = variables._replace(NNI_INCLUDE_INTERMEDIATE_RESULTS="true")
 
     def update_search_space(self, space: dict) -> None:
         """Set the space; at the first call also add what the resumed search has learnt."""
@@ -54,8 +51,7 @@ class Tpe(TpeTuner):
                 self._fixed = [{name: defaults[name] for name in space}]
 
     def generate_parameters(self, parameter_id, **options):
-        """Return the published setting or an unfinished trial of the resumed search first, then TPE's
-        proposals.
+        """Return the published setting or unfinished trials of the resumed search, then TPE's proposals.
 
         The bookkeeping repeats nni/algorithms/hpo/tpe_tuner.py:184-187; no longer needed when TpeTuner
         accepts settings to try first.
@@ -72,12 +68,11 @@ class Tpe(TpeTuner):
         """Add a trial's result to the history, once.
 
         NNI raises KeyError, which ends the search, if a result comes twice or after the trial's end
-        (tpe_tuner.py:197: the id is no longer in `_running_params`). An early-stopped trial causes the
-        latter, an assessor that stops it at two reports in a row the former. No longer needed when that line
-        has a default.
+        (tpe_tuner.py:197). An early-stopped trial causes the latter, an assessor that stops it at two reports
+        in a row the former. No longer needed when that line has a default.
         """
         if parameter_id in self._learnt:
-            log.warning("a second result of %s is ignored: %s", parameter_id, value)
+            logging.getLogger(__name__).warning("a second result of %s is ignored: %s", parameter_id, value)
             return
         self._learnt.add(parameter_id)
         self._running_params.setdefault(parameter_id, self._params[parameter_id])
@@ -85,12 +80,9 @@ class Tpe(TpeTuner):
 
 
 class Listed(Tuner):
-    """Proposes each of some settings with each of some seeds.
+    """Proposes all settings (parameters by name) with the first seed, then all with the second, and so on.
 
-    Args:
-        settings: parameters by a name for each setting.
-        seeds: all settings are proposed with the first seed, then all with the second, and so on.
-        search: ID of the search that the settings come from; unused here, NNI stores it for the report.
+    `search`, the ID of the search that they come from, is not used: NNI stores it for the report.
     """
 
     def __init__(self, settings: dict[str, dict], seeds: list[int], search: str | None = None):
@@ -101,7 +93,6 @@ class Listed(Tuner):
         """Ignore the space, which is only shown in the web UI."""
 
     def generate_parameters(self, parameter_id, **options) -> dict:
-        """Return the next setting of the list."""
         if not self._queue:
             raise nni.NoMoreTrialError
         return self._queue.pop(0)
@@ -111,22 +102,9 @@ class Listed(Tuner):
 
 
 def default_settings(module: str) -> dict:
-    """Return the defaults of a trial's settings by name.
+    """Return the defaults of a trial's settings by name, read in another process.
 
-    They are read in another process: a trial imports torch, and the tuner would hold those 0.8 GB of memory
-    throughout the search.
+    A trial imports torch, and the tuner would hold those 0.8 GB of memory throughout the search.
     """
     code = f"import json, {module} as t; print(json.dumps(vars(t.Settings())))"
-    root = Path(__file__).parent.parent  # NNI starts the tuner in another folder
-    return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root))
-
-
-def _pass_early_stopped_results_to_tuner() -> None:
-    """Let NNI pass the last report of an early-stopped trial to the tuner
-    (nni/runtime/msg_dispatcher.py:242).
-
-    NNI reads this option from an environment variable at import; setting it here makes it hold for `nnictl
-    create` too. No longer needed when it is an option of the experiment file.
-    """
-    variables = msg_dispatcher.dispatcher_env_vars
-    msg_dispatcher.dispatcher_env_vars = variables._replace(NNI_INCLUDE_INTERMEDIATE_RESULTS="true")
+    return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=database.ROOT))

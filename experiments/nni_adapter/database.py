@@ -1,15 +1,11 @@
-"""Read what NNI stores of an experiment: its configuration, its trials and their results.
-
-NNI 2.10.1 has an SQLite database in each experiment's folder (tables in nni_node/core/sqlDatabase.js) and a
-list of all experiments in the user's home.
-"""
+"""Read NNI's SQLite database of an experiment (tables in nni_node/core/sqlDatabase.js)."""
 
 import json
 import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +16,8 @@ from judge.common.schema import NUMBER, matches
 ROOT = Path(__file__).parents[2]  # of the repository: commands run here
 NNI_HOME = Path.home() / "nni-experiments"  # NNI's list of experiments is here
 
-# States of a trial: before its end, and when the experiment was stopped before the trial's end.
-WAITING, RUNNING = "WAITING", "RUNNING"
-CANCELED = ("USER_CANCELED", "SYS_CANCELED")
-
+WAITING, RUNNING = "WAITING", "RUNNING"  # states of a trial before its end
+CANCELED = ("USER_CANCELED", "SYS_CANCELED")  # states of a trial that was ended with its experiment
 RESUMES = "resumes"  # the tuner's argument with the folder of the search that is resumed
 
 CONFIG = {  # form of an experiment's configuration
@@ -38,18 +32,14 @@ class Trial:
     """One trial in NNI's database."""
 
     id: str
-    number: int
-    """0 for the first."""
+    number: int  # 0 for the first
     folder: Path
     state: str = WAITING
-    place: str = ""
-    """Where NNI runs it: file://HOST:FOLDER."""
+    place: str = ""  # where NNI runs it: file://HOST:FOLDER
     parameters: dict = field(default_factory=dict)
-    reports: list[dict] = field(default_factory=list)
-    """Intermediate results, first to last."""
+    reports: list[dict] = field(default_factory=list)  # intermediate results, first to last
     final: dict | None = None
-    started: float | None = None
-    """Seconds since the epoch."""
+    started: float | None = None  # seconds since the epoch
     ended: float | None = None
 
     @property
@@ -68,17 +58,19 @@ class Trial:
         return self.over and self.state not in CANCELED
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Experiment:
     """One experiment on disk, running or not."""
 
     id: str
     folder: Path
-    config: dict
-    """NNI's configuration, complete, with the YAML's camel-case keys."""
+    config: dict  # NNI's, complete, with the YAML's camel-case keys
+    _trials: dict[str, Trial] = field(default_factory=dict)
+    _last_event: int = 0  # ids of the last rows that were read
+    _last_metric: int = 0
 
     @cached_property
-    def earlier_trials(self) -> "list[Trial]":
+    def earlier_trials(self) -> list[Trial]:
         """All trials of the search that this one resumes; it has ended."""
         arguments = (self.config.get("tuner") or {}).get("classArgs") or {}
         return find_experiment(arguments[RESUMES]).trials() if RESUMES in arguments else []
@@ -93,38 +85,61 @@ class Experiment:
         """Return all trials so far, in the order in which they were proposed.
 
         The settled trials of the search that this one resumes come first; numbers go on after them.
-
-        Raises:
-            UserError: NNI's database cannot be read.
         """
+        with error_prefix(f"{self.folder / 'db'} cannot be read"):
+            self._read_new_rows()
         first = 1 + max((trial.number for trial in self.earlier_trials), default=-1)
-        with _errors_reading(self.folder):
-            trials = [replace(trial, number=first + trial.number, reports=[*trial.reports])
-                      for trial in self._reader.read_new()]
-        return settled_trials(self.earlier_trials) + trials
+        return settled_trials(self.earlier_trials) + [
+            replace(trial, number=first + trial.number, reports=[*trial.reports])
+            for trial in sorted(self._trials.values(), key=lambda trial: trial.number)]
 
-    @cached_property
-    def _reader(self) -> "DatabaseReader":
-        return DatabaseReader(self.folder)
+    def _read_new_rows(self) -> None:
+        sql = "select rowid, trialJobId, {} from {} where rowid > {} order by rowid"
+        metrics = _query(self.folder, sql.format("type, data", "MetricData", self._last_metric))
+        # The events after the metrics, so that the trial of each metric is known.
+        columns = "event, data, sequenceId, timestamp, logPath"
+        events = _query(self.folder, sql.format(columns, "TrialJobEvent", self._last_event))
+        for row, id_, event, data, number, time, place in events:
+            if id_ not in self._trials:
+                self._trials[id_] = Trial(_checked_id(id_), number, self.folder / "trials" / id_)
+            trial = self._trials[id_]
+            trial.state = event
+            if event == WAITING:
+                proposal = json.loads(data)
+                if not matches(proposal, PROPOSAL):
+                    raise ValueError(f"{data} is not a proposal of a tuner")
+                trial.parameters = proposal["parameters"]
+            elif event == RUNNING:
+                trial.started, trial.place = time / 1000, place or ""
+            else:
+                trial.ended = time / 1000
+            self._last_event = row
+        for row, id_, kind, data in metrics:
+            if id_ not in self._trials:  # not written by NNI
+                continue
+            value = json.loads(json.loads(data))  # NNI stores JSON in JSON
+            value = value if isinstance(value, dict) else {"default": value}
+            if not matches(value, {"default": NUMBER, "*": NUMBER}):
+                raise ValueError(f"{data} is not a score")
+            if kind == "FINAL":
+                self._trials[id_].final = value
+            else:
+                self._trials[id_].reports.append(value)
+            self._last_metric = row
 
 
 def settled_trials(trials: list[Trial]) -> list[Trial]:
-    """Return those of `trials` that ended by themselves."""
     return [trial for trial in trials if trial.settled]
 
 
 def find_experiment(name: str) -> Experiment:
-    """Return the experiment with this id, or in this folder.
-
-    Raises:
-        UserError: there is no such experiment.
-    """
+    """Return the experiment with this id, or in this folder. Raises UserError if there is none."""
     folder = Path(name)
     if not _has_database(folder):
         folder = Path(known_experiments().get(name, {}).get("logDir", ROOT / "runs")) / name
     if not _has_database(folder):
         raise UserError(f"no experiment {name}: give the id that `run` printed, or its folder")
-    with _errors_reading(folder):
+    with error_prefix(f"{folder / 'db'} cannot be read"):  # wrong values raise many kinds of errors
         ((params, id_),) = _query(
             folder, "select params, id from ExperimentProfile order by revision desc limit 1")
         config = json.loads(params)
@@ -144,65 +159,17 @@ def known_experiments() -> dict:
         return {}
 
 
-class DatabaseReader:
-    """The trials in an experiment's database; each call reads only the new rows."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._trials: dict[str, Trial] = {}
-        self._last_event = self._last_metric = 0  # row ids; NNI only appends
-
-    def read_new(self) -> list[Trial]:
-        """Return all trials in their present state, in the order in which they were proposed."""
-        sql = "select rowid, trialJobId, type, data from MetricData where rowid > ? order by rowid"
-        metrics = _query(self._folder, sql, self._last_metric)
-        self._read_events()  # after the metrics, so that the trial of each metric is known
-        for row, id_, kind, data in metrics:
-            if id_ not in self._trials:  # not written by NNI
-                continue
-            value = json.loads(json.loads(data))  # NNI stores JSON in JSON
-            value = value if isinstance(value, dict) else {"default": value}
-            if not matches(value, {"default": NUMBER, "*": NUMBER}):
-                raise ValueError(f"{data} is not a score")
-            if kind == "FINAL":
-                self._trials[id_].final = value
-            else:
-                self._trials[id_].reports.append(value)
-            self._last_metric = row
-        return sorted(self._trials.values(), key=lambda trial: trial.number)
-
-    def _read_events(self) -> None:
-        sql = ("select rowid, trialJobId, event, data, sequenceId, timestamp, logPath from TrialJobEvent "
-               "where rowid > ? order by rowid")
-        for row, id_, event, data, number, time, place in _query(self._folder, sql, self._last_event):
-            trial = self._trials.setdefault(
-                id_, Trial(_checked_id(id_), number, self._folder / "trials" / id_))
-            trial.state = event
-            if event == WAITING:
-                proposal = json.loads(data)
-                if not matches(proposal, PROPOSAL):
-                    raise ValueError(f"{data} is not a proposal of a tuner")
-                trial.parameters = proposal["parameters"]
-            elif event == RUNNING:
-                trial.started, trial.place = time / 1000, place or ""
-            else:
-                trial.ended = time / 1000
-            self._last_event = row
+@contextmanager
+def error_prefix(prefix: str, kinds: type | tuple[type, ...] = Exception) -> Iterator[None]:
+    """Turn errors of these kinds into a UserError of one line that begins with `prefix`."""
+    try:
+        yield
+    except kinds as error:
+        raise UserError(f"{prefix}: {one_line(error) or type(error).__name__}") from None
 
 
 def _has_database(folder: Path) -> bool:
     return os.path.isfile(folder / "db" / "nni.sqlite")  # Path.is_file raises for long names
-
-
-@contextmanager
-def _errors_reading(folder: Path) -> Iterator[None]:
-    """Turn any error about a damaged or foreign database into a UserError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # wrong values raise many kinds of errors
-        raise UserError(f"{folder / 'db'} cannot be read: {one_line(error)}") from None
 
 
 def _checked_id(id_: str) -> str:
@@ -215,8 +182,5 @@ def _checked_id(id_: str) -> str:
 def _query(folder: Path, sql: str, *values: int) -> list[tuple]:
     """Return rows of the experiment's database, which NNI may be writing to."""
     database = (folder / "db" / "nni.sqlite").resolve().as_uri()  # escapes ?, # and % in the name
-    connection = sqlite3.connect(f"{database}?mode=ro", uri=True, timeout=10)
-    try:
+    with closing(sqlite3.connect(f"{database}?mode=ro", uri=True, timeout=10)) as connection:
         return connection.execute(sql, values).fetchall()
-    finally:
-        connection.close()

@@ -1,8 +1,4 @@
-"""Start NNI's manager, ask for its state, and stop it.
-
-An experiment is one manager, a node process that listens on a port of this machine; its children are the
-tuner and the trials.
-"""
+"""Start, ask and stop NNI's manager, a node process whose children are the tuner and the trials."""
 
 import os
 import re
@@ -25,33 +21,19 @@ from judge.common.files import as_user_error, atomic_write
 
 PRELOAD = Path(__file__).with_name("preload.js")
 NNICTL = [sys.executable, "-m", "experiments.nni_adapter.nnictl"]
-# States of an experiment after which nothing more happens by itself.
-FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # the latter: the tuner's list of settings is used up
-ENDED = (*FINISHED, "ERROR", "STOPPED")
-
+FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # states; the latter: the tuner's list is used up
 PORT_TAKEN = "is not idle"  # in NNI's message (nni/experiment/launcher.py:185)
 
 
 def write_config(file: Path, config: dict) -> Path:
-    """Write NNI's configuration `config` as the experiment file `file`, and return `file`.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Write NNI's configuration `config` as the experiment file `file`, and return `file`."""
     with as_user_error(file.parent):
         atomic_write(file, lambda part: part.write_text(yaml.safe_dump(config, sort_keys=False)))
     return file
 
 
 def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tuple[Experiment, int]:
-    """Start the experiment that `file` describes, on loopback, and return it with its port.
-
-    Args:
-        prepare: called with the port before each attempt to start there.
-
-    Raises:
-        UserError: NNI refuses to start it; or as `prepare`.
-    """
+    """Start an experiment on loopback, with `prepare(port)` before each attempt; return it with its port."""
     preload = f"{os.environ.get('NODE_OPTIONS', '')} --require {PRELOAD}".strip()
     # This environment first: `python` in a trial command is then the Python that runs this.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -59,10 +41,8 @@ def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tu
         port = free_port()
         prepare(port)
         result = subprocess.run(
-            [*NNICTL, "create", "--config", str(file.resolve()), "--port", str(port)],
-            env=os.environ | {"NODE_OPTIONS": preload, "PATH": path}, cwd=ROOT, capture_output=True,
-            text=True,
-        )  # fmt: skip
+            [*NNICTL, "create", "--config", str(file.resolve()), "--port", str(port)], cwd=ROOT,
+            env=os.environ | {"NODE_OPTIONS": preload, "PATH": path}, capture_output=True, text=True)
         output = re.sub(r"\x1b\[\d*m", "", result.stdout + result.stderr)
         id_ = re.search(r"Experiment ID: (\w+)", output)
         if result.returncode == 0 and id_:
@@ -72,13 +52,9 @@ def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tu
     raise UserError(f"NNI did not start: {(output.strip().splitlines() or ['no output'])[-1]}")
 
 
-def _wait_until_stored(id_: str, timeout: float = 60) -> Experiment:
-    """Return a new experiment once it is in NNI's database; nnictl does not wait for that.
-
-    Raises:
-        UserError: it is not there after `timeout` seconds; NNI is stopped.
-    """
-    deadline = time.monotonic() + timeout
+def _wait_until_stored(id_: str) -> Experiment:
+    """Return a new experiment once it is in NNI's database; nnictl does not wait for that."""
+    deadline = time.monotonic() + 60
     while True:
         try:
             return database.find_experiment(id_)
@@ -119,9 +95,8 @@ def last_error(experiment: Experiment) -> str:
     """Return the last error in NNI's logs; the experiment's state says only ERROR."""
     for name in ("dispatcher.log", "nnimanager.log"):
         file = experiment.folder / "log" / name
-        lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
-        errors = [line for line in lines if "] ERROR" in line or re.match(r"\w*(Error|Exception):", line)]
-        if errors:
+        text = file.read_text(errors="replace") if file.is_file() else ""
+        if errors := re.findall(r"^.*\] ERROR.*$|^\w*(?:Error|Exception):.*$", text, re.MULTILINE):
             return f"{errors[-1]} ({file})"
     return f"see {experiment.folder / 'log'}"
 
@@ -129,8 +104,7 @@ def last_error(experiment: Experiment) -> str:
 def dead_runner(experiment: Experiment, trials: list[Trial]) -> str | None:
     """Return where, on another machine, NNI's runner has died during a trial, or None.
 
-    NNI only logs it (training_service/reusable/environments/remoteEnvironmentService.js:135): the trial
-    stays RUNNING and the search would never end.
+    NNI only logs it (reusable/environments/remoteEnvironmentService.js:135): the trial stays RUNNING.
     """
     places = {trial.place.removeprefix("file://") for trial in trials if trial.state == RUNNING}
     places = [place for place in places if "/envs/" in place]  # on other machines

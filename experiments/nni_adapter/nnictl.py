@@ -4,9 +4,7 @@
 
 NNI waits 3 s for its manager to start (nni/experiment/launcher.py:188, `_check_rest_server`, called right
 after `_start_rest_server`) and 20 s for each of its answers (nni/experiment/rest.py:16, `timeout`). A machine
-that is busy with trials may need longer. No longer needed when both are options of nnictl;
-`test_search.py::test_nni_waits_for_a_slow_start_and_a_port_taken_meanwhile_costs_one_retry` then passes with
-plain nnictl.
+that is busy with trials may need longer. No longer needed when both are options of nnictl.
 """
 
 import socket
@@ -18,8 +16,6 @@ from nni.experiment import RunMode, launcher, rest
 from nni.tools.nnictl.nnictl import parse_args
 
 TIMEOUT = 300  # seconds
-POLL_INTERVAL = 0.1  # seconds
-
 start_manager = launcher._start_rest_server
 
 
@@ -27,14 +23,12 @@ def start_and_wait(arguments: launcher.NniManagerArgs, mode: RunMode) -> subproc
     """Start NNI's manager and wait until it listens, has ended, or `TIMEOUT` is over; NNI reports errors."""
     manager = start_manager(arguments, mode)
     deadline = time.monotonic() + TIMEOUT
-    while manager.poll() is None and not is_listening(arguments.port) and time.monotonic() < deadline:
-        time.sleep(POLL_INTERVAL)
+    while manager.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", arguments.port)) == 0:
+                break
+        time.sleep(0.1)
     return manager
-
-
-def is_listening(port: int) -> bool:
-    with socket.socket() as connection:
-        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 if __name__ == "__main__":

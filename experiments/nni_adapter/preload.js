@@ -22,8 +22,8 @@ net.Server.prototype.listen = function (...args) {
     return listen.apply(this, args);
 };
 
-// The same for TensorBoard, which NNI starts with --bind_all (extensions/nniTensorboardManager.js:110).
-// Among the processes that NNI starts is also its tuner, the one with --exp_params.
+// So does TensorBoard, which NNI starts with --bind_all (extensions/nniTensorboardManager.js:110). The process
+// with --exp_params is NNI's tuner.
 const { spawn } = childProcess;
 let tuner;
 childProcess.spawn = function (command, args, ...options) {

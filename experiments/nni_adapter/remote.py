@@ -5,9 +5,8 @@ machine's loopback (`preload.js`). So each worker gets an SSH tunnel that forwar
 loopback. Nothing listens where other machines could reach it.
 
 At the worker's end of each tunnel runs a watchdog. It restarts NNI's runner if that could not connect,
-because NNI starts it only once and then waits forever. When the tunnel ends, because it was cut or this
-process was killed, the watchdog ends the runner; its trials then save their checkpoints and end
-(`trials.session.engine`).
+because NNI starts it only once and then waits forever. When the tunnel ends, the watchdog ends the runner;
+its trials then save their checkpoints and end (`trials.session.engine`).
 """
 
 import json
@@ -21,15 +20,10 @@ from pathlib import Path
 from experiments.nni_adapter.database import Experiment, Trial
 from judge.common.errors import UserError
 
-# On every worker, chosen by NNI; a trial works in trials/TRIAL below it.
-FOLDER = "/tmp/nni-experiments"
-
+FOLDER = "/tmp/nni-experiments"  # on every worker, chosen by NNI; a trial works in ID/trials/TRIAL
 # BatchMode: ssh must not ask. An unknown host key is an error, not a question.
 SSH_OPTIONS = ("BatchMode=yes", "IdentitiesOnly=yes", "ConnectTimeout=15", "ServerAliveInterval=15",
-           "ServerAliveCountMax=3", "ExitOnForwardFailure=yes")  # fmt: skip
-
-# Names of data and judges that are not files.
-BUILT_IN = ("sample", "digits", "pattern")
+               "ServerAliveCountMax=3", "ExitOnForwardFailure=yes")
 
 # The runner writes its pid when it has reached the manager; without a pid after ten seconds it has given up.
 # NNI starts it in a login shell at some time after it has copied run.sh; the file is renamed before a restart
@@ -84,8 +78,7 @@ print(json.dumps({"nni": version("nni"), "gpus": torch.cuda.device_count(),
 class Worker:
     """One machine of NNI's machineList."""
 
-    machine: dict
-    """NNI's entry: host, port, user, sshKeyFile, pythonPath."""
+    machine: dict  # NNI's entry: host, port, user, sshKeyFile, pythonPath
 
     @property
     def name(self) -> str:
@@ -100,11 +93,7 @@ class Worker:
                 *options, self.name, f"exec bash -c {shlex.quote(path + script)}"]
 
     def probe(self, python: str, paths: list[str]) -> dict:
-        """Return the version of `nni`, the numbers of `gpus` and `cores`, and which of `paths` are `missing`.
-
-        Raises:
-            UserError: the worker cannot be reached, or a package is not installed there.
-        """
+        """Return the version of `nni`, numbers of `gpus` and `cores`, and which of `paths` are `missing`."""
         command = self.ssh(shlex.join([python, "-", *paths]))
         try:
             result = subprocess.run(command, input=PROBE, capture_output=True, text=True)
@@ -115,16 +104,10 @@ class Worker:
         return json.loads(result.stdout.splitlines()[-1])
 
     def fetch(self, id_: str, into: Path, trials: list[str] | None = None) -> None:
-        """Move what trials wrote there into the experiment's folder `into`.
+        """Move what the trials with these ids, and NNI's runner, wrote there into the folder `into`.
 
-        What the trials and NNI's runner printed comes with it, in envs/.
-
-        Args:
-            id_: of the experiment.
-            trials: ids of trials; None means all, and the experiment's folder there is removed.
-
-        Raises:
-            UserError: the worker cannot be reached or `into` not be written; nothing is removed there.
+        If `trials` is None, all are fetched and the folder of the experiment `id_` there is removed. After an
+        error nothing is removed.
         """
         script = PACK % (id_, "$(ls trials)" if trials is None else shlex.join(trials))
         fetched = [f"{FOLDER}/{id_}"] if trials is None else [f"{FOLDER}/{id_}/trials/{t}" for t in trials]
@@ -144,7 +127,7 @@ class Worker:
 
 def last_line(text: str) -> str:
     """Return the last line that is not empty: where programs print what was wrong."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    return text.strip().splitlines()[-1].strip() if text.strip() else ""
 
 
 def workers(config: dict) -> list[Worker]:
@@ -161,11 +144,7 @@ class Tunnels:
         self._fetched: set[str] = set()
 
     def open(self, port: int) -> None:
-        """Forward the port that NNI's runner calls, `port` + 1, from every worker to this machine.
-
-        Raises:
-            UserError: a worker cannot be reached, or its port is taken.
-        """
+        """Forward the port that NNI's runner calls, `port` + 1, from every worker to this machine."""
         self.close()
         forward = f"127.0.0.1:{port + 1}:127.0.0.1:{port + 1}"
         for worker in self._workers:
@@ -185,34 +164,23 @@ class Tunnels:
                 tunnel.stdin.flush()
 
     def problem(self) -> str | None:
-        """Return which tunnel has ended and why, or None.
-
-        NNI does not notice: trials there stay RUNNING, and it sends further ones.
-        """
+        """Return which tunnel has ended and why, or None; NNI does not notice, and sends further trials."""
         for worker, tunnel in self._tunnels:
             if tunnel.poll() is not None:
-                what = (f"NNI's runner does not start on {worker.name}"
-                        if tunnel.returncode == RUNNER_NOT_STARTED
-                        else f"the connection to {worker.name} was cut")
+                what = f"the connection to {worker.name} was cut"
+                if tunnel.returncode == RUNNER_NOT_STARTED:
+                    what = f"NNI's runner does not start on {worker.name}"
                 return f"{what}: {last_line(tunnel.stderr.read())}"
         return None
 
     def fetch(self, experiment: Experiment, trials: list[Trial] | None = None) -> list[str]:
-        """Move files of the experiment from the workers to its folder here.
-
-        Args:
-            trials: only of those of them that are over; None means of all trials.
-
-        Returns:
-            A line for each worker from which nothing could be fetched.
-        """
+        """Move files of those of `trials` that are over, or of all, here; return a line for each error."""
         over = None if trials is None else [t.id for t in trials if t.over and t.id not in self._fetched]
-        if over == []:
-            return []
         problems = []
         for worker in self._workers:
             try:
-                worker.fetch(experiment.id, experiment.folder, over)
+                if over != []:
+                    worker.fetch(experiment.id, experiment.folder, over)
             except UserError as error:
                 problems.append(str(error))
         if not problems:

@@ -1,6 +1,5 @@
 """Fixtures: changed experiment files, databases as NNI writes them, running searches, and a browser."""
 
-import fcntl
 import json
 import shutil
 import signal
@@ -11,27 +10,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import requests
 import yaml
 
 from experiments.nni_adapter import database
 from experiments.nni_adapter.manager import create, stop
-from tests.experiments.helpers import ROOT, TIMEOUT, listening, processes_of, until
+from tests.experiments.helpers import ROOT
 
 BROWSER_TIMEOUT = 120_000  # milliseconds for anything that a browser does, on a slow and busy machine
 
 
 @pytest.fixture
 def experiment(tmp_path, sample_data, judge_file) -> Callable[..., Path]:
-    """Return a function that writes cyclegan.yml with changes, for the small sample."""
+    """Return a function that writes a shipped file with changes; cyclegan.yml for the small sample."""
 
-    def write(space=None, program: str = "trials.cyclegan", options: str = "", **changes) -> Path:
-        config = yaml.safe_load((ROOT / "experiments/cyclegan.yml").read_text())
-        inputs = f"--data {sample_data} --judge {judge_file} --size sketch --threads 1"
+    def write(space=None, system: str = "cyclegan", options: str = "", **changes) -> Path:
+        config = yaml.safe_load((ROOT / f"experiments/{system}.yml").read_text())
+        if system == "cyclegan":
+            options = f"--data {sample_data} --judge {judge_file} --size sketch {options}"
         config |= {
             "trialCodeDirectory": str(ROOT), "experimentWorkingDirectory": str(tmp_path / "runs"),
-            "searchSpaceFile": str(ROOT / "search_spaces/cyclegan.json"),
-            "trialCommand": f"python -m {program} {inputs} {options}",
+            "searchSpaceFile": str(ROOT / f"search_spaces/{system}.json"),
+            "trialCommand": f"python -m trials.{system} --threads 1 {options}",
         }  # fmt: skip
         config["tuner"]["codeDirectory"] = str(ROOT)
         (tmp_path / "runs").mkdir(exist_ok=True)
@@ -39,7 +38,9 @@ def experiment(tmp_path, sample_data, judge_file) -> Callable[..., Path]:
             (tmp_path / "space.json").write_text(json.dumps(space))
             config["searchSpaceFile"] = str(tmp_path / "space.json")
         for key, value in changes.items():
-            config[key] = config[key] | value if isinstance(value, dict) else value
+            if isinstance(value, dict):
+                value = {k: v for k, v in (config[key] | value).items() if v is not None}
+            config[key] = value
         file = tmp_path / "experiment.yml"
         file.write_text(yaml.safe_dump(config))
         return file
@@ -55,16 +56,12 @@ def recorded(tmp_path) -> Callable[..., Path]:
         folder = tmp_path / id_
         (folder / "db").mkdir(parents=True)
         with sqlite3.connect(folder / "db" / "nni.sqlite") as db:
-            db.executescript(
-                "create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text,"
-                " logPath text, sequenceId integer, message text);"
-                "create table MetricData (timestamp integer, trialJobId text, parameterId text, type text,"
-                " sequence integer, data text);"
-                "create table ExperimentProfile (params text, id text, execDuration integer,"
-                " startTime integer, endTime integer, logDir text, nextSequenceId integer, revision integer);"
-            )
+            db.executescript("""
+                create table TrialJobEvent (timestamp, trialJobId, event, data, logPath, sequenceId, message);
+                create table MetricData (timestamp, trialJobId, parameterId, type, sequence, data);
+                create table ExperimentProfile (params, id, revision);""")
             for revision, params in enumerate(({}, config)):  # NNI writes it anew at each change
-                db.execute("insert into ExperimentProfile values (?, ?, 0, 0, 0, '', 0, ?)",
+                db.execute("insert into ExperimentProfile values (?, ?, ?)",
                            (json.dumps(params), id_, revision))
             for number, (trial, parameters, end, scores, final) in enumerate(trials):
                 proposal = json.dumps({"parameter_id": number, "parameters": parameters})
@@ -72,12 +69,11 @@ def recorded(tmp_path) -> Callable[..., Path]:
                 for at, (event, data) in enumerate(events):
                     db.execute("insert into TrialJobEvent values (?,?,?,?,'',?,'')",
                                (1000 * at, trial, event, data, number))
-                results = [("PERIODICAL", score) for score in scores]
-                for kind, score in results + ([("FINAL", final)] if final is not None else []):
+                results = [("PERIODICAL", score) for score in scores] + [("FINAL", final)]
+                for kind, score in results if final is not None else results[:-1]:
                     parts = {"default": score, "style": score, "content": 1 - score, "kid_error": 0.1}
-                    value = json.dumps(json.dumps(parts))  # JSON in JSON
                     db.execute("insert into MetricData values (0,?,?,?,0,?)",
-                               (trial, str(number), kind, value))
+                               (trial, str(number), kind, json.dumps(json.dumps(parts))))  # JSON in JSON
         return folder
 
     return write
@@ -111,12 +107,11 @@ def run_command(nni_home):
     running = []
 
     def start(argument: Path, *options: str, command: str = "run") -> subprocess.Popen:
+        # A shell may have started the tests with SIGINT ignored, which children inherit.
         running.append(subprocess.Popen(
             [sys.executable, "-u", "-m", "experiments", command, str(argument), *options], cwd=ROOT,
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            # A shell may have started the tests with SIGINT ignored, which children inherit.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        ))  # fmt: skip
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
         return running[-1]
 
     yield start
@@ -127,24 +122,6 @@ def run_command(nni_home):
                 print(process.communicate(timeout=60)[0])  # shown if the test has failed
             finally:
                 process.kill()
-
-
-@pytest.fixture
-def tensorboard(tmp_path_factory):
-    """Return a function that starts TensorBoard as NNI's button does, and returns the address.
-
-    One test at a time: NNI takes the first port from 6006 on at which nobody listens yet.
-    """
-
-    def start(folder: Path, port: int, *trials: str) -> list:
-        with open(tmp_path_factory.getbasetemp().parent / "tensorboard.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            url = f"http://127.0.0.1:{port}/api/v1/nni/tensorboard"
-            assert requests.post(url, json={"trials": ",".join(trials)}, timeout=TIMEOUT).ok
-            return until(lambda: [address for process in processes_of(folder, "bin/tensorboard")
-                                  for address in listening(process)])
-
-    return start
 
 
 @pytest.fixture

@@ -11,12 +11,8 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT = 600  # seconds for anything that a search does, on a slow and busy machine
 TINY = "--size sketch --ngf 4 --blocks 1 --ndf 4 --photos 8"
 SPACE = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
-
-
-def tuner(startup: int = 1) -> dict:
-    """Return the keys of a tuner for searches with few trials."""
-    return {"classArgs": {"reference": "trials.cyclegan", "optimize_mode": "maximize",
-                          "tpe_args": {"n_startup_jobs": startup}}}
+FEW = {"assessor": None, "tuner": {"classArgs": {  # changes of an experiment file for few trials
+    "reference": "trials.cyclegan", "optimize_mode": "maximize", "tpe_args": {"n_startup_jobs": 1}}}}
 
 
 def until(condition, run=None):
@@ -29,6 +25,13 @@ def until(condition, run=None):
             pytest.fail(f"ended with {run.returncode}: {run.communicate()[0]}")
         time.sleep(0.5)
     pytest.fail(f"not within {TIMEOUT} s: {condition}")
+
+
+def finish(run, code: int = 0) -> str:
+    """Wait until the command `run` has ended with this exit code, and return what it printed."""
+    output, _ = run.communicate(timeout=TIMEOUT)
+    assert run.returncode == code and "Traceback" not in output, output
+    return output
 
 
 def manager_of(id_: str) -> psutil.Process:

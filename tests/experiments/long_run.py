@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -44,13 +45,12 @@ def measure_search(folder: Path, trials: int, at_once: int = 2, every: float = 2
         run = psutil.Popen(command, cwd=ROOT, env=os.environ | {"HOME": str(folder)}, stdout=log, stderr=log)
     try:
         while run.poll() is None:
-            if figures := measure_processes(run, folder / "runs"):
+            with suppress(StopIteration, psutil.Error, UserError):  # before NNI's start or after its end
+                figures = measure_processes(run, folder / "runs")
                 rows.append({"seconds": round(time.monotonic() - started), **figures})
                 pd.DataFrame(rows).to_csv(folder / "load.csv", index=False)
-            try:
+            with suppress(psutil.TimeoutExpired):
                 run.wait(every)
-            except psutil.TimeoutExpired:
-                pass
     finally:
         if run.poll() is None:
             run.terminate()  # it stops NNI
@@ -59,20 +59,17 @@ def measure_search(folder: Path, trials: int, at_once: int = 2, every: float = 2
 
 
 def measure_processes(run: psutil.Process, runs: Path) -> dict[str, float]:
-    """Return memory (`rss`, MB), open `files` and `threads` of each process; {} if the search is not on."""
-    try:
-        search = database.find_experiment(str(runs / "_latest"))
-        manager = manager_of(search.id)
-        children = manager.children(recursive=True)
-        tuner = next(child for child in children if "--exp_params" in child.cmdline())
-        figures = {"over": sum(trial.over for trial in search.trials()), "children": len(children),
-                   "zombies": sum(child.status() == psutil.STATUS_ZOMBIE for child in children)}
-        for role, process in {"run": run, "manager": manager, "tuner": tuner}.items():
-            figures |= {f"{role}_rss": round(process.memory_info().rss / 1e6, 1),
-                        f"{role}_files": process.num_fds(), f"{role}_threads": process.num_threads()}
-        return figures
-    except (StopIteration, psutil.Error, UserError):
-        return {}
+    """Return memory (`rss`, MB), open `files` and `threads` of each process of the search."""
+    search = database.find_experiment(str(runs / "_latest"))
+    manager = manager_of(search.id)
+    children = manager.children(recursive=True)
+    tuner = next(child for child in children if "--exp_params" in child.cmdline())
+    figures = {"over": sum(trial.over for trial in search.trials()), "children": len(children),
+               "zombies": sum(child.status() == psutil.STATUS_ZOMBIE for child in children)}
+    for role, process in {"run": run, "manager": manager, "tuner": tuner}.items():
+        figures |= {f"{role}_rss": round(process.memory_info().rss / 1e6, 1),
+                    f"{role}_files": process.num_fds(), f"{role}_threads": process.num_threads()}
+    return figures
 
 
 def growth(rows: pd.DataFrame) -> pd.Series:
@@ -85,7 +82,7 @@ def growth(rows: pd.DataFrame) -> pd.Series:
     return minima.apply(lambda column: siegelslopes(column, minima.index).slope)
 
 
-def main() -> None:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--at-once", type=int, default=2)
@@ -95,7 +92,3 @@ def main() -> None:
     rows = measure_search(options.out.resolve(), options.trials, options.at_once, options.every)
     print(rows.iloc[[0, len(rows) // 2, -1]].T.to_string(header=False))
     print(f"a trial adds:\n{growth(rows).round(3).to_string()}")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,37 +2,14 @@
 
 import shutil
 from collections import namedtuple
-from pathlib import Path
 
 import pytest
-import torch
 
 from experiments import disk
 from experiments.nni_adapter import database
 from judge.common.errors import UserError
-from trials import cyclegan, gan
-from trials.cyclegan import CycleGAN, Settings
+from trials import cyclegan
 from trials.session import DiskUse
-
-CPU = torch.device("cpu")
-PUBLISHED = {"cycle_weight": Settings().cycle_weight}
-
-
-def test_the_footprint_is_what_a_trained_checkpoint_takes(tmp_path):
-    settings = Settings(size="sketch", ngf=4, blocks=1, ndf=4, pool_size=3, steps=9).complete(CPU)
-    net, draw = CycleGAN(settings, 9, CPU), torch.Generator().manual_seed(0)
-    for _ in range(4):
-        net.update(*(torch.rand(1, 3, 64, 64, generator=draw) * 2 - 1 for _ in "ab"))
-    torch.save(net.state_dict(), tmp_path / "checkpoint.pt")
-    taken = (tmp_path / "checkpoint.pt").stat().st_size
-    assert taken == pytest.approx(net.footprint(1, 1).checkpoint, rel=0.1)
-
-
-def test_every_system_says_what_it_leaves(sample_data, judge_file):
-    settings = Settings(data=str(sample_data), judge=str(judge_file), size="sketch", photos=4).complete(CPU)
-    digits = gan.Settings(data="digits").complete(CPU)
-    for system, of in ((cyclegan, settings), (gan, digits)):
-        assert min(system.check(of)) > 1e4
 
 
 def test_kept_checkpoints_sheets_of_all_and_trials_under_way_are_counted():
@@ -48,29 +25,19 @@ def test_a_disk_without_room_is_refused_before_anything_starts(tmp_path, monkeyp
         disk.check(tmp_path, 2 * 10**9)
 
 
-@pytest.fixture
-def search(recorded) -> Path:
-    """Six trials with checkpoints: the published setting, two more that ended and one that was stopped, one
-    that failed, and one that trains."""
+def test_checkpoints_beyond_the_best_are_removed_and_nothing_else(recorded):
+    """Of t0, the published setting, and further trials that ended, were stopped, failed, or still train."""
     ends = ["SUCCEEDED", "SUCCEEDED", "EARLY_STOPPED", "SUCCEEDED", "FAILED", None]
     folder = recorded("abcdefgh", {"trialCommand": "python -m trials.cyclegan"}, [
-        (f"t{n}", PUBLISHED if n == 0 else {"cycle_weight": n / 2}, end, [n / 10], None)
+        (f"t{n}", {"cycle_weight": n / 2 if n else cyclegan.Settings().cycle_weight}, end, [n / 10], None)
         for n, end in enumerate(ends)])
     for n in range(len(ends)):
-        trial = folder / "trials" / f"t{n}"
-        trial.mkdir(parents=True)
-        for name in ("checkpoint.pt", "run.json"):
-            (trial / name).write_text("{}")
-    return folder
-
-
-def test_checkpoints_beyond_the_best_are_removed_and_nothing_else(search):
-    disk.prune(database.find_experiment(str(search)).trials(), cyclegan, kept=1)
-    left = {file.parent.name for file in search.glob("trials/*/checkpoint.pt")}
-    assert left == {"t0", "t3", "t4", "t5"}  # published, best, failed, still training
-    assert len(list(search.glob("trials/*/run.json"))) == 6
-
-
-def test_enough_to_keep_removes_none(search):
-    disk.prune(database.find_experiment(str(search)).trials(), cyclegan, kept=3)
-    assert len(list(search.glob("trials/*/checkpoint.pt"))) == 6
+        (folder / f"trials/t{n}").mkdir(parents=True)
+        (folder / f"trials/t{n}/checkpoint.pt").touch()
+        (folder / f"trials/t{n}/run.json").touch()
+    trials = database.find_experiment(str(folder)).trials()
+    disk.prune(trials, cyclegan, kept=3)
+    assert len(list(folder.glob("trials/*/checkpoint.pt"))) == 6
+    disk.prune(trials, cyclegan, kept=1)
+    assert {file.parent.name for file in folder.glob("trials/*/checkpoint.pt")} == {"t0", "t3", "t4", "t5"}
+    assert len(list(folder.glob("trials/*/run.json"))) == 6

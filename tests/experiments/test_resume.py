@@ -46,7 +46,9 @@ def broken(recorded, tmp_path) -> database.Experiment:
     ])))  # fmt: skip
 
 
-def test_what_is_left_is_the_same_search_with_fewer_trials(broken, tmp_path):
+def test_what_is_left_is_the_same_search_with_fewer_trials_and_the_name_in_its_file(broken, tmp_path):
+    (broken.folder / search.FILE_NAME).write_text("maxTrialNumber: 8")
+    assert "experimentName" not in yaml.safe_load(resume.write(broken).read_text())
     (broken.folder / search.FILE_NAME).write_text("experimentName: A | search  # as the user wrote it")
     left = yaml.safe_load(resume.write(broken).read_text())
     assert left["maxTrialNumber"] == 8 - 3 and left["experimentName"] == "A | search"
@@ -59,12 +61,11 @@ def test_what_is_left_is_the_same_search_with_fewer_trials(broken, tmp_path):
 
 def test_the_tuner_knows_the_results_and_proposes_the_unfinished_first(broken):
     tuner = Tpe("trials.cyclegan", resumes=str(broken.folder), seed=0)
-    tuner.update_search_space(SPACE)
+    for _ in range(2):  # NNI may say it again
+        tuner.update_search_space(SPACE)
     assert sorted(record.loss for record in tuner._history[("cycle_weight",)]) == [-0.4, -0.1]
     assert [tuner.generate_parameters(at) for at in range(2)] == [proposal(21.0), proposal(23.0)]
     assert tuner.generate_parameters(2) not in [t.parameters for t in broken.trials()]
-    tuner.update_search_space(SPACE)  # NNI may say it again
-    assert len(tuner._history[("cycle_weight",)]) == 2
 
 
 def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_path):
@@ -86,20 +87,21 @@ def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_pat
     assert sorted(record.loss for record in tuner._history[("cycle_weight",)]) == [-0.5, -0.4, -0.1]
 
 
-@pytest.mark.parametrize(("changes", "trials", "line"), [
-    ({"maxTrialNumber": 1}, [("a", PUBLISHED, "SUCCEEDED", [0.4], 0.4)], "is complete: 1 trials$"),
-    ({"tuner": {"className": "experiments.tuner.Listed"}}, [], "repeat the `promote` command$"),
-    ({"tuner": {"name": "TPE"}}, [], "is not by experiments.tuner.Tpe"),
-    ({"tuner": {"className": resume.TUNER}}, [], "its configuration is not complete"),
+@pytest.mark.parametrize(("changes", "line"), [
+    ({"maxTrialNumber": 1}, "is complete: 1 trials$"),
+    ({"tuner": {"className": "experiments.tuner.Listed"}}, "repeat the `promote` command$"),
+    ({"tuner": {"name": "TPE"}}, "is not by experiments.tuner.Tpe"),
+    ({"tuner": {"className": resume.TUNER}}, "its configuration is not complete"),
 ])
-def test_what_cannot_go_on_is_refused_in_one_line(recorded, tmp_path, changes, trials, line):
+def test_what_cannot_go_on_is_refused_in_one_line(recorded, tmp_path, changes, line):
+    trials = [("a", PUBLISHED, "SUCCEEDED", [0.4], 0.4)]
     refused = database.find_experiment(str(recorded("whole", config(tmp_path, **changes), trials)))
     with pytest.raises(UserError, match=line) as caught:
         resume.write(refused)
     assert "\n" not in str(caught.value) and not list(refused.folder.glob("*.yml"))
 
 
-def test_only_a_search_that_is_still_running_is_refused(broken, tmp_path, monkeypatch):
+def test_a_search_that_is_still_running_is_refused(broken, tmp_path, monkeypatch):
     monkeypatch.setattr(database, "NNI_HOME", tmp_path)
     (tmp_path / ".experiment").write_text(json.dumps({"broken": {"port": free_port()}}))
     assert not is_running(broken)  # nothing listens at that port
@@ -108,14 +110,10 @@ def test_only_a_search_that_is_still_running_is_refused(broken, tmp_path, monkey
         resume.write(broken)
 
 
-@pytest.mark.parametrize("command, lock, words", [
-    ("resume", ".resume.lock", "resuming experiment broken"),
-    ("promote", ".promote.lock", "promoting experiment broken"),
-])
-def test_two_processes_do_not_train_the_same_trials(broken, monkeypatch, command, lock, words):
+@pytest.mark.parametrize("command, doing", [("resume", "resuming"), ("promote", "promoting")])
+def test_two_processes_do_not_train_the_same_trials(broken, monkeypatch, command, doing):
     monkeypatch.setattr(search, "run", lambda *_: pytest.fail("it went on"))
-    options = Namespace(experiment=str(broken.folder), keep=1, top=1, seeds=1, yardstick=None,
-                        yardstick_data=None)
-    refused = pytest.raises(UserError, match=f"another process is {words}")
-    with file_lock(broken.folder / lock, "first"), refused:
+    options = Namespace(experiment=str(broken.folder), keep=1, yardstick=None, yardstick_data=None)
+    refused = pytest.raises(UserError, match=f"another process is {doing} experiment broken")
+    with file_lock(broken.folder / f".{command}.lock", "first"), refused:
         getattr(commands, command)(options)

@@ -13,60 +13,47 @@ import psutil
 import pytest
 import requests
 import torch
-import yaml
 
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import find_experiment
-from experiments.nni_adapter.manager import ENDED, create, free_port, status, stop
+from experiments.nni_adapter.manager import create, free_port, status, stop
 from tests.experiments import long_run
 from tests.experiments.helpers import (
+    FEW,
     ROOT,
     SPACE,
     TIMEOUT,
     TINY,
+    finish,
     folder_of,
     listening,
     manager_of,
     newest,
     processes_of,
-    tuner,
     until,
-)
-from trials.cyclegan import Settings
+)  # fmt: skip
 from trials.session.records import read_json, read_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nni_home")]
 
 
-def test_every_trial_gets_its_own_parameters_though_others_crash(experiment, started):
-    """The guard against NNI 3.0, which gives them to whichever trial asks first."""
-    file = experiment(
-        program="tests.experiments.crashing_cyclegan", options=f"{TINY} --steps 20 --reports 2",
-        maxTrialNumber=8, trialConcurrency=4, assessor={"classArgs": {"start_step": 999}},
-    )  # fmt: skip
-    running, port = started(file)
-    assert until(lambda: (state := status(port)) in ENDED and state) == "DONE"
+def test_every_trial_gets_its_own_parameters_though_others_crash(tmp_path, started):
+    """NNI 3.0 gives them to whichever trial asks first."""
+    running, port = started(long_run.write_experiment(
+        tmp_path / "search", trials=8, at_once=4, trialCommand="python -m tests.experiments.tiny --crash"))
+    until(lambda: status(port) == "DONE")
     trials = running.trials()
     assert [trial.number for trial in trials] == list(range(8))
-    assert {trial.number for trial in trials if trial.state == "FAILED"} == {3, 5}
-    assert all(trial.state == "SUCCEEDED" for trial in trials if trial.number not in (3, 5))
     for trial in trials:
-        record = read_json(trial.folder / "run.json")
         assert json.loads((trial.folder / "parameter.cfg").read_text())["parameters"] == trial.parameters
-        if trial.number == 3:  # it ended before it asked
-            assert record == {} and trial.final is None
+        if trial.number in (3, 5):
+            assert trial.state == "FAILED" and trial.final is None
             continue
-        assert record["parameters"] == trial.parameters
-        assert {key: record["settings"][key] for key in trial.parameters} == trial.parameters
-        if trial.number == 5:
-            assert record["reason"] == "RuntimeError: crashed after asking" and trial.final is None
-            continue
-        lines = read_lines(trial.folder / "stats.jsonl")
-        assert [line["score"] for line in lines] == trial.reports and len(lines) == 2
-        assert trial.final == record["score"] == trial.reports[-1]
+        record = read_json(trial.folder / "run.json")
+        assert trial.state == "SUCCEEDED" and record["settings"] == trial.parameters | {"crash": False}
+        assert trial.final == record["score"] and trial.reports == [trial.final] * 2
     assert len({json.dumps(trial.parameters) for trial in trials}) == 8
-    defaults = vars(Settings())
-    assert trials[0].parameters == {key: defaults[key] for key in trials[0].parameters}
+    assert trials[0].parameters == {"x": 0.5, "y": 0.5}
 
 
 def test_nni_waits_for_a_slow_start_and_a_port_taken_meanwhile_costs_one_retry(
@@ -84,7 +71,7 @@ def test_nni_waits_for_a_slow_start_and_a_port_taken_meanwhile_costs_one_retry(
         monkeypatch.setattr(manager, "free_port", lambda: ports.pop() if ports else free_port())
         running, port = started(experiment(options=f"{TINY} --steps 4 --reports 2", maxTrialNumber=1))
         assert port != other.getsockname()[1] and not ports
-    assert until(lambda: (state := status(port)) in ENDED and state) == "DONE"
+    until(lambda: status(port) == "DONE")
     assert running.trials()[0].final
 
 
@@ -137,17 +124,16 @@ def test_two_searches_at_once_on_one_gpu_do_not_disturb_each_other(tmp_path, mon
 def test_a_search_runs_to_its_end_on_loopback_and_its_promotion_trains_the_best_on(
     experiment, run_command, judge_file, sample_data,
 ):
-    refused = run_command(experiment(trialConcurrency=1000))
-    output, _ = refused.communicate(timeout=TIMEOUT)
-    assert refused.returncode == 2 and len(output.splitlines()) == 1 and "cores" in output, output
+    output = finish(run_command(experiment(trialConcurrency=1000)), 2)
+    assert len(output.splitlines()) == 1 and "cores" in output
 
-    file = experiment(SPACE, options=f"{TINY} --steps 20 --reports 2 --budget 0.5", maxTrialNumber=3,
-                      assessor=None, tuner=tuner(2))
+    file = experiment(SPACE, options=f"{TINY} --steps 20 --reports 2 --budget 0.5", maxTrialNumber=3, **FEW)
     run = run_command(file)
     folder = folder_of(file, run)
-    assert [address.ip for address in listening(manager_of(folder.name))] == ["127.0.0.1"]
-    output, _ = run.communicate(timeout=TIMEOUT)
-    assert run.returncode == 0, output
+    assert listening(manager_of(folder.name))
+    addresses = [address for process in processes_of(folder) for address in listening(process)]
+    assert {address.ip for address in addresses} == {"127.0.0.1"}
+    output = finish(run)
     for text in ("built-in stand-in", "0 published", "repeat it: python -m trials.cyclegan", "--budget 1.0"):
         assert text in output
     assert not processes_of(folder)
@@ -160,9 +146,7 @@ def test_a_search_runs_to_its_end_on_loopback_and_its_promotion_trains_the_best_
     assert "(stand-in)" in table
 
     yardstick = ("--yardstick", str(judge_file), "--yardstick-data", str(sample_data))
-    promote = run_command(folder, "--top", "1", "--seeds", "2", *yardstick, command="promote")
-    output, _ = promote.communicate(timeout=TIMEOUT)
-    assert promote.returncode == 0 and "Traceback" not in output, output
+    output = finish(run_command(folder, "--top", "1", "--seeds", "2", *yardstick, command="promote"))
     assert "quality" in output and "published" in output and output.count("95 % over 2 seeds") == 1
     promotion = newest(folder.parent)
     assert promotion != folder
@@ -179,15 +163,14 @@ def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
     folder = folder_of(file, run)
     until(lambda: list(folder.glob("trials/*/checkpoint.pt")), run)
     run.send_signal(signal.SIGINT)
-    output, _ = run.communicate(timeout=TIMEOUT)
-    assert run.returncode == 130 and "Traceback" not in output, output
+    finish(run, 130)
     until(lambda: not processes_of(folder))
 
 
 def test_a_search_whose_manager_or_all_of_whose_processes_are_killed_is_resumed(experiment, run_command):
     """Finished trials are kept, interrupted ones continue, and in the end there are as many as asked for."""
-    file = experiment(SPACE, options=f"{TINY} --steps 120 --reports 12", maxTrialNumber=3, assessor=None,
-                      trialConcurrency=1, tuner=tuner(2))
+    file = experiment(SPACE, options=f"{TINY} --steps 120 --reports 12", maxTrialNumber=3, trialConcurrency=1,
+                      **FEW)
 
     def interrupt(run, folder, number: int, everything: bool) -> list:
         """Kill the search while trial `number` trains, and return its trials."""
@@ -200,8 +183,7 @@ def test_a_search_whose_manager_or_all_of_whose_processes_are_killed_is_resumed(
             run.communicate(timeout=TIMEOUT)
         else:
             manager_of(folder.name).kill()
-            output, _ = run.communicate(timeout=TIMEOUT)
-            assert run.returncode == 1 and f"python -m experiments resume {folder.name}" in output, output
+            assert f"python -m experiments resume {folder.name}" in finish(run, 1)
         until(lambda: not processes_of(folder))
         return search.trials()
 
@@ -216,9 +198,7 @@ def test_a_search_whose_manager_or_all_of_whose_processes_are_killed_is_resumed(
     run = run_command(first, command="resume")
     second = until(lambda: (p := newest(first.parent)) != first and list(p.glob("trials/*")) and p, run)
     interrupt(run, second, 1, everything=True)
-    resume = run_command(second, command="resume")
-    output, _ = resume.communicate(timeout=TIMEOUT)
-    assert resume.returncode == 0, output
+    finish(run_command(second, command="resume"))
     rest = find_experiment(str(newest(first.parent)))
     assert rest.folder not in (first, second)
     trials = rest.trials()
@@ -237,9 +217,9 @@ def test_a_disk_that_fills_ends_the_search_in_lines_and_loses_no_checkpoint(
 ):
     runs = small_disk(100_000) / "runs"
     runs.mkdir()
-    file = experiment(SPACE, options=f"{TINY} --steps 4000 --reports 40", maxTrialNumber=2, tuner=tuner(),
-                      trialConcurrency=1, experimentWorkingDirectory=str(runs), assessor=None)
-    run = run_command(file)
+    run = run_command(experiment(
+        SPACE, options=f"{TINY} --steps 4000 --reports 40", maxTrialNumber=2, trialConcurrency=1,
+        experimentWorkingDirectory=str(runs), **FEW))
     checkpoint = until(lambda: next(runs.glob("[!_]*/trials/*/checkpoint.pt"), None), run)
     with open(runs.parent / "full", "wb", buffering=0) as full, suppress(OSError):
         while full.write(bytes(10_000)):
@@ -251,10 +231,10 @@ def test_a_disk_that_fills_ends_the_search_in_lines_and_loses_no_checkpoint(
 
 
 def test_nnis_pages_show_all_parts_of_scores_and_its_tensorboard_scalars_and_paintings(
-    experiment, started, browser, tensorboard,
+    experiment, started, browser,
 ):
-    search, port = started(experiment(SPACE, options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=2,
-                                      assessor=None, tuner=tuner()))
+    search, port = started(
+        experiment(SPACE, options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=2, **FEW))
     until(lambda: status(port) == "DONE")
     trials = search.trials()
     tab, errors = browser(f"http://127.0.0.1:{port}/detail")
@@ -268,7 +248,11 @@ def test_nnis_pages_show_all_parts_of_scores_and_its_tensorboard_scalars_and_pai
     tab.get_by_text("default", exact=True).first.click()
     for part in parts - {"default"}:
         tab.get_by_role("option", name=part, exact=True).first.wait_for()
-    (address,) = tensorboard(search.folder, port, *(trial.id for trial in trials))
+    ids = ",".join(trial.id for trial in trials)
+    start = f"http://127.0.0.1:{port}/api/v1/nni/tensorboard"  # as NNI's button does
+    assert requests.post(start, json={"trials": ids}, timeout=TIMEOUT).ok
+    (address,) = until(lambda: [address for process in processes_of(search.folder, "bin/tensorboard")
+                                for address in listening(process)])
     assert address.ip == "127.0.0.1"
     url = f"http://127.0.0.1:{address.port}"
 
@@ -291,21 +275,12 @@ def test_nnis_pages_show_all_parts_of_scores_and_its_tensorboard_scalars_and_pai
     ("stargan", "--data sample --size sketch --edge 32 --steps 6 --reports 2 --ngf 8 --ndf 8"),
 ])
 def test_a_search_of_each_other_system_runs_on_its_built_in_sample_to_its_end(
-    system, options, tmp_path, run_command, sample_data, judge_file,
+    system, options, experiment, tmp_path, run_command, sample_data, judge_file,
 ):
-    options = options.format(data=sample_data, judge=judge_file)
-    config = yaml.safe_load((ROOT / f"experiments/{system}.yml").read_text()) | {
-        "trialCodeDirectory": str(ROOT), "experimentWorkingDirectory": str(tmp_path / "runs"),
-        "searchSpaceFile": str(ROOT / f"search_spaces/{system}.json"), "maxTrialNumber": 2,
-        "trialCommand": f"python -m trials.{system} --threads 1 {options}",
-    }  # fmt: skip
-    config["tuner"] |= {"codeDirectory": str(ROOT)}
-    config["tuner"]["classArgs"]["tpe_args"]["n_startup_jobs"] = 1
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "experiment.yml").write_text(yaml.safe_dump(config))
-    run = run_command(tmp_path / "experiment.yml")
-    output, _ = run.communicate(timeout=TIMEOUT)
-    assert run.returncode == 0, output
+    arguments = {"reference": f"trials.{system}", "seed": 0, "tpe_args": {"n_startup_jobs": 1}}
+    output = finish(run_command(experiment(
+        system=system, options=options.format(data=sample_data, judge=judge_file), maxTrialNumber=2,
+        tuner={"classArgs": arguments})))
     assert "0 published" in output and f"repeat it: python -m trials.{system}" in output
     folder = newest(tmp_path / "runs")
     trials = find_experiment(str(folder)).trials()

@@ -1,6 +1,7 @@
-"""A trial that takes as little as one can: no torch, no training, two reports. For load tests."""
+"""A trial that takes as little as one can: no torch, no training, two reports."""
 
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 
@@ -11,6 +12,7 @@ from trials.session import engine
 class Settings:
     x: float = 0.5
     y: float = 0.5
+    crash: bool = False  # trial 3 before it asks for its parameters, trial 5 after
 
     def complete(self, device) -> "Settings":
         return self
@@ -28,24 +30,19 @@ def check(settings: Settings):
     return DiskUse(0, 0)
 
 
-def score(settings: Settings) -> dict[str, float]:
-    """Best, 1, at (0.3, 0.7)."""
-    return {"default": 1 - (settings.x - 0.3) ** 2 - (settings.y - 0.7) ** 2, "part": settings.x}
-
-
-def main() -> None:
-    host = engine.current_engine()
-    parameters = host.get_parameters()
-    found = score(Settings(**parameters))
-    for step in (1, 2):
-        host.report_intermediate(found)
-        with open(host.folder / "stats.jsonl", "a") as stats:
-            stats.write(json.dumps({"step": step, "score": found}) + "\n")
-    record = {"system": "tiny", "parameters": parameters, "settings": asdict(Settings(**parameters)),
-              "status": "finished", "reason": None, "score": found}  # fmt: skip
-    (host.folder / "run.json").write_text(json.dumps(record))
-    host.report_final(found)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    crash = int(os.environ["NNI_TRIAL_SEQ_ID"]) if "--crash" in sys.argv else None
+    if crash == 3:
+        sys.exit("before it asks")
+    host = engine.current_engine()
+    settings = Settings(**host.get_parameters())
+    if crash == 5:
+        sys.exit("after it has asked")
+    score = {"default": 1 - (settings.x - 0.3) ** 2 - (settings.y - 0.7) ** 2, "part": settings.x}
+    for step in (1, 2):
+        host.report_intermediate(score)
+        with open(host.folder / "stats.jsonl", "a") as stats:
+            stats.write(json.dumps({"step": step, "score": score}) + "\n")
+    record = {"system": "tiny", "settings": asdict(settings), "status": "finished", "score": score}
+    (host.folder / "run.json").write_text(json.dumps(record))
+    host.report_final(score)

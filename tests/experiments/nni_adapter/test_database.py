@@ -25,56 +25,44 @@ def search(recorded) -> Path:
 
 def grow(folder: Path) -> None:
     """Let the second trial report and end, and a third be proposed and report."""
-    def value(score: float) -> str:
-        return json.dumps(json.dumps({"default": score}))
-
-    proposal = json.dumps({"parameters": {"cycle_weight": 3.0}})
+    proposal, value = json.dumps({"parameters": {"cycle_weight": 3.0}}), json.dumps('{"default": 0.2}')
     with sqlite3.connect(folder / "db/nni.sqlite") as db:
         db.executemany("insert into MetricData values (0,?,'',?,0,?)", [
-            ("bbbbb", "PERIODICAL", value(0.2)), ("bbbbb", "FINAL", value(0.2)),
-            ("ccccc", "PERIODICAL", value(0.6))])  # fmt: skip
+            ("bbbbb", "PERIODICAL", value), ("bbbbb", "FINAL", value), ("ccccc", "PERIODICAL", value)])
         db.executemany("insert into TrialJobEvent values (?,?,?,?,'',?,'')", [
             (5000, "bbbbb", "SUCCEEDED", None, 1), (5000, "ccccc", "WAITING", proposal, 2),
             (6000, "ccccc", "RUNNING", None, 2)])  # fmt: skip
 
 
-def test_reading_a_search_while_it_grows_gives_what_one_reading_at_its_end_gives(search):
+def test_reading_a_search_while_it_grows_reads_only_new_rows_and_gives_what_one_reading_gives(
+    search, monkeypatch,
+):
+    counts, query = [], database._query
+
+    def counted(*arguments):
+        rows = query(*arguments)
+        counts.append(len(rows))
+        return rows
+
     experiment = database.find_experiment(str(search))
+    monkeypatch.setattr(database, "_query", counted)
     early = experiment.trials()
-    assert experiment.trials() == early and [len(trial.reports) for trial in early] == [2, 1]
+    assert experiment.trials() == early and counts == [4, 5, 0, 0]
     grow(search)
     late = experiment.trials()
-    assert late == database.find_experiment(str(search)).trials()
+    assert counts[4:] == [3, 3] and late == database.find_experiment(str(search)).trials()
     assert [(trial.state, len(trial.reports)) for trial in late] == [
         ("SUCCEEDED", 2), ("SUCCEEDED", 2), ("RUNNING", 1)]
     assert [(trial.state, len(trial.reports)) for trial in early] == [("SUCCEEDED", 2), ("RUNNING", 1)]
 
 
-def test_only_new_rows_are_read(search, monkeypatch):
-    read, query = [], database._query
-    experiment = database.find_experiment(str(search))
-
-    def counted(*arguments):
-        rows = query(*arguments)
-        read.append(len(rows))
-        return rows
-
-    monkeypatch.setattr(database, "_query", counted)
-    for expected in ([4, 5], [0, 0], [3, 3], [0, 0]):
-        read.clear()
-        experiment.trials()
-        assert read == expected
-        if expected == [0, 0]:
-            grow(search)
-
-
 @pytest.mark.parametrize("table, column", [("ExperimentProfile", "id"), ("TrialJobEvent", "trialJobId")])
-@pytest.mark.parametrize("id_", ["../../evil", "/etc", "..", "<b>", "", None])
-def test_an_id_that_would_name_another_file_is_refused(search, table, column, id_):
-    with sqlite3.connect(search / "db/nni.sqlite") as db:
-        db.execute(f"update {table} set {column} = ?", (id_,))
-    with pytest.raises(UserError, match="cannot be read"):
-        database.find_experiment(str(search)).trials()
+def test_an_id_that_would_name_another_file_is_refused(search, table, column):
+    for id_ in ("../../evil", "/etc", "..", "<b>", "", None):
+        with sqlite3.connect(search / "db/nni.sqlite") as db:
+            db.execute(f"update {table} set {column} = ?", (id_,))
+        with pytest.raises(UserError, match="cannot be read"):
+            database.find_experiment(str(search)).trials()
 
 
 def test_an_experiments_folder_may_have_any_name_and_no_other_name_is_found(search, tmp_path):

@@ -19,7 +19,7 @@ import yaml
 from experiments.nni_adapter import remote
 from experiments.nni_adapter.database import find_experiment
 from experiments.nni_adapter.manager import free_port, stop
-from tests.experiments.helpers import ROOT, SPACE, TIMEOUT, TINY, manager_of, newest, tuner, until
+from tests.experiments.helpers import FEW, ROOT, SPACE, TINY, finish, manager_of, newest, until
 from trials.session.records import read_json, read_lines
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -142,9 +142,9 @@ def run_on(experiment, run_command):
 
     def run(machines: list[dict], options: str, trials: int) -> tuple[subprocess.Popen, Path]:
         service = yaml.safe_load((ROOT / "experiments/cyclegan-remote.yml").read_text())["trainingService"]
-        file = experiment(SPACE, options=f"{TINY} {options}", assessor=None, tuner=tuner(),
-                          maxTrialNumber=trials, trialConcurrency=len(machines),
-                          trainingService=service | {"machineList": machines})
+        file = experiment(
+            SPACE, options=f"{TINY} {options}", maxTrialNumber=trials, trialConcurrency=len(machines),
+            trainingService=service | {"machineList": machines}, **FEW)
         return run_command(file), file.parent / "runs"
 
     return run
@@ -158,8 +158,7 @@ def until_trained(run: subprocess.Popen, machine: Machine) -> None:
 def test_a_search_on_two_machines_fetches_all_that_its_trials_wrote(machine, run_on):
     machines = [machine(), machine()]
     run, runs = run_on([entry for _, entry in machines], "--steps 20 --reports 2", 4)
-    output, _ = run.communicate(timeout=TIMEOUT)
-    assert run.returncode == 0, output
+    finish(run)
     folder = newest(runs)
     trials = find_experiment(str(folder)).trials()
     assert [trial.state for trial in trials] == ["SUCCEEDED"] * 4
@@ -192,9 +191,9 @@ def test_an_interruption_is_a_line_and_trials_save_their_checkpoints(machine, ru
     until_trained(run, one)
     interrupt, code, words = INTERRUPTIONS[how]
     interrupt(run, one)
-    output, _ = run.communicate(timeout=TIMEOUT)
     try:
-        assert run.returncode == code and words in output and "Traceback" not in output, output
+        output = finish(run, code)
+        assert words in output
         until(lambda: not one.processes())
         if how in ("a cut connection", "kill -9"):  # its files stay there
             assert ("not fetched: root@127.0.0.1" in output) == (how == "a cut connection")
@@ -225,8 +224,7 @@ def test_a_runner_that_could_not_connect_is_started_again(machine, run_on, tmp_p
         until(lambda: not one.processes(runner))
     finally:
         manager.resume()
-    output, _ = run.communicate(timeout=TIMEOUT)
-    assert run.returncode == 0, output
+    finish(run)
     assert one.sh(f"ls {remote.FOLDER}") == ""
 
 
@@ -257,8 +255,7 @@ def test_a_full_disk_on_a_machine_fails_the_trial_in_a_line_and_the_search_goes_
     search = find_experiment(str(folder))
     until(lambda: search.trials()[0].over)
     one.sh("rm /tmp/full")
-    output, _ = run.communicate(timeout=TIMEOUT)
-    assert run.returncode == 0, output
+    finish(run)
     first, second = search.trials()
     assert (first.state, second.state) == ("FAILED", "SUCCEEDED") and second.final
     (printed,) = (file.read_text() for file in folder.glob("envs/*/trialrunner_stdout"))
