@@ -31,24 +31,11 @@ from judge.labelled import describe_data, load_labelled
 from judge.score import MIN_IMAGES
 from trials.inspection import adapters, figures, latent, metrics
 from trials.inspection.trained import TrainedModel, read_trial
+from trials.session import RunOptions
 from trials.session.records import read_lines
-from trials.session.session import RunOptions
 
 COLUMNS = 8  # images in a row of a picture
-
-
-def add_options(parser: Parser, device: bool = True, samples: bool = False, json: bool = False) -> None:
-    """Add the options that several commands have."""
-    parser.add_argument("run", type=Path, help="folder of a trial: runs/NAME or runs/ID/trials/TRIAL")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where pictures go, by default RUN/inspect")
-    if device:
-        parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
-                            help="where to compute; auto is the GPU if there is one")
-    if samples:
-        parser.add_argument("--samples", type=PositiveInt, default=1000, metavar="N",
-                            help="number of outputs; fewer if there are fewer photographs to paint")
-    if json:
-        parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+FRAME_MS = 400  # time that a frame of an animation is shown; the last frame is shown longer
 
 
 def load_model(options: Namespace, trained: bool = True) -> TrainedModel:
@@ -57,11 +44,7 @@ def load_model(options: Namespace, trained: bool = True) -> TrainedModel:
 
 
 def load_noise_model(options: Namespace) -> TrainedModel:
-    """Return the networks of a trial that generates images from noise.
-
-    Raises:
-        UserError: its generator takes images.
-    """
+    """Return the networks of the trial. Raises UserError if its generator takes images."""
     model = load_model(options)
     if model.noise is None:
         raise UserError(f"{trial_title(options)}: its generator takes images, there is no noise to change")
@@ -69,11 +52,7 @@ def load_noise_model(options: Namespace) -> TrainedModel:
 
 
 def load_measured_model(options: Namespace) -> TrainedModel:
-    """Return the networks of the trial, if there are enough `--samples` to measure.
-
-    Raises:
-        UserError: there are not.
-    """
+    """Return the networks of the trial. Raises UserError if `--samples` is too few to measure."""
     if options.samples < MIN_IMAGES:
         raise UserError(f"--samples {options.samples} is too few for a distance: give at least {MIN_IMAGES}")
     return load_model(options)
@@ -88,11 +67,11 @@ def trial_title(options: Namespace) -> str:
 def save(options: Namespace, name: str, picture: Any) -> None:
     """Write a Pillow image, a list of them (an animation), or a Matplotlib figure to the file `name`."""
     folder = options.out or options.run / "inspect"
-    file = folder / name
 
     def write(part: Path) -> None:
         if isinstance(picture, list):
-            figures.save_animation(picture, part, file.suffix[1:])
+            durations = [FRAME_MS] * (len(picture) - 1) + [4 * FRAME_MS]
+            picture[0].save(part, "WEBP", save_all=True, append_images=picture[1:], duration=durations, loop=0)
         elif isinstance(picture, Image.Image):
             picture.save(part, "PNG")
         else:
@@ -100,17 +79,13 @@ def save(options: Namespace, name: str, picture: Any) -> None:
 
     with as_user_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, write)
-    print(f"wrote {file}", file=sys.stderr)
+        atomic_write(folder / name, write)
+    print(f"wrote {folder / name}", file=sys.stderr)
 
 
 def print_result(options: Namespace, result: dict, *lines: str) -> None:
     """Print `result` as JSON with --json, and the lines otherwise."""
     print(json.dumps(result) if options.json else "\n".join(lines))
-
-
-# ---------------------------------------------------------------------------------------------
-# Files of the trial
 
 
 def curves(options: Namespace) -> None:
@@ -126,12 +101,6 @@ def curves(options: Namespace) -> None:
     print_result(options, {"reports": reports}, table.to_string(float_format="{:.4f}".format))
 
 
-def progress_options(parser: Parser) -> None:
-    add_options(parser, device=False)
-    parser.add_argument("--most", type=PositiveInt, default=8, metavar="N",
-                        help="largest number of sheets in the strip")
-
-
 def progress(options: Namespace) -> None:
     """Show the outputs at each report: some in a strip, one below the other, and all as an animation."""
     read_trial(options.run)
@@ -141,17 +110,6 @@ def progress(options: Namespace) -> None:
     chosen = [last - round(i * last / max(1, count - 1)) for i in range(count)]  # from the last report back
     save(options, "progress.png", figures.stack([frames[i] for i in reversed(chosen)]))
     save(options, "progress.webp", frames)
-
-
-# ---------------------------------------------------------------------------------------------
-# Outputs
-
-
-def metrics_options(parser: Parser) -> None:
-    add_options(parser, samples=True, json=True)
-    parser.add_argument("--features", choices=["own", "inception"], default="own",
-                        help="own: features of the trial's classifier or judge; inception: features of the "
-                        "Inception network of published figures (needs torch-fidelity and its weights)")
 
 
 def measure(options: Namespace) -> None:
@@ -176,28 +134,17 @@ def histogram(options: Namespace) -> None:
     titles = [f"the pairs most alike of {len(outputs)} outputs", ""]
     save(options, "pairs.png", figures.stack([
         figures.image_rows(outputs[[pair[i] for pair in pairs]], titles[i], COLUMNS) for i in (0, 1)]))
-    shares = pd.DataFrame(diversity.shares, index=list(diversity.classes))
-    confidence = {name: sum(values) / len(values) for name, values in diversity.confidence.items()}
-    result = {"samples": len(outputs), "judged_by": model.extractor.name, "shares": shares.to_dict(),
-              "confidence": confidence, "vendi": diversity.vendi, "closest": diversity.closest,
-              "alarms": diversity.alarms}
-    table = pd.DataFrame({"confidence": confidence, "different in effect (Vendi)": diversity.vendi,
-                          "closest pair": diversity.closest})
+    confidence = {name: sum(values) / len(values) for name, values in diversity["confidence"].items()}
+    result = {"samples": len(outputs), "judged_by": model.extractor.name, **diversity, "confidence": confidence}
+    table = pd.DataFrame({"confidence": confidence, "different in effect (Vendi)": diversity["vendi"],
+                          "closest pair": diversity["closest"]})
     duplicates = ("if the two images of a pair in pairs.png are the same, G makes about "
                   f"{len(outputs) ** 2} different images")
     print_result(
         options, result, f"{len(outputs)} outputs by {model.extractor.name}, share in each class",
-        shares.to_string(float_format="{:.3f}".format), table.to_string(float_format="{:.4f}".format),
+        pd.DataFrame(diversity["shares"]).to_string(float_format="{:.3f}".format), table.to_string(float_format="{:.4f}".format),
         *([duplicates] if model.noise else []),
-        *([f"ALARM, mode collapse: {alarm}" for alarm in diversity.alarms] or ["no sign of mode collapse"]))
-
-
-def neighbours_options(parser: Parser) -> None:
-    add_options(parser, samples=True, json=True)
-    parser.add_argument("--show", type=NonNegativeInt, nargs="+", metavar="OUTPUT",
-                        default=list(range(COLUMNS)), help="numbers of the outputs in the picture, from 0")
-    parser.add_argument("--nearest", type=PositiveInt, default=4, metavar="N",
-                        help="number of neighbours of each output")
+        *([f"ALARM, mode collapse: {alarm}" for alarm in diversity["alarms"]] or ["no sign of mode collapse"]))
 
 
 def neighbours(options: Namespace) -> None:
@@ -230,18 +177,6 @@ def neighbours(options: Namespace) -> None:
         if copied else "no sign of copied training images")
 
 
-# ---------------------------------------------------------------------------------------------
-# Discriminator
-
-
-def features_options(parser: Parser) -> None:
-    add_options(parser, json=True)
-    parser.add_argument("--images", type=PositiveInt, default=1000, metavar="N",
-                        help="number of training images with labels")
-    parser.add_argument("--data", metavar="DIR", help="labelled images in place of the trial's data: a "
-                        "folder with a subfolder for each class, of the same size and colours")
-
-
 def features(options: Namespace) -> None:
     """Classify images linearly by the discriminator's features, by an untrained one's, and by pixels."""
     trained, untrained = load_model(options), load_model(options, trained=False)
@@ -259,18 +194,6 @@ def features(options: Namespace) -> None:
         accuracies.to_string(float_format="{:.4f}".format))
 
 
-# ---------------------------------------------------------------------------------------------
-# Noise
-
-
-def walk_options(parser: Parser) -> None:
-    add_options(parser)
-    parser.add_argument("--through", type=NonNegativeInt, nargs="+", default=[0, 1, 2, 3], metavar="OUTPUT",
-                        help="numbers of the outputs to walk through, in this order")
-    parser.add_argument("--steps", type=PositiveInt, default=10, metavar="N",
-                        help="number of images from one output to the next")
-
-
 def walk(options: Namespace) -> None:
     """Walk from one z to the next on a line and on a great circle; show the outputs with their numbers."""
     model = load_noise_model(options)
@@ -282,13 +205,6 @@ def walk(options: Namespace) -> None:
             for name, points in latent.interpolate(z[a], z[b], options.steps).items()]
     save(options, "walk.png", figures.stack(rows))
     save(options, "outputs.png", figures.numbered_sheet(model.generate(z[:100])))
-
-
-def arithmetic_options(parser: Parser) -> None:
-    add_options(parser)
-    for name in "abc":
-        parser.add_argument(f"--{name}", type=NonNegativeInt, nargs="+", required=True, metavar="OUTPUT",
-                            help=f"outputs whose mean z is {name}, by walk's numbers; the paper takes three")
 
 
 def arithmetic(options: Namespace) -> None:
@@ -305,18 +221,56 @@ def arithmetic(options: Namespace) -> None:
     save(options, "arithmetic.png", figures.stack(rows))
 
 
+DEVICE = {"--device": {"choices": ["auto", "cpu", "cuda"], "default": "auto",
+                       "help": "where to compute; auto is the GPU if there is one"}}
+SAMPLES = {"--samples": {"type": PositiveInt, "default": 1000, "metavar": "N",
+                         "help": "number of outputs; fewer if there are fewer photographs to paint"}}
+JSON = {"--json": {"action": "store_true", "help": "print the figures as JSON"}}
+COMMANDS = {  # the function of each, and its options
+    "curves": (curves, JSON),
+    "progress": (progress, {
+        "--most": {"type": PositiveInt, "default": 8, "metavar": "N",
+                   "help": "largest number of sheets in the strip"}}),
+    "metrics": (measure, DEVICE | SAMPLES | JSON | {
+        "--features": {"choices": ["own", "inception"], "default": "own",
+                       "help": "own: features of the trial's classifier or judge; inception: features of the "
+                       "Inception network of published figures (needs torch-fidelity and its weights)"}}),
+    "histogram": (histogram, DEVICE | SAMPLES | JSON),
+    "features": (features, DEVICE | JSON | {
+        "--images": {"type": PositiveInt, "default": 1000, "metavar": "N",
+                     "help": "number of training images with labels"},
+        "--data": {"metavar": "DIR", "help": "labelled images in place of the trial's data: a folder with a "
+                   "subfolder for each class, of the same size and colours"}}),
+    "walk": (walk, DEVICE | {
+        "--through": {"type": NonNegativeInt, "nargs": "+", "default": [0, 1, 2, 3], "metavar": "OUTPUT",
+                      "help": "numbers of the outputs to walk through, in this order"},
+        "--steps": {"type": PositiveInt, "default": 10, "metavar": "N",
+                    "help": "number of images from one output to the next"}}),
+    "arithmetic": (arithmetic, DEVICE | {
+        f"--{name}": {"type": NonNegativeInt, "nargs": "+", "required": True, "metavar": "OUTPUT",
+                      "help": f"outputs whose mean z is {name}, by walk's numbers; the paper takes three"}
+        for name in "abc"}),
+    "neighbours": (neighbours, DEVICE | SAMPLES | JSON | {
+        "--show": {"type": NonNegativeInt, "nargs": "+", "metavar": "OUTPUT", "default": list(range(COLUMNS)),
+                   "help": "numbers of the outputs in the picture, from 0"},
+        "--nearest": {"type": PositiveInt, "default": 4, "metavar": "N",
+                      "help": "number of neighbours of each output"}}),
+}  # fmt: skip
+
+
+def add_options(parser: Parser, options: dict[str, dict]) -> None:
+    """Add the options of a command, which argparse's `add_argument` takes, to those of every command."""
+    parser.add_argument("run", type=Path, help="folder of a trial: runs/NAME or runs/ID/trials/TRIAL")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where pictures go, by default RUN/inspect")
+    for name, keywords in options.items():
+        parser.add_argument(name, **keywords)
+
+
 def command_line() -> None:
     """Run the command that the command line names, and exit."""
     subcommands("python -m trials.inspect", __doc__, {
-        "curves": (partial(add_options, device=False, json=True), curves),
-        "progress": (progress_options, progress),
-        "metrics": (metrics_options, measure),
-        "histogram": (partial(add_options, samples=True, json=True), histogram),
-        "features": (features_options, features),
-        "walk": (walk_options, walk),
-        "arithmetic": (arithmetic_options, arithmetic),
-        "neighbours": (neighbours_options, neighbours),
-    })
+        name: (partial(add_options, options=options), function)
+        for name, (function, options) in COMMANDS.items()})
 
 
 if __name__ == "__main__":
