@@ -66,14 +66,12 @@ class Settings(Scheduled):
     """What a trial computes. None means a default that depends on the device or the optimiser."""
 
     content: str | None = None
-    """Your own photograph, to be painted in the style of --style, instead of --data. The picture is written
-    to picture.png in the trial's folder."""
+    """Your own photograph, instead of --data. The picture is written to picture.png in the trial's folder."""
     style: str | None = None
     """Your own painting. It is resized and cropped to the size of the photograph."""
     data: str = "auto"
-    """monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB (photographs). Each
-    held-out photograph is paired with a training painting. auto is data/monet2photo if it exists, and the
-    built-in sample otherwise."""
+    """monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB (photographs); auto is
+    data/monet2photo if it exists, and the built-in sample otherwise."""
     judge: str = model.DEFAULT_FILE
     """File of the judge: it scores the pictures of a data set, and --features judge uses its network."""
     features: Literal["auto", "vgg19", "judge"] = "auto"
@@ -91,11 +89,9 @@ class Settings(Scheduled):
     variation_weight: Weight = 0.0
     """Weight of the total variation, which smooths (Mahendran and Vedaldi 2015, 1412.0035, section 2)."""
     content_layers: str = "auto"
-    """Layers of the content loss, separated by commas. auto is conv4_2 of VGG-19, as published, or layer2 of
-    the judge."""
+    """Layers with commas between them. auto is conv4_2 of VGG-19, as published, or layer2 of the judge."""
     style_layers: str = "auto"
-    """Layers of the style loss, separated by commas. auto is conv1_1 to conv5_1 of VGG-19, as published, or
-    conv1 to layer3 of the judge."""
+    """auto is conv1_1 to conv5_1 of VGG-19, as published, or conv1 to layer3 of the judge."""
     start_from: Literal["content", "noise"] = "content"
     """First picture: the photograph, as in the authors' code, or noise, as in the paper's figures."""
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
@@ -110,8 +106,8 @@ class Settings(Scheduled):
     lr: LearningRate | None = None
     """Learning rate; by default 1 for L-BFGS and 0.02 for Adam."""
     edge: PositiveInt | None = None
-    """Size in pixels. With --data: of the square images, and it must be the judge's size. With --content: of
-    the shorter edge; smaller photographs are not enlarged."""
+    """Size in pixels: with --data of the square images, which must be the judge's; with --content of the
+    shorter edge, if the photograph is not smaller."""
 
     def complete(self, device: torch.device) -> "Settings":
         """Return these settings with the defaults filled in. Raises UserError if some do not go together."""
@@ -121,9 +117,9 @@ class Settings(Scheduled):
             raise UserError(f"--edge {self.edge} is too small: give at least {MIN_EDGE_PIXELS}")
         if self.photos < MIN_IMAGES:
             raise UserError(f"--photos {self.photos} is too few for a score: give at least {MIN_IMAGES}")
-        default_pixels = OWN_IMAGE_PIXELS if self.content else images.SIZES
+        default_pixels = (OWN_IMAGE_PIXELS if self.content else images.SIZES)[images.default_size(device)]
         return replace(self, data=images.resolve_name(self.data), lr=self.lr or DEFAULT_LR[self.optimizer],
-                       edge=self.edge or default_pixels[images.default_size(device)])
+                       edge=self.edge or default_pixels)
 
     def describe_inputs(self) -> dict[str, str]:
         """Return the data, the size and what scores the trial, in words."""
@@ -184,9 +180,7 @@ def load_own_pair(settings: Settings, device: torch.device) -> Pairs:
 
 def load_data_pairs(settings: Settings, device: torch.device) -> Pairs:
     """Return held-out photographs of the data, each with a training painting drawn by the seed."""
-    data = images.find_dataset(settings.data)
-    check_test_images(data)
-    judge, card = model.load_judge(settings.judge, device, settings.edge)
+    data, judge, card = find_data_and_judge(settings, device)
     test = load_held_out(data, settings.edge, settings.photos, device)
     files = data.train[images.PAINTINGS]
     order = torch.randperm(len(files), generator=rng(settings.seed, "pairs"))
@@ -199,8 +193,15 @@ def load_data_pairs(settings: Settings, device: torch.device) -> Pairs:
                  {"data": facts, "judge": card.summary(settings.judge)}, skipped)
 
 
+def find_data_and_judge(settings: Settings, device: torch.device) -> tuple:
+    """Return the data set, the judge and its card. Open no image. Raises UserError if one is missing."""
+    data = images.find_dataset(settings.data)
+    check_test_images(data)
+    return data, *model.load_judge(settings.judge, device, settings.edge)
+
+
 # ---------------------------------------------------------------------------------------------
-# Features
+# Features, losses and scores
 
 
 class Network(NamedTuple):
@@ -277,10 +278,6 @@ def layer_names(network: Network, content: str = "auto", style: str = "auto") ->
                  for names, default in zip((content, style), DEFAULT_LAYERS[network.name]))
 
 
-# ---------------------------------------------------------------------------------------------
-# Losses and scores
-
-
 def gram(features: torch.Tensor) -> torch.Tensor:
     """Return the Gram matrices [N, C, C] of features [N, C, H, W]: sums over all places (equation 3)."""
     rows = features.flatten(2)
@@ -354,16 +351,13 @@ class StyleTransfer(Checkpointed):
 
         def closure() -> torch.Tensor:
             self.optimizer.zero_grad()
-            x = self.canvas[0]
-            content, style = self.losses(x)
-            losses = {"content": content, "style": style}
-            total = s.content_weight * content + s.style_weight * style
+            losses = dict(zip(("content", "style"), self.losses(self.canvas[0])))
             if s.variation_weight:
-                losses["variation"] = variation_loss(x)
-                total = total + s.variation_weight * losses["variation"]
-            total.sum().backward()
+                losses["variation"] = variation_loss(self.canvas[0])
+            total = sum(getattr(s, f"{name}_weight") * loss for name, loss in losses.items()).sum()
+            total.backward()
             means.update({name: loss.detach().mean() for name, loss in losses.items()})
-            return total.sum().detach()
+            return total.detach()
 
         self.optimizer.step(closure)
         self.step += 1
@@ -443,11 +437,7 @@ def train(settings: Settings, session: Session) -> None:
 def check(settings: Settings) -> DiskUse:
     """Return the disk space that a trial needs. Raises UserError if an input or a layer is missing."""
     device = torch.device("cpu")
-    if settings.content:
-        load_own_pair(settings, device)
-    else:
-        check_test_images(images.find_dataset(settings.data))
-        model.load_judge(settings.judge, device, settings.edge)
+    (load_own_pair if settings.content else find_data_and_judge)(settings, device)
     network, _ = load_network(settings, device)
     for layers in layer_names(network, settings.content_layers, settings.style_layers):
         network.features(layers)

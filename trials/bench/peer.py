@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.functional import l1_loss
 
 from judge.common.errors import UserError, one_line
 from judge.common.rng import rng
@@ -86,22 +87,19 @@ class PlainCycleGAN:
         set_lr(self.optimizer_G, s.generator_lr * factor)
         set_lr(self.optimizer_D, s.discriminator_lr * factor)
 
-        def l1(x, y):
-            return (x - y).abs().mean()
-
         for D in (self.D_A, self.D_B):
             D.requires_grad_(False)
         fake_b, fake_a = self.G_AB(a), self.G_BA(b)
         losses = {
             "adversarial_A": ((self.D_A(fake_a) - 1) ** 2).mean(),
             "adversarial_B": ((self.D_B(fake_b) - 1) ** 2).mean(),
-            "cycle_A": l1(self.G_BA(fake_b), a),
-            "cycle_B": l1(self.G_AB(fake_a), b),
+            "cycle_A": l1_loss(self.G_BA(fake_b), a),
+            "cycle_B": l1_loss(self.G_AB(fake_a), b),
         }
         total = s.adversarial_weight * (losses["adversarial_A"] + losses["adversarial_B"])
         total = total + s.cycle_weight * (losses["cycle_A"] + losses["cycle_B"])
         if s.identity_weight:
-            losses |= {"identity_A": l1(self.G_BA(a), a), "identity_B": l1(self.G_AB(b), b)}
+            losses |= {"identity_A": l1_loss(self.G_BA(a), a), "identity_B": l1_loss(self.G_AB(b), b)}
             total = total + s.identity_weight * (losses["identity_A"] + losses["identity_B"])
         self.optimizer_G.zero_grad()
         total.backward()
@@ -128,8 +126,7 @@ class AuthorsCycleGAN:
     has the sizes, loss weights, pools and Adam settings of `net`, but its own learning rate and initial
     weights.
 
-    Raises:
-        UserError: `checkout` is not a checkout, or its code fails.
+    Raises UserError if `checkout` is not a checkout, or its code fails.
     """
 
     def __init__(self, net: CycleGAN, checkout: Path):
@@ -138,6 +135,12 @@ class AuthorsCycleGAN:
         if not (checkout / "models" / "cycle_gan_model.py").is_file():
             raise UserError(f"--peer-path {checkout} is not a checkout of pytorch-CycleGAN-and-pix2pix: "
                             "it has no models/cycle_gan_model.py")
+        arguments = {
+            "dataroot": "none", "netG": "resnet_9blocks", "ngf": s.ngf, "ndf": s.ndf,
+            "lambda_A": s.cycle_weight, "lambda_B": s.cycle_weight,
+            "lambda_identity": s.identity_weight / s.cycle_weight if s.cycle_weight else 0.0,
+            "pool_size": s.pool_size, "batch_size": s.batch_size, "beta1": s.beta1,
+        }  # fmt: skip
         sys.path.insert(0, str(checkout.resolve()))
         try:
             with redirect_stdout(sys.stderr):  # stdout is for our result
@@ -146,7 +149,7 @@ class AuthorsCycleGAN:
                 set_blocks(networks.ResnetGenerator, s.blocks)
                 parser = train_options.TrainOptions().initialize(ArgumentParser())
                 model.CycleGANModel.modify_commandline_options(parser, True)
-                options = parser.parse_args(self.arguments())
+                options = parser.parse_args([f"--{name}={value}" for name, value in arguments.items()])
                 options.isTrain, options.gpu_ids, options.device = True, [], device
                 self.model = model.CycleGANModel(options)
         except Exception as error:  # their code may raise anything
@@ -157,17 +160,6 @@ class AuthorsCycleGAN:
         self.model.criterionGAN.to(device)
         for name in self.model.model_names:
             getattr(self.model, f"net{name}").to(device)
-
-    def arguments(self) -> list[str]:
-        """Return the authors' options for these settings."""
-        s = self.settings
-        options = {
-            "dataroot": "none", "netG": "resnet_9blocks", "ngf": s.ngf, "ndf": s.ndf,
-            "lambda_A": s.cycle_weight, "lambda_B": s.cycle_weight,
-            "lambda_identity": s.identity_weight / s.cycle_weight if s.cycle_weight else 0.0,
-            "pool_size": s.pool_size, "batch_size": s.batch_size, "beta1": s.beta1,
-        }  # fmt: skip
-        return [f"--{name}={value}" for name, value in options.items()]
 
     def update(self, a: torch.Tensor, b: torch.Tensor) -> None:
         """Take one step, as `CycleGAN.update`; the losses stay in the model."""

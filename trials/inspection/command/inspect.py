@@ -71,7 +71,8 @@ def save(options: Namespace, name: str, picture: Any) -> None:
     def write(part: Path) -> None:
         if isinstance(picture, list):
             durations = [FRAME_MS] * (len(picture) - 1) + [4 * FRAME_MS]
-            picture[0].save(part, "WEBP", save_all=True, append_images=picture[1:], duration=durations, loop=0)
+            picture[0].save(part, "WEBP", save_all=True, append_images=picture[1:], loop=0,
+                            duration=durations)
         elif isinstance(picture, Image.Image):
             picture.save(part, "PNG")
         else:
@@ -126,25 +127,26 @@ def measure(options: Namespace) -> None:
 def histogram(options: Namespace) -> None:
     """Compare outputs with real images by class and confidence, and raise an alarm if G has collapsed."""
     model = load_measured_model(options)
-    outputs = model.outputs(options.samples)
-    real = model.real(options.samples, held_out=True)
+    outputs, real = model.outputs(options.samples), model.real(options.samples, held_out=True)
     diversity = metrics.measure_diversity(model.extractor, outputs, real)
     save(options, "histogram.png", figures.plot_histogram(diversity, trial_title(options)))
-    pairs = metrics.closest_pairs(outputs, COLUMNS)
-    titles = [f"the pairs most alike of {len(outputs)} outputs", ""]
+    rows = zip(*metrics.closest_pairs(outputs, COLUMNS))
+    titles = f"the pairs most alike of {len(outputs)} outputs", ""
     save(options, "pairs.png", figures.stack([
-        figures.image_rows(outputs[[pair[i] for pair in pairs]], titles[i], COLUMNS) for i in (0, 1)]))
+        figures.image_rows(outputs[list(row)], title, COLUMNS) for row, title in zip(rows, titles)]))
     confidence = {name: sum(values) / len(values) for name, values in diversity["confidence"].items()}
-    result = {"samples": len(outputs), "judged_by": model.extractor.name, **diversity, "confidence": confidence}
+    result = {"samples": len(outputs), "judged_by": model.extractor.name,
+              **diversity, "confidence": confidence}
     table = pd.DataFrame({"confidence": confidence, "different in effect (Vendi)": diversity["vendi"],
                           "closest pair": diversity["closest"]})
-    duplicates = ("if the two images of a pair in pairs.png are the same, G makes about "
-                  f"{len(outputs) ** 2} different images")
-    print_result(
-        options, result, f"{len(outputs)} outputs by {model.extractor.name}, share in each class",
-        pd.DataFrame(diversity["shares"]).to_string(float_format="{:.3f}".format), table.to_string(float_format="{:.4f}".format),
-        *([duplicates] if model.noise else []),
-        *([f"ALARM, mode collapse: {alarm}" for alarm in diversity["alarms"]] or ["no sign of mode collapse"]))
+    lines = [f"{len(outputs)} outputs by {model.extractor.name}, share in each class",
+             pd.DataFrame(diversity["shares"]).to_string(float_format="{:.3f}".format),
+             table.to_string(float_format="{:.4f}".format)]
+    if model.noise:
+        lines.append("if the two images of a pair in pairs.png are the same, G makes about "
+                     f"{len(outputs) ** 2} different images")
+    lines += [f"ALARM, mode collapse: {alarm}" for alarm in diversity["alarms"]]
+    print_result(options, result, *lines, *([] if diversity["alarms"] else ["no sign of mode collapse"]))
 
 
 def neighbours(options: Namespace) -> None:
@@ -164,16 +166,16 @@ def neighbours(options: Namespace) -> None:
                  for rank, of_rank in enumerate(indices.T, 1)]
         table[name] = metrics.copying_test(features(outputs), features(held_out), known)
     save(options, "neighbours.png", figures.stack(rows))
-    copied = [name for name, row in table.items() if row["z"] < metrics.COPYING_Z]
+    copied = ", ".join(name for name, row in table.items() if row["z"] < metrics.COPYING_Z)
     counts = {"outputs": len(outputs), "held_out": len(held_out), "training_images": len(training)}
     print_result(
         options, {**counts, "features": model.extractor.name, "copying": table},
-        ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
-        + f"; features of {model.extractor.name}",
+        f"{len(outputs)} outputs, {len(held_out)} held out, {len(training)} training images; features of "
+        f"{model.extractor.name}",
         "share of outputs further from training images than a held-out image is, and Z_U (Meehan et al. "
         "2020; copies under -3)",
         pd.DataFrame(table).T.to_string(float_format="{:.3f}".format),
-        f"ALARM: outputs lie nearer to training images than held-out images do, in {', '.join(copied)}"
+        f"ALARM: outputs lie nearer to training images than held-out images do, in {copied}"
         if copied else "no sign of copied training images")
 
 
@@ -204,7 +206,9 @@ def walk(options: Namespace) -> None:
             for a, b in zip(options.through, options.through[1:])
             for name, points in latent.interpolate(z[a], z[b], options.steps).items()]
     save(options, "walk.png", figures.stack(rows))
-    save(options, "outputs.png", figures.numbered_sheet(model.generate(z[:100])))
+    numbered = [figures.image_rows(part, f"outputs {10 * i} to {10 * i + len(part) - 1}", 10)
+                for i, part in enumerate(model.generate(z[:100]).split(10))]
+    save(options, "outputs.png", figures.stack(numbered))
 
 
 def arithmetic(options: Namespace) -> None:
@@ -221,45 +225,49 @@ def arithmetic(options: Namespace) -> None:
     save(options, "arithmetic.png", figures.stack(rows))
 
 
+def one_number(default: int, text: str) -> dict:
+    """Return the keywords of an option that is a number."""
+    return {"type": PositiveInt, "default": default, "metavar": "N", "help": text}
+
+
+def output_numbers(text: str, **keywords: Any) -> dict:
+    """Return the keywords of an option that names outputs by their numbers."""
+    return {"type": NonNegativeInt, "nargs": "+", "metavar": "OUTPUT", "help": text, **keywords}
+
+
 DEVICE = {"--device": {"choices": ["auto", "cpu", "cuda"], "default": "auto",
                        "help": "where to compute; auto is the GPU if there is one"}}
-SAMPLES = {"--samples": {"type": PositiveInt, "default": 1000, "metavar": "N",
-                         "help": "number of outputs; fewer if there are fewer photographs to paint"}}
+SAMPLES = {"--samples": one_number(1000, "number of outputs; fewer if there are fewer photographs to paint")}
 JSON = {"--json": {"action": "store_true", "help": "print the figures as JSON"}}
-COMMANDS = {  # the function of each, and its options
+COMMANDS = {  # the function of each, and the options beside `run` and --out
     "curves": (curves, JSON),
-    "progress": (progress, {
-        "--most": {"type": PositiveInt, "default": 8, "metavar": "N",
-                   "help": "largest number of sheets in the strip"}}),
+    "progress": (progress, {"--most": one_number(8, "largest number of sheets in the strip")}),
     "metrics": (measure, DEVICE | SAMPLES | JSON | {
         "--features": {"choices": ["own", "inception"], "default": "own",
                        "help": "own: features of the trial's classifier or judge; inception: features of the "
                        "Inception network of published figures (needs torch-fidelity and its weights)"}}),
     "histogram": (histogram, DEVICE | SAMPLES | JSON),
     "features": (features, DEVICE | JSON | {
-        "--images": {"type": PositiveInt, "default": 1000, "metavar": "N",
-                     "help": "number of training images with labels"},
+        "--images": one_number(1000, "number of training images with labels"),
         "--data": {"metavar": "DIR", "help": "labelled images in place of the trial's data: a folder with a "
                    "subfolder for each class, of the same size and colours"}}),
     "walk": (walk, DEVICE | {
-        "--through": {"type": NonNegativeInt, "nargs": "+", "default": [0, 1, 2, 3], "metavar": "OUTPUT",
-                      "help": "numbers of the outputs to walk through, in this order"},
-        "--steps": {"type": PositiveInt, "default": 10, "metavar": "N",
-                    "help": "number of images from one output to the next"}}),
+        "--through": output_numbers("numbers of the outputs to walk through, in this order",
+                                    default=[0, 1, 2, 3]),
+        "--steps": one_number(10, "number of images from one output to the next")}),
     "arithmetic": (arithmetic, DEVICE | {
-        f"--{name}": {"type": NonNegativeInt, "nargs": "+", "required": True, "metavar": "OUTPUT",
-                      "help": f"outputs whose mean z is {name}, by walk's numbers; the paper takes three"}
+        f"--{name}": output_numbers(
+            f"outputs whose mean z is {name}, by walk's numbers; the paper takes three", required=True)
         for name in "abc"}),
     "neighbours": (neighbours, DEVICE | SAMPLES | JSON | {
-        "--show": {"type": NonNegativeInt, "nargs": "+", "metavar": "OUTPUT", "default": list(range(COLUMNS)),
-                   "help": "numbers of the outputs in the picture, from 0"},
-        "--nearest": {"type": PositiveInt, "default": 4, "metavar": "N",
-                      "help": "number of neighbours of each output"}}),
+        "--show": output_numbers("numbers of the outputs in the picture, from 0",
+                                 default=list(range(COLUMNS))),
+        "--nearest": one_number(4, "number of neighbours of each output")}),
 }  # fmt: skip
 
 
 def add_options(parser: Parser, options: dict[str, dict]) -> None:
-    """Add the options of a command, which argparse's `add_argument` takes, to those of every command."""
+    """Add the options that every command has, and `options`, with the keywords of argparse."""
     parser.add_argument("run", type=Path, help="folder of a trial: runs/NAME or runs/ID/trials/TRIAL")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where pictures go, by default RUN/inspect")
     for name, keywords in options.items():
