@@ -35,7 +35,7 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
-from torchvision.utils import make_grid, save_image
+from torchvision.utils import save_image
 
 from judge import images, model
 from judge.common.cli import Fraction, LearningRate, PositiveInt, Weight
@@ -43,6 +43,7 @@ from judge.common.errors import UserError, one_line
 from judge.common.files import as_user_error, atomic_write
 from judge.common.rng import rng
 from judge.score import MIN_IMAGES, Score, Scorer, check_test_images, combined, structure_similarity
+from trials.parts import sheets
 from trials.parts.batches import load_held_out
 from trials.session import Checkpointed, DiskUse, Scheduled, Session, run
 
@@ -452,8 +453,7 @@ def sheet(pairs: Pairs, pictures: torch.Tensor) -> torch.Tensor:
     height, width = (edge // 3 for edge in pictures.shape[-2:])
     above = pairs.contents[:SHEET_PAIRS].clone()
     above[..., -height:, :width] = resize(pairs.styles[:SHEET_PAIRS], [height, width])
-    rows = torch.cat([above, pictures[:SHEET_PAIRS]])
-    return make_grid(rows, nrow=len(above), normalize=True, value_range=(-1, 1))
+    return sheets.sheet(above, pictures, SHEET_PAIRS)
 
 
 if __name__ == "__main__":

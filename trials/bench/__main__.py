@@ -160,7 +160,7 @@ def compare_with_peers(settings: Settings, options: Options, device: torch.devic
 
 
 def step_functions(nets: list, settings: Settings, device: torch.device) -> list[Callable]:
-    """Return for each of `nets` a function that takes one training step on random images, batches included."""
+    """Return for each network a function that takes one training step on random images, batches included."""
     size = round(settings.pixels * LOAD_SIZE / CROP_SIZE)
     domains = [Domain(torch.randint(256, (RANDOM_IMAGES, 3, size, size), dtype=torch.uint8, device=device),
                       settings.pixels, name, name == "A", {}) for name in "AB"]
@@ -194,30 +194,19 @@ def seconds_per_call(function: Callable, count: int, device: torch.device) -> fl
 
 
 def measure_trial(settings: Settings, options: Options, steps_per_second: float) -> dict:
-    """Return the seconds of each part of a short trial, or the reason why it cannot run.
+    """Return the seconds of each part of a short trial, in a process of its own, or why it cannot run.
 
     It reports as often as a real trial, or every `--seconds` if that is more often.
     """
     try:
         cyclegan.check(settings)
-        larger = max(map(len, images.find_dataset(settings.data).train.values()))
-        every = min(settings.report_interval(larger), max(1, round(steps_per_second * options.seconds)))
-        steps = TRIAL_REPORTS * every
-        short = replace(settings, steps=steps, epochs=None, reports=TRIAL_REPORTS, budget=1.0)
-        seconds, record, reports = run_trial(short, options)
     except UserError as error:
         return {"split": None, "no_split": one_line(error)}
-    return {"split": split_seconds(seconds, record["seconds"], reports), "split_steps": steps,
-            "first_step_after": record["first_step_after"]}
-
-
-def run_trial(settings: Settings, options: Options) -> tuple[float, dict, list[dict]]:
-    """Run a trial in a process of its own; return its seconds, its record and its reports.
-
-    Raises UserError if it failed.
-    """
+    larger = max(map(len, images.find_dataset(settings.data).train.values()))
+    every = min(settings.report_interval(larger), max(1, round(steps_per_second * options.seconds)))
+    short = replace(settings, steps=TRIAL_REPORTS * every, epochs=None, reports=TRIAL_REPORTS, budget=1.0)
     with TemporaryDirectory() as folder:
-        values = {**asdict(settings), "device": options.device, "threads": options.threads, "out": folder}
+        values = {**asdict(short), "device": options.device, "threads": options.threads, "out": folder}
         arguments = [f"--{name.replace('_', '-')}={v}" for name, v in values.items() if v is not None]
         start = time.perf_counter()
         process = subprocess.run(
@@ -226,8 +215,9 @@ def run_trial(settings: Settings, options: Options) -> tuple[float, dict, list[d
         record, reports = read_record(Path(folder)), read_lines(Path(folder) / "stats.jsonl")
     if len(reports) < TRIAL_REPORTS:
         reason = record.get("reason") or process.stderr.strip().split("\n")[-1]
-        raise UserError(f"the short trial failed: {reason}")
-    return seconds, record, reports
+        return {"split": None, "no_split": f"the short trial failed: {reason}"}
+    return {"split": split_seconds(seconds, record["seconds"], reports), "split_steps": short.steps,
+            "first_step_after": record["first_step_after"]}
 
 
 def split_seconds(seconds: float, session_seconds: float, reports: list[dict]) -> dict[str, float]:

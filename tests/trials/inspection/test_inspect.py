@@ -133,7 +133,7 @@ class Pair(nn.Module):
         return self.act(product if self.compares else x[:, 0, 0, 2:3]) * self.weight
 
 
-def test_a_discriminator_whose_features_show_the_label_beats_pixels_and_an_untrained_one():
+def test_a_discriminator_whose_features_show_the_label_beats_pixels_and_an_untrained_one(real):
     draw = torch.Generator().manual_seed(0)
     pixels = (torch.rand(400, 1, 1, 4, generator=draw) > 0.5).byte() * 255
     labels = (pixels[:, 0, 0, 0] == pixels[:, 0, 0, 1]).long()
@@ -143,8 +143,6 @@ def test_a_discriminator_whose_features_show_the_label_beats_pixels_and_an_untra
     assert max(result["untrained discriminator"], result["pixels"]) < 0.7
     assert (result["training_images"], result["test_images"]) == (200, 100)
 
-
-def test_a_probe_needs_several_classes_and_enough_images(real):
     with pytest.raises(UserError, match="ones has one class"):
         metrics.probe_accuracies(Pair(True), Pair(False), replace(real, name="ones", classes=("1",)), 100)
     with pytest.raises(UserError, match="12 images are too few"):

@@ -38,24 +38,21 @@ COLUMNS = 8  # images in a row of a picture
 FRAME_MS = 400  # time that a frame of an animation is shown; the last frame is shown longer
 
 
-def load_model(options: Namespace, trained: bool = True) -> TrainedModel:
-    """Return the networks of the trial, trained or with their initial weights."""
-    return adapters.load(options.run, RunOptions(device=options.device).torch_device(), trained)
+def load_model(options: Namespace, trained: bool = True, takes_noise: bool = False) -> TrainedModel:
+    """Return the networks of the trial, trained or with their initial weights.
 
-
-def load_noise_model(options: Namespace) -> TrainedModel:
-    """Return the networks of the trial. Raises UserError if its generator takes images."""
-    model = load_model(options)
-    if model.noise is None:
+    Raises UserError if they are asked to take noise, but take images.
+    """
+    model = adapters.load(options.run, RunOptions(device=options.device).torch_device(), trained)
+    if takes_noise and model.noise is None:
         raise UserError(f"{trial_title(options)}: its generator takes images, there is no noise to change")
     return model
 
 
-def load_measured_model(options: Namespace) -> TrainedModel:
-    """Return the networks of the trial. Raises UserError if `--samples` is too few to measure."""
+def check_samples(options: Namespace) -> None:
+    """Raise UserError if `--samples` is too few to measure."""
     if options.samples < MIN_IMAGES:
         raise UserError(f"--samples {options.samples} is too few for a distance: give at least {MIN_IMAGES}")
-    return load_model(options)
 
 
 def trial_title(options: Namespace) -> str:
@@ -115,7 +112,8 @@ def progress(options: Namespace) -> None:
 
 def measure(options: Namespace) -> None:
     """Print Inception Score, FID and KID of the outputs, and those of as many training images."""
-    model = load_measured_model(options)
+    check_samples(options)
+    model = load_model(options)
     extractor = metrics.pretrained_inception() if options.features == "inception" else model.extractor
     result = metrics.measure_distances(model, extractor, options.samples)
     table = pd.DataFrame(result["table"]).T.astype({"images": int})
@@ -126,7 +124,8 @@ def measure(options: Namespace) -> None:
 
 def histogram(options: Namespace) -> None:
     """Compare outputs with real images by class and confidence, and raise an alarm if G has collapsed."""
-    model = load_measured_model(options)
+    check_samples(options)
+    model = load_model(options)
     outputs, real = model.outputs(options.samples), model.real(options.samples, held_out=True)
     diversity = metrics.measure_diversity(model.extractor, outputs, real)
     save(options, "histogram.png", figures.plot_histogram(diversity, trial_title(options)))
@@ -198,7 +197,7 @@ def features(options: Namespace) -> None:
 
 def walk(options: Namespace) -> None:
     """Walk from one z to the next on a line and on a great circle; show the outputs with their numbers."""
-    model = load_noise_model(options)
+    model = load_model(options, takes_noise=True)
     if len(options.through) < 2:
         raise UserError("--through needs at least two outputs")
     z = model.noise(max(100, *(number + 1 for number in options.through)))
@@ -213,7 +212,7 @@ def walk(options: Namespace) -> None:
 
 def arithmetic(options: Namespace) -> None:
     """Show the output for z = a - b + c, where each is a mean over outputs, and outputs near it."""
-    model = load_noise_model(options)
+    model = load_model(options, takes_noise=True)
     chosen = {name: getattr(options, name) for name in "abc"}
     z = model.noise(max(map(max, chosen.values())) + 1)
     means = {name: z[numbers].mean(0) for name, numbers in chosen.items()}
