@@ -90,9 +90,9 @@ class Settings(Scheduled):
     variation_weight: Weight = 0.0
     """Weight of the total variation, which smooths (Mahendran and Vedaldi 2015, 1412.0035, section 2)."""
     content_layers: str = "auto"
-    """Layers with commas between them. auto is conv4_2 of VGG-19, as published, or layer2 of the judge."""
+    """Layers of the content loss, with commas. auto is VGG-19's conv4_2 (published) or the judge's layer2."""
     style_layers: str = "auto"
-    """auto is conv1_1 to conv5_1 of VGG-19, as published, or conv1 to layer3 of the judge."""
+    """The same of the style loss. auto is conv1_1 to conv5_1 (published), or conv1 to layer3 of the judge."""
     start_from: Literal["content", "noise"] = "content"
     """First picture: the photograph, as in the authors' code, or noise, as in the paper's figures."""
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
@@ -267,9 +267,8 @@ def load_judge_network(file: str, device: torch.device) -> Network:
     judge, card = model.load_judge(file, device)
     if not isinstance(judge.backbone, models.ResNet):
         raise UserError(f"{file} is a {card.arch}, but features need a ResNet: give another --judge")
-    stages = [name for name, _ in judge.backbone.named_children() if name.startswith("layer")]
     record = {"network": "judge", "file": file, "sha256": model.sha256_of(file)}
-    nodes = {"conv1": "relu", **{name: name for name in stages}}
+    nodes = {"conv1": "relu", **{name: name for name in ("layer1", "layer2", "layer3", "layer4")}}
     return Network("judge", judge.backbone, nodes, model.subsample_chroma, record)
 
 
