@@ -58,8 +58,7 @@ LBFGS_HISTORY = 10  # steps from which L-BFGS estimates the curvature; each need
 OWN_IMAGE_PIXELS = {"sketch": 256, "paper": 512}  # default of the shorter edge, with --content and --style
 MIN_EDGE_PIXELS = 32  # VGG-19 halves an image four times, the ResNet five times
 SHEET_PAIRS = 8
-CIRCULAR_SCORE_WARNING = ("the judge's own features are optimised, so its style and kid flatter: "
-                          "ask another judge")
+CIRCULAR_SCORE = "the judge's own features are optimised, so its style and kid flatter: ask another judge"
 
 
 @dataclass(frozen=True)
@@ -153,9 +152,7 @@ def load_own_pair(settings: Settings, device: torch.device) -> Pairs:
     """Return the photograph and the painting that --content and --style name.
 
     The shorter edge of the photograph is reduced to `edge` pixels if it is longer. The painting is resized
-    and cropped to the same size, as in the paper (section 3), and keeps its proportions.
-
-    Raises UserError if a file cannot be read, or the photograph is too small.
+    and cropped to the same size, as in the paper (section 3). Raises UserError for a file that is no image.
     """
     opened = []
     for file in (settings.content, settings.style):
@@ -166,8 +163,7 @@ def load_own_pair(settings: Settings, device: torch.device) -> Pairs:
     photo, painting = opened
     shorter = min(photo.shape[1:])
     if shorter < MIN_EDGE_PIXELS:
-        raise UserError(f"{settings.content} is too small: {shorter} px, and at least {MIN_EDGE_PIXELS} px "
-                        "are needed")
+        raise UserError(f"{settings.content} is too small: {shorter} px, give at least {MIN_EDGE_PIXELS} px")
     photo = resize(photo, [min(settings.edge, shorter)], InterpolationMode.BICUBIC)
     size = photo.shape[1:]
     factor = max(photo_edge / edge for photo_edge, edge in zip(size, painting.shape[1:]))
@@ -219,9 +215,7 @@ class Network(NamedTuple):
 
     def features(self, layers: Sequence[str]) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
         """Return a function from images float [N, 3, H, W] in [-1, 1] to features [N, N_l, H_l, W_l] by name.
-
-        Raises UserError if the network has no layer of a name.
-        """
+        Raises UserError if the network has no layer of a name."""
         if missing := [name for name in layers if name not in self.nodes]:
             raise UserError(f"no layer {missing[0]!r}: {self.name} has {', '.join(self.nodes)}")
         body = create_feature_extractor(self.body, {self.nodes[name]: name for name in layers})
@@ -231,10 +225,7 @@ class Network(NamedTuple):
 
 
 def load_network(settings: Settings, device: torch.device) -> tuple[Network, str]:
-    """Return the network that `--features` asks for, and the reason why it is this one.
-
-    Raises UserError if its weights cannot be loaded.
-    """
+    """Return the network of `--features` and why it is this one. Raises UserError if it cannot be loaded."""
     reason = "as asked"
     if settings.features != "judge":
         try:
@@ -417,8 +408,8 @@ def train(settings: Settings, session: Session) -> None:
     for file in pairs.skipped:
         print(f"warning: left out, cannot be read: {file}")
     if pairs.scorer and network.name == "judge":
-        print(f"warning: {CIRCULAR_SCORE_WARNING}")
-        session.update_record(warning=CIRCULAR_SCORE_WARNING)
+        print(f"warning: {CIRCULAR_SCORE}")
+        session.update_record(warning=CIRCULAR_SCORE)
 
     for _ in session.steps(net, last):
         session.add_losses(net.update())

@@ -28,10 +28,7 @@ BATCH_SIZE = 100  # images that a generator makes at once
 
 
 def load(folder: Path, device: torch.device, trained: bool = True) -> TrainedModel:
-    """Return the networks of the trial in `folder`, frozen and in eval mode.
-
-    Args:
-        trained: load the weights of the checkpoint; if False, the networks have their initial weights.
+    """Return the networks of the trial in `folder`, frozen and in eval mode, or with their initial weights.
 
     Raises UserError if there is no trial, checkpoint or data, or the system has no networks.
     """

@@ -38,8 +38,7 @@ def frechet_distance(features: torch.Tensor, real: torch.Tensor) -> float:
 
 
 def frechet_distance_at_infinity(features: torch.Tensor, real: torch.Tensor, points: int = 5) -> float:
-    """Return the FID extrapolated to an infinite number of images (Chong and Forsyth 2020, 1911.07023,
-    section 3).
+    """Return the FID of infinitely many images (Chong and Forsyth 2020, 1911.07023, section 3).
 
     FID is linear in 1 / N. The line is fitted to N from half of the smaller set to all of it, with N of the
     real images too, because their number also biases FID.
@@ -56,10 +55,8 @@ def frechet_distance_at_infinity(features: torch.Tensor, real: torch.Tensor, poi
 
 
 def pretrained_inception() -> FeatureExtractor:
-    """Return the Inception network of published figures, in torch-fidelity's conversion.
-
-    Raises UserError if the package is not installed, or the weights cannot be downloaded.
-    """
+    """Return the Inception network of published figures, in torch-fidelity's conversion. Raises UserError if
+    the package is not installed, or the weights cannot be downloaded."""
     try:
         from torch_fidelity import feature_extractor_inceptionv3 as inception
     except ImportError:
@@ -196,10 +193,8 @@ def copying_test(outputs: torch.Tensor, held_out: torch.Tensor, training: torch.
 
 @torch.no_grad()
 def layer_activations(network: nn.Module, images: torch.Tensor, batch: int = 100) -> np.ndarray:
-    """Return the outputs of all activations in `network` for [N, C, H, W], concatenated to [N, F].
-
-    Each map is max-pooled to `POOLED_PIXELS` at most (1511.06434, section 5.1).
-    """
+    """Return the outputs of all activations in `network` for [N, C, H, W], max-pooled to `POOLED_PIXELS` and
+    concatenated to [N, F] (1511.06434, section 5.1)."""
     layers: list[torch.Tensor] = []
 
     def append(_module, _inputs, output: torch.Tensor) -> None:
@@ -220,10 +215,8 @@ def layer_activations(network: nn.Module, images: torch.Tensor, batch: int = 100
 
 
 def probe_accuracy(train: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
-    """Return the accuracy on features `test`, [M, F], of a logistic regression trained on `train`, [N, F].
-
-    The features are standardised, and the regularisation is chosen by cross-validation.
-    """
+    """Return the accuracy on features `test`, [M, F], of a logistic regression trained on `train`, [N, F],
+    standardised, with regularisation chosen by cross-validation."""
     from sklearn.exceptions import ConvergenceWarning  # here because the import takes a second
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
@@ -242,9 +235,8 @@ def probe_accuracies(
 ) -> dict[str, float]:
     """Return `probe_accuracy` in the features of a trained and an untrained discriminator, and in pixels.
 
-    The probes learn from up to `count` training images and are tested on held-out images.
-
-    Raises UserError if the data has one class only, or a class has too few images.
+    The probes learn from up to `count` training images and are tested on held-out images. Raises UserError if
+    the data has one class only, or a class has too few images.
     """
     if len(data.classes) < 2:
         raise UserError(f"{data.name} has one class, and a probe needs several: give --data, a folder with a "

@@ -39,10 +39,7 @@ FRAME_MS = 400  # time that a frame of an animation is shown; the last frame is 
 
 
 def load_model(options: Namespace, trained: bool = True, takes_noise: bool = False) -> TrainedModel:
-    """Return the networks of the trial, trained or with their initial weights.
-
-    Raises UserError if they are asked to take noise, but take images.
-    """
+    """Return the networks of the trial. Raises UserError if they should take noise, but take images."""
     model = adapters.load(options.run, RunOptions(device=options.device).torch_device(), trained)
     if takes_noise and model.noise is None:
         raise UserError(f"{trial_title(options)}: its generator takes images, there is no noise to change")
