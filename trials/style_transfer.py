@@ -116,7 +116,7 @@ class Settings(Scheduled):
         if self.edge is not None and self.edge < MIN_EDGE_PIXELS:
             raise UserError(f"--edge {self.edge} is too small: give at least {MIN_EDGE_PIXELS}")
         if self.photos < MIN_IMAGES:
-            raise UserError(f"--photos {self.photos} is too few for a score: give at least {MIN_IMAGES}")
+            raise UserError(f"--photos {self.photos}: a score needs at least {MIN_IMAGES}")
         default_pixels = (OWN_IMAGE_PIXELS if self.content else images.SIZES)[images.default_size(device)]
         return replace(self, data=images.resolve_name(self.data), lr=self.lr or DEFAULT_LR[self.optimizer],
                        edge=self.edge or default_pixels)

@@ -17,7 +17,6 @@ from judge.images import to_float
 from judge.labelled import LabelledImages, load_labelled
 from trials import conditional_gan, cyclegan, dcgan, gan
 from trials.inspection import adapters, figures, latent, metrics
-from trials.inspection.trained import FeatureExtractor
 from trials.session import RunOptions, Session
 from trials.session.engine import NoEngine
 
@@ -39,40 +38,20 @@ def digits(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def painter(tmp_path_factory, sample_data, judge_file) -> Path:
-    return trial(cyclegan, tmp_path_factory.mktemp("trials") / "cyclegan", data=str(sample_data),
-                 judge=str(judge_file), size="sketch", ngf=4, blocks=1, ndf=4, steps=2, reports=1, photos=8)
-
-
-@pytest.fixture(scope="module")
 def real() -> LabelledImages:
     return load_labelled("digits")
 
 
-@pytest.fixture(scope="module")
-def extractor(real) -> FeatureExtractor:
-    return adapters.classifier_extractor(*class_score.class_scorer(real, CPU))
+def inspected(command: Callable, *arguments: object) -> dict:
+    """Run a command that works, and return its JSON."""
+    done = command("trials.inspect", *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout or "{}")
 
 
-@pytest.fixture
-def inspected(command) -> Callable[..., dict]:
-    """Runs a command that works, and returns its JSON."""
-    def run(*arguments: object) -> dict:
-        done = command("trials.inspect", *arguments)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout or "{}")
-
-    return run
-
-
-@pytest.fixture
-def refused(command) -> Callable[..., None]:
-    """Runs a command that is refused in one line with `words` in it."""
-    def run(words: str, *arguments: object) -> None:
-        done = command("trials.inspect", *arguments)
-        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
-
-    return run
+def assert_refused(command: Callable, words: str, *arguments: object) -> None:
+    done = command("trials.inspect", *arguments)
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_the_frechet_distance_is_0_to_itself_and_the_squared_shift_to_a_shifted_set():
@@ -87,7 +66,8 @@ def test_extrapolation_removes_most_of_the_bias_of_few_images():
     assert biased > 0.1 and abs(metrics.frechet_distance_at_infinity(a, b)) < biased / 2
 
 
-def test_an_alarm_is_raised_for_one_class_and_for_one_image_but_not_for_real_or_few_images(extractor, real):
+def test_an_alarm_is_raised_for_one_class_and_for_one_image_but_not_for_real_or_few_images(real):
+    extractor = adapters.classifier_extractor(*class_score.class_scorer(real, CPU))
     held_out, training = to_float(real.test_pixels), to_float(real.pixels[::4])
 
     def alarms(images: torch.Tensor) -> list[str]:
@@ -194,8 +174,10 @@ def test_outputs_are_those_that_the_trial_scored(tmp_path, module, settings):
 
 
 def test_a_cyclegan_has_its_paintings_its_judge_and_no_noise(
-    painter, judge_file, inspected, refused, monkeypatch,
+    tmp_path, sample_data, judge_file, command, monkeypatch,
 ):
+    painter = trial(cyclegan, tmp_path, data=str(sample_data), judge=str(judge_file), size="sketch", ngf=4,
+                    blocks=1, ndf=4, steps=2, reports=1, photos=8)
     model = adapters.load(painter, CPU)
     assert model.outputs(100).shape == (8, 3, 64, 64)
     assert model.real(100, held_out=False).shape == (12, 3, 64, 64)
@@ -203,16 +185,16 @@ def test_a_cyclegan_has_its_paintings_its_judge_and_no_noise(
     assert both.classes == ("photo", "painting") and both.labels.bincount().tolist() == [12, 12]
     assert both.pixels[both.labels == 1].equal(model.data.pixels)
 
-    result = inspected("metrics", painter, "--json")
+    result = inspected(command, "metrics", painter, "--json")
     assert result["features"] == f"the judge {judge_file}" and "8 images rather" in result["warnings"][0]
     monkeypatch.setattr(metrics, "probe_accuracy", lambda *_: 0.5)  # it takes ten seconds
-    assert inspected("features", painter, "--json")["classes"] == ["photo", "painting"]
+    assert inspected(command, "features", painter, "--json")["classes"] == ["photo", "painting"]
     for name, *options in (["walk"], ["arithmetic", "--a", 0, "--b", 1, "--c", 2]):
-        refused("takes images, there is no noise", name, painter, *options)
+        assert_refused(command, "takes images, there is no noise", name, painter, *options)
     assert not (painter / "inspect").exists()
 
 
-def test_every_command_works_on_a_dcgan(digits, tmp_path, inspected):
+def test_every_command_works_on_a_dcgan(digits, tmp_path, command):
     few, results = ["--samples", 50, "--json"], {}
     for (name, *options), files in {
         ("curves", "--json"): {"curves.png"}, ("progress",): {"progress.png", "progress.webp"},
@@ -221,7 +203,7 @@ def test_every_command_works_on_a_dcgan(digits, tmp_path, inspected):
         ("walk",): {"walk.png", "outputs.png"},
         ("arithmetic", "--a", 0, 1, "--b", 2, "--c", 30): {"arithmetic.png"},
     }.items():  # fmt: skip
-        results[name] = inspected(name, digits, "--out", tmp_path / name, *options)
+        results[name] = inspected(command, name, digits, "--out", tmp_path / name, *options)
         assert {file.name for file in (tmp_path / name).glob("*")} == files
     assert len(results["curves"]["reports"]) == 2
     fid = {name: row["fid"] for name, row in results["metrics"]["table"].items()}
@@ -236,8 +218,8 @@ def test_every_command_works_on_a_dcgan(digits, tmp_path, inspected):
         assert animation.n_frames == 2
 
 
-def test_pictures_go_to_the_trials_folder_and_show_its_outputs(digits, inspected):
-    inspected("progress", digits, "--most", 1)
+def test_pictures_go_to_the_trials_folder_and_show_its_outputs(digits, command):
+    inspected(command, "progress", digits, "--most", 1)
     with Image.open(digits / "inspect/progress.png") as strip, \
             Image.open(digits / "samples/step_000004.png") as sheet:
         outputs = sheet.crop((0, sheet.height // 2, *sheet.size)).convert("RGB")
@@ -245,12 +227,12 @@ def test_pictures_go_to_the_trials_folder_and_show_its_outputs(digits, inspected
         assert np.array_equal(np.asarray(strip)[figures.TITLE_PIXELS:], np.asarray(outputs))
 
 
-def test_a_mistake_is_one_line(digits, tmp_path, refused):
-    refused("is not the folder of a trial", "curves", tmp_path / "nowhere")
-    refused("at least two", "walk", digits, "--through", 3)
-    refused("there is no output 9", "neighbours", digits, "--samples", 9, "--show", 9)
-    refused("at least 4", "metrics", digits, "--samples", 3)
-    refused("no data folder", "features", digits, "--data", tmp_path / "no")
+def test_a_mistake_is_one_line(digits, tmp_path, command):
+    assert_refused(command, "is not the folder of a trial", "curves", tmp_path / "nowhere")
+    assert_refused(command, "at least two", "walk", digits, "--through", 3)
+    assert_refused(command, "there is no output 9", "neighbours", digits, "--samples", 9, "--show", 9)
+    assert_refused(command, "at least 4", "metrics", digits, "--samples", 3)
+    assert_refused(command, "no data folder", "features", digits, "--data", tmp_path / "no")
 
 
 @pytest.mark.parametrize("system, changes, checkpoint, message", [
@@ -259,7 +241,7 @@ def test_a_mistake_is_one_line(digits, tmp_path, refused):
     ("dcgan", {"colour": "red"}, b"damaged", "another version.*colour"),
     ("dcgan", {}, b"damaged", "checkpoint.pt cannot be read"),
 ])
-def test_a_trial_that_cannot_be_loaded_is_one_line(tmp_path, refused, system, changes, checkpoint, message):
+def test_a_trial_that_cannot_be_loaded_is_one_line(tmp_path, command, system, changes, checkpoint, message):
     settings = asdict(dcgan.Settings(**SMALL).complete(CPU)) | changes
     (tmp_path / "run.json").write_text(json.dumps({"system": system, "settings": settings}))
     if checkpoint:
@@ -267,5 +249,5 @@ def test_a_trial_that_cannot_be_loaded_is_one_line(tmp_path, refused, system, ch
     with pytest.raises(UserError, match=message):
         adapters.load(tmp_path, CPU)
     if not checkpoint:
-        refused("has no sample sheet yet", "progress", tmp_path)
-        refused("has no report yet", "curves", tmp_path)
+        assert_refused(command, "has no sample sheet yet", "progress", tmp_path)
+        assert_refused(command, "has no report yet", "curves", tmp_path)
