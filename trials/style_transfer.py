@@ -14,14 +14,12 @@ the painting.
     total      weighted sum of content and style               equation 7
     variation  mean |difference between neighbouring pixels|   not in the paper, weight 0 by default
 
-The features are those of VGG-19 or, where its weights cannot be loaded, of the judge's ResNet. The paper
-scales VGG-19 so that each filter has a mean activation of 1 (section 2). Torchvision's weights are not
-scaled so: each layer is divided by its mean activation on the trial's own images instead, and the weights
-of the losses mean the same at every layer and in both networks.
+The features are those of VGG-19 or, where its weights cannot be loaded, of the judge's ResNet. In the paper
+each filter of VGG-19 has a mean activation of 1 (section 2). Here each layer is divided by its mean
+activation on the trial's own images, so that the weights mean the same at every layer and in both networks.
 
 With `--features judge` the judge's `style` and `kid` are too good, because the picture is optimised against
-the network that scores it. The trial prints and records a warning: score the pictures with another judge
-(--keep true keeps them).
+the network that scores it: score the pictures with another judge (--keep true keeps them).
 """
 
 import math
@@ -37,7 +35,7 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, resize
-from torchvision.utils import make_grid, save_image
+from torchvision.utils import save_image
 
 from judge import images, model
 from judge.common.cli import Fraction, LearningRate, PositiveInt, Weight
@@ -45,6 +43,7 @@ from judge.common.errors import UserError, one_line
 from judge.common.files import as_user_error, atomic_write
 from judge.common.rng import rng
 from judge.score import MIN_IMAGES, Score, Scorer, check_test_images, combined, structure_similarity
+from trials.parts import sheets
 from trials.parts.batches import load_held_out
 from trials.session import Checkpointed, DiskUse, Scheduled, Session, run
 
@@ -53,14 +52,13 @@ DEFAULT_LAYERS = {  # of each network: for content, for style (VGG-19's are the 
     "vgg19": ("conv4_2", "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"),
     "judge": ("layer2", "conv1,layer1,layer2,layer3"),
 }
+VGG19_CONVOLUTIONS = (2, 2, 4, 4, 4)  # of each block (Simonyan and Zisserman 2015, 1409.1556, table 1, E)
 DEFAULT_LR = {"lbfgs": 1.0, "adam": 0.02}
 LBFGS_HISTORY = 10  # steps from which L-BFGS estimates the curvature; each needs the memory of two pictures
 OWN_IMAGE_PIXELS = {"sketch": 256, "paper": 512}  # default of the shorter edge, with --content and --style
 MIN_EDGE_PIXELS = 32  # VGG-19 halves an image four times, the ResNet five times
-PICTURE_FILE = "picture.png"
 SHEET_PAIRS = 8
-CIRCULAR_SCORE_WARNING = ("the judge's own features are optimised, so its style and kid flatter: "
-                          "ask another judge")
+CIRCULAR_SCORE = "the judge's own features are optimised, so its style and kid flatter: ask another judge"
 
 
 @dataclass(frozen=True)
@@ -68,20 +66,17 @@ class Settings(Scheduled):
     """What a trial computes. None means a default that depends on the device or the optimiser."""
 
     content: str | None = None
-    """Your own photograph, to be painted in the style of --style, instead of --data. The picture is written
-    to picture.png in the trial's folder."""
+    """Your own photograph, instead of --data. The picture is written to picture.png in the trial's folder."""
     style: str | None = None
     """Your own painting. It is resized and cropped to the size of the photograph."""
     data: str = "auto"
-    """monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB (photographs). Each
-    held-out photograph is paired with a training painting. auto is data/monet2photo if it exists, and the
-    built-in sample otherwise."""
+    """monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB (photographs); auto is
+    data/monet2photo if it exists, and the built-in sample otherwise."""
     judge: str = model.DEFAULT_FILE
     """File of the judge: it scores the pictures of a data set, and --features judge uses its network."""
     features: Literal["auto", "vgg19", "judge"] = "auto"
     """Network whose features are matched: VGG-19 with torchvision's weights (548 MB, downloaded on first
-    use), or the judge's ResNet. auto is VGG-19 if its weights can be loaded, and the judge otherwise; the
-    reason is printed."""
+    use), or the judge's ResNet. auto is VGG-19 if its weights can be loaded, and the judge otherwise."""
     budget: Fraction = 1.0
     """Share of the full schedule. A trial continues when it is started again with a larger budget."""
     seed: int = 0
@@ -94,14 +89,11 @@ class Settings(Scheduled):
     variation_weight: Weight = 0.0
     """Weight of the total variation, which smooths (Mahendran and Vedaldi 2015, 1412.0035, section 2)."""
     content_layers: str = "auto"
-    """Layers of the content loss, separated by commas. auto is conv4_2 of VGG-19, as published, or layer2 of
-    the judge."""
+    """Layers of the content loss, with commas. auto is VGG-19's conv4_2 (published) or the judge's layer2."""
     style_layers: str = "auto"
-    """Layers of the style loss, separated by commas. auto is conv1_1 to conv5_1 of VGG-19, as published, or
-    conv1 to layer3 of the judge."""
+    """The same of the style loss. auto is conv1_1 to conv5_1 (published), or conv1 to layer3 of the judge."""
     start_from: Literal["content", "noise"] = "content"
-    """First picture: the photograph, as in the authors' code, or noise, as in the paper's figures
-    (section 3.3)."""
+    """First picture: the photograph, as in the authors' code, or noise, as in the paper's figures."""
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     """L-BFGS as published, over all pictures together, or Adam."""
     photos: PositiveInt = 16
@@ -114,38 +106,99 @@ class Settings(Scheduled):
     lr: LearningRate | None = None
     """Learning rate; by default 1 for L-BFGS and 0.02 for Adam."""
     edge: PositiveInt | None = None
-    """Size in pixels. With --data: of the square images, and it must be the judge's size. With --content: of
-    the shorter edge; smaller photographs are not enlarged."""
+    """Size in pixels: with --data of the square images, which must be the judge's; with --content of the
+    shorter edge, if the photograph is not smaller."""
 
     def complete(self, device: torch.device) -> "Settings":
-        """Return these settings with the defaults filled in that depend on the device and the optimiser.
-
-        Raises:
-            UserError: --content without --style or the reverse, too small an edge, or too few photographs
-                to score.
-        """
+        """Return these settings with the defaults filled in. Raises UserError if some do not go together."""
         if bool(self.content) != bool(self.style):
             raise UserError("--content and --style go together: give both or neither")
         if self.edge is not None and self.edge < MIN_EDGE_PIXELS:
             raise UserError(f"--edge {self.edge} is too small: give at least {MIN_EDGE_PIXELS}")
         if self.photos < MIN_IMAGES:
-            raise UserError(f"--photos {self.photos} is too few for a score: give at least {MIN_IMAGES}")
-        size = images.default_size(device)
-        edge = self.edge or (OWN_IMAGE_PIXELS if self.content else images.SIZES)[size]
-        lr = self.lr or DEFAULT_LR[self.optimizer]
-        return replace(self, data=images.resolve_name(self.data), edge=edge, lr=lr)
+            raise UserError(f"--photos {self.photos}: a score needs at least {MIN_IMAGES}")
+        default_pixels = (OWN_IMAGE_PIXELS if self.content else images.SIZES)[images.default_size(device)]
+        return replace(self, data=images.resolve_name(self.data), lr=self.lr or DEFAULT_LR[self.optimizer],
+                       edge=self.edge or default_pixels)
 
     def describe_inputs(self) -> dict[str, str]:
         """Return the data, the size and what scores the trial, in words."""
+        size, features = {"size": f"{self.edge} px"}, {"features": self.features}
         if self.content:
-            return {"data": f"{self.content} as {self.style}", "size": f"{self.edge} px",
-                    "features": self.features}
-        return {"data": images.find_dataset(self.data).description, "size": f"{self.edge} px",
-                "judge": self.judge, "features": self.features}
+            return {"data": f"{self.content} as {self.style}", **size, **features}
+        return {"data": images.find_dataset(self.data).description, **size, "judge": self.judge, **features}
 
 
 # ---------------------------------------------------------------------------------------------
-# Features
+# Pairs of a photograph and a painting
+
+
+class Pairs(NamedTuple):
+    """Photographs, and the painting for each."""
+
+    contents: torch.Tensor
+    """Photographs, float [N, 3, H, W] in [-1, 1]."""
+    styles: torch.Tensor
+    """Paintings, float [N, 3, H, W] in [-1, 1]."""
+    scorer: Scorer | None = None
+    """None for --content and --style: a judge needs many images, of its own size."""
+    inputs: dict[str, dict] = {}
+    """Data, and judge if there is one, for run.json."""
+    skipped: Sequence[str] = ()
+    """Files that could not be read, with the reason."""
+
+
+def load_own_pair(settings: Settings, device: torch.device) -> Pairs:
+    """Return the photograph and the painting that --content and --style name.
+
+    The shorter edge of the photograph is reduced to `edge` pixels if it is longer. The painting is resized
+    and cropped to the same size, as in the paper (section 3). Raises UserError for a file that is no image.
+    """
+    opened = []
+    for file in (settings.content, settings.style):
+        try:
+            opened.append(images.read_full_size(Path(file)))
+        except Exception as error:  # each format's decoder has its own types of error
+            raise UserError(f"{file} cannot be read as an image ({one_line(error)})") from None
+    photo, painting = opened
+    shorter = min(photo.shape[1:])
+    if shorter < MIN_EDGE_PIXELS:
+        raise UserError(f"{settings.content} is too small: {shorter} px, give at least {MIN_EDGE_PIXELS} px")
+    photo = resize(photo, [min(settings.edge, shorter)], InterpolationMode.BICUBIC)
+    size = photo.shape[1:]
+    factor = max(photo_edge / edge for photo_edge, edge in zip(size, painting.shape[1:]))
+    covering = [math.ceil(edge * factor) for edge in painting.shape[1:]]
+    painting = center_crop(resize(painting, covering, InterpolationMode.BICUBIC), list(size))
+    contents, styles = (images.to_float(image[None]).to(device) for image in (photo, painting))
+    data = {"name": settings.describe_inputs()["data"], "stand_in": False,
+            "content": model.sha256_of(settings.content), "style": model.sha256_of(settings.style)}
+    return Pairs(contents, styles, inputs={"data": data})
+
+
+def load_data_pairs(settings: Settings, device: torch.device) -> Pairs:
+    """Return held-out photographs of the data, each with a training painting drawn by the seed."""
+    data, judge, card = find_data_and_judge(settings, device)
+    test = load_held_out(data, settings.edge, settings.photos, device)
+    files = data.train[images.PAINTINGS]
+    order = torch.randperm(len(files), generator=rng(settings.seed, "pairs"))
+    paintings = images.load_images([files[i] for i in order[: len(test.photos)]], settings.edge)
+    styles = images.to_float(paintings.pixels).to(device)
+    styles = styles[torch.arange(len(test.photos), device=device) % len(styles)]  # there may be fewer
+    facts = {"name": data.name, "stand_in": data.stand_in, "test": test.counts, "styles": paintings.counts()}
+    skipped = [file for counts in (facts["styles"], *test.counts.values()) for file in counts["skipped"]]
+    return Pairs(test.photos, styles, Scorer(judge, test.photos, test.paintings),
+                 {"data": facts, "judge": card.summary(settings.judge)}, skipped)
+
+
+def find_data_and_judge(settings: Settings, device: torch.device) -> tuple:
+    """Return the data set, the judge and its card. Open no image. Raises UserError if one is missing."""
+    data = images.find_dataset(settings.data)
+    check_test_images(data)
+    return data, *model.load_judge(settings.judge, device, settings.edge)
+
+
+# ---------------------------------------------------------------------------------------------
+# Features, losses and scores
 
 
 class Network(NamedTuple):
@@ -162,10 +215,7 @@ class Network(NamedTuple):
 
     def features(self, layers: Sequence[str]) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
         """Return a function from images float [N, 3, H, W] in [-1, 1] to features [N, N_l, H_l, W_l] by name.
-
-        Raises:
-            UserError: the network has no layer of that name.
-        """
+        Raises UserError if the network has no layer of a name."""
         if missing := [name for name in layers if name not in self.nodes]:
             raise UserError(f"no layer {missing[0]!r}: {self.name} has {', '.join(self.nodes)}")
         body = create_feature_extractor(self.body, {self.nodes[name]: name for name in layers})
@@ -175,70 +225,48 @@ class Network(NamedTuple):
 
 
 def load_network(settings: Settings, device: torch.device) -> tuple[Network, str]:
-    """Return the network that `--features` asks for, and in words why it is this one.
-
-    Raises:
-        UserError: its weights cannot be loaded.
-    """
-    if settings.features == "judge":
-        return load_judge_network(settings.judge, device), "as asked"
-    try:
-        network = load_vgg19(device)
-    except Exception as error:  # no internet, a full disk, a damaged file: many types of error
-        reason = f"VGG-19's weights cannot be had ({one_line(error) or type(error).__name__})"
+    """Return the network of `--features` and why it is this one. Raises UserError if it cannot be loaded."""
+    reason = "as asked"
+    if settings.features != "judge":
+        try:
+            return load_vgg19(device), reason if settings.features == "vgg19" else "its weights can be had"
+        except Exception as error:  # no internet, a full disk, a damaged file: many types of error
+            reason = f"VGG-19's weights cannot be had ({one_line(error) or type(error).__name__})"
         if settings.features == "vgg19":
             raise UserError(f"{reason}: download {VGG19.url} into {torch.hub.get_dir()}/checkpoints, or give "
-                            "--features judge") from None
-        return load_judge_network(settings.judge, device), reason
-    return network, "as asked" if settings.features == "vgg19" else "its weights can be had"
+                            "--features judge")
+    return load_judge_network(settings.judge, device), reason
 
 
 def load_vgg19(device: torch.device) -> Network:
-    """Return VGG-19's convolutions with torchvision's weights, and average pooling (section 2).
-
-    Raises:
-        Exception: the weights cannot be downloaded or read.
-    """
+    """Return VGG-19's convolutions with torchvision's weights, and average pooling (section 2)."""
     state = VGG19.get_state_dict(progress=False, check_hash=True, weights_only=True)
     with torch.device("meta"):  # weights that are about to be replaced need not be drawn
         layers = models.vgg19().features
     weights = {name.removeprefix("features."): w for name, w in state.items() if name.startswith("features.")}
     layers.load_state_dict(weights, assign=True)
     body = nn.Sequential(*(nn.AvgPool2d(2) if isinstance(layer, nn.MaxPool2d) else layer for layer in layers))
-    nodes, block, number = {}, 1, 1
-    for index, layer in enumerate(body):
-        if isinstance(layer, nn.ReLU):
-            nodes[f"conv{block}_{number}"] = str(index)
-            number += 1
-        elif isinstance(layer, nn.AvgPool2d):
-            block, number = block + 1, 1
+    names = [f"conv{block}_{i}" for block, n in enumerate(VGG19_CONVOLUTIONS, 1) for i in range(1, n + 1)]
+    relus = [str(index) for index, layer in enumerate(body) if isinstance(layer, nn.ReLU)]
+    record = {"network": "vgg19", "weights": VGG19.name}
     body = body.eval().requires_grad_(False).to(device)
-    return Network("vgg19", body, nodes, lambda x: x, {"network": "vgg19", "weights": VGG19.name})
+    return Network("vgg19", body, dict(zip(names, relus)), lambda x: x, record)
 
 
 def load_judge_network(file: str, device: torch.device) -> Network:
-    """Return the ResNet of the judge in `file`.
-
-    Raises:
-        UserError: there is no judge in the file, or it is not a ResNet.
-    """
+    """Return the ResNet of the judge in `file`. Raises UserError if there is none."""
     judge, card = model.load_judge(file, device)
     if not isinstance(judge.backbone, models.ResNet):
         raise UserError(f"{file} is a {card.arch}, but features need a ResNet: give another --judge")
-    stages = [name for name, _ in judge.backbone.named_children() if name.startswith("layer")]
     record = {"network": "judge", "file": file, "sha256": model.sha256_of(file)}
-    nodes = {"conv1": "relu", **{name: name for name in stages}}
+    nodes = {"conv1": "relu", **{name: name for name in ("layer1", "layer2", "layer3", "layer4")}}
     return Network("judge", judge.backbone, nodes, model.subsample_chroma, record)
 
 
-def layer_names(content: str, style: str, network: Network) -> tuple[list[str], list[str]]:
+def layer_names(network: Network, content: str = "auto", style: str = "auto") -> tuple[list[str], list[str]]:
     """Return the names of the content layers and of the style layers, given with commas, or "auto"."""
     return tuple([name.strip() for name in (default if names == "auto" else names).split(",")]
                  for names, default in zip((content, style), DEFAULT_LAYERS[network.name]))
-
-
-# ---------------------------------------------------------------------------------------------
-# Losses
 
 
 def gram(features: torch.Tensor) -> torch.Tensor:
@@ -267,23 +295,14 @@ def variation_loss(x: torch.Tensor) -> torch.Tensor:
 
 
 class PairLosses:
-    """Content loss against photographs and style loss against paintings.
+    """Content loss against the photographs and style loss against the paintings of `pairs`."""
 
-    Args:
-        network: computes the features.
-        contents, styles: the photographs and the paintings, float [N, 3, H, W] in [-1, 1].
-        content_layers, style_layers: names, separated by commas, or "auto".
-
-    Raises:
-        UserError: the network has no layer of that name.
-    """
-
-    def __init__(self, network: Network, contents: torch.Tensor, styles: torch.Tensor,
-                 content_layers: str = "auto", style_layers: str = "auto"):
-        self.content_layers, self.style_layers = layer_names(content_layers, style_layers, network)
+    def __init__(self, network: Network, pairs: Pairs, *layers: str):
+        """Use the content layers and the style layers `layers`; by default the network's."""
+        self.content_layers, self.style_layers = layer_names(network, *layers)
         self.features = network.features([*self.content_layers, *self.style_layers])
         with torch.no_grad():
-            photo, painting = self.features(contents), self.features(styles)
+            photo, painting = self.features(pairs.contents), self.features(pairs.styles)
             # Section 2 scales each filter to a mean activation of 1 over ImageNet. A few images are not
             # enough to scale each filter, but they are for each layer.
             self.scale = {name: 2 / (photo[name].mean() + painting[name].mean()) for name in photo}
@@ -298,27 +317,18 @@ class PairLosses:
         return content / len(self.content_layers), style / len(self.style_layers)
 
 
-# ---------------------------------------------------------------------------------------------
-# Model
-
-
 class StyleTransfer(Checkpointed):
-    """The pictures and their optimiser: all that the next step depends on.
-
-    Args:
-        settings: complete.
-        losses: of the pictures.
-        contents: the photographs, float [N, 3, H, W] in [-1, 1].
-    """
+    """The pictures that are optimised, and their optimiser."""
 
     parts = ("canvas", "optimizer")
 
-    def __init__(self, settings: Settings, losses: PairLosses, contents: torch.Tensor):
-        self.settings, self.losses = settings, losses
-        start = contents
+    def __init__(self, settings: Settings, network: Network, pairs: Pairs):
+        self.settings = settings
+        self.losses = PairLosses(network, pairs, settings.content_layers, settings.style_layers)
+        start = pairs.contents
         if settings.start_from == "noise":
-            start = torch.rand(contents.shape, generator=rng(settings.seed, "noise")) * 2 - 1
-        self.canvas = nn.ParameterList([start.to(contents).clone(memory_format=torch.contiguous_format)])
+            start = (torch.rand(start.shape, generator=rng(settings.seed, "noise")) * 2 - 1).to(start)
+        self.canvas = nn.ParameterList([start.clone(memory_format=torch.contiguous_format)])
         if settings.optimizer == "adam":
             self.optimizer = torch.optim.Adam(self.canvas, settings.lr)
         else:  # tolerance 0: only the schedule decides when to stop
@@ -332,16 +342,13 @@ class StyleTransfer(Checkpointed):
 
         def closure() -> torch.Tensor:
             self.optimizer.zero_grad()
-            x = self.canvas[0]
-            content, style = self.losses(x)
-            losses = {"content": content, "style": style}
-            total = s.content_weight * content + s.style_weight * style
+            losses = dict(zip(("content", "style"), self.losses(self.canvas[0])))
             if s.variation_weight:
-                losses["variation"] = variation_loss(x)
-                total = total + s.variation_weight * losses["variation"]
-            total.sum().backward()
+                losses["variation"] = variation_loss(self.canvas[0])
+            total = sum(getattr(s, f"{name}_weight") * loss for name, loss in losses.items()).sum()
+            total.backward()
             means.update({name: loss.detach().mean() for name, loss in losses.items()})
-            return total.sum().detach()
+            return total.detach()
 
         self.optimizer.step(closure)
         self.step += 1
@@ -352,115 +359,27 @@ class StyleTransfer(Checkpointed):
         return self.canvas[0].detach().clamp(-1, 1)
 
 
-# ---------------------------------------------------------------------------------------------
-# Pairs of a photograph and a painting
-
-
-class Pairs(NamedTuple):
-    """Photographs, the painting for each, and how the pictures are scored."""
-
-    contents: torch.Tensor
-    """Photographs, float [N, 3, H, W] in [-1, 1]."""
-    styles: torch.Tensor
-    """Paintings, float [N, 3, H, W] in [-1, 1]."""
-    scorer: Scorer | None = None
-    """None for --content and --style: a judge needs many images, of its own size."""
-    inputs: dict[str, dict] = {}
-    """Data, and judge if there is one, for run.json."""
-    skipped: Sequence[str] = ()
-    """Files that could not be read, with the reason."""
-
-
-def load_own_pair(settings: Settings, device: torch.device) -> Pairs:
-    """Return the photograph and the painting that --content and --style name.
-
-    The shorter edge of the photograph is reduced to `edge` pixels if it is longer. The painting is resized
-    and cropped to the same size, as in the paper (section 3), and keeps its proportions.
-
-    Raises:
-        UserError: a file cannot be read, or the photograph is too small.
-    """
-    opened = []
-    for file in (settings.content, settings.style):
-        try:
-            opened.append(images.read_full_size(Path(file)))
-        except Exception as error:  # each format's decoder has its own types of error
-            raise UserError(f"{file} cannot be read as an image ({one_line(error)})") from None
-    photo, painting = opened
-    shorter = min(photo.shape[1:])
-    if shorter < MIN_EDGE_PIXELS:
-        raise UserError(f"{settings.content} is too small: {shorter} px, and at least {MIN_EDGE_PIXELS} px "
-                        "are needed")
-    photo = resize(photo, [min(settings.edge, shorter)], InterpolationMode.BICUBIC)
-    size = photo.shape[1:]
-    factor = max(photo_edge / edge for photo_edge, edge in zip(size, painting.shape[1:]))
-    covering = [math.ceil(edge * factor) for edge in painting.shape[1:]]
-    painting = center_crop(resize(painting, covering, InterpolationMode.BICUBIC), list(size))
-    contents, styles = (images.to_float(image[None]).to(device) for image in (photo, painting))
-    data = {"name": settings.describe_inputs()["data"], "stand_in": False,
-            "content": model.sha256_of(settings.content), "style": model.sha256_of(settings.style)}
-    return Pairs(contents, styles, inputs={"data": data})
-
-
-def load_data_pairs(settings: Settings, device: torch.device) -> Pairs:
-    """Return held-out photographs of the data, each with a training painting drawn by the seed.
-
-    Raises:
-        UserError: no data or no judge, or no image of a domain can be read.
-    """
-    data, judge, card = find_data_and_judge(settings, device)
-    test = load_held_out(data, settings.edge, settings.photos, device)
-    files = data.train[images.PAINTINGS]
-    order = torch.randperm(len(files), generator=rng(settings.seed, "pairs"))
-    paintings = images.load_images([files[i] for i in order[: len(test.photos)]], settings.edge)
-    styles = images.to_float(paintings.pixels).to(device)
-    styles = styles[torch.arange(len(test.photos), device=device) % len(styles)]  # there may be fewer
-    facts = {"name": data.name, "stand_in": data.stand_in, "test": test.counts, "styles": paintings.counts()}
-    skipped = [file for counts in (paintings.counts(), *test.counts.values()) for file in counts["skipped"]]
-    return Pairs(test.photos, styles, Scorer(judge, test.photos, test.paintings),
-                 {"data": facts, "judge": card.summary(settings.judge)}, skipped)
-
-
-def find_data_and_judge(
-    settings: Settings, device: torch.device,
-) -> tuple[images.DataSet, model.Judge, model.ModelCard]:
-    """Return the data set, the judge and its card. Open no image.
-
-    Raises:
-        UserError: no data, too few test images to score, no judge, or a judge of another size.
-    """
-    data = images.find_dataset(settings.data)
-    check_test_images(data)
-    return data, *model.load_judge(settings.judge, device, settings.edge)
-
-
 class PairScorer:
-    """Scores pictures by their distances to their photographs and paintings, and by the judge.
+    """Scores pictures by their distances to their photographs and paintings, and by the judge."""
 
-    Args:
-        losses: over the default layers, whichever are optimised, so that trials can be compared.
-        pairs: what the pictures are made from.
-    """
-
-    def __init__(self, losses: PairLosses, pairs: Pairs):
-        self.losses, self.pairs = losses, pairs
+    def __init__(self, network: Network, pairs: Pairs):
+        self.pairs = pairs
+        self.losses = PairLosses(network, pairs)  # of the default layers, so that trials can be compared
         with torch.no_grad():  # photograph and painting may be the same image: their distance is 0 then
-            self.content_between = losses(pairs.styles)[0].clamp(min=1e-12)
-            self.style_between = losses(pairs.contents)[1].clamp(min=1e-12)
+            self.content_between = self.losses(pairs.styles)[0].clamp(min=1e-12)
+            self.style_between = self.losses(pairs.contents)[1].clamp(min=1e-12)
 
     @torch.no_grad()
     def __call__(self, pictures: torch.Tensor) -> Score:
         """Return the score of `pictures`, float [N, 3, H, W] in [-1, 1].
 
         Parts, beside the judge's (`judge.score.Scorer`) or, without a judge, beside `content`:
-            style_distance: style loss as a share of the photograph's, mean over the pairs: 0 for the
-                painting, 1 for the photograph, more than 1 further away.
-            content_distance: content loss as a share of the painting's: 0 for the photograph, 1 for the
-                painting.
+            style_distance: style loss as a share of the photograph's, which has 1; 0 for the painting.
+            content_distance: content loss as a share of the painting's, which has 1; 0 for the photograph.
 
         `default` is the judge's combination. Without a judge its `style` is 1 - style_distance, at least 0.
         """
-        content, style = self.losses(pictures)
+        content, style = self.losses(pictures)  # each [N]; the parts are means over the pairs
         parts = {"style_distance": (style / self.style_between).mean().item(),
                  "content_distance": (content / self.content_between).mean().item()}
         if self.pairs.scorer:
@@ -477,23 +396,20 @@ class PairScorer:
 
 def train(settings: Settings, session: Session) -> None:
     """Optimise the pictures to the end of the budget, and report their distances and the judge's score."""
-    load_pairs = load_own_pair if settings.content else load_data_pairs
-    pairs = load_pairs(settings, session.device)
+    pairs = (load_own_pair if settings.content else load_data_pairs)(settings, session.device)
     network, reason = load_network(settings, session.device)
     session.record.add_inputs(**pairs.inputs, features=network.record)
     session.record.update(features_because=reason)
-    losses = PairLosses(network, pairs.contents, pairs.styles, settings.content_layers, settings.style_layers)
-    net = StyleTransfer(settings, losses, pairs.contents)
+    net, scorer = StyleTransfer(settings, network, pairs), PairScorer(network, pairs)
     session.restore(net)
-    scorer = PairScorer(PairLosses(network, pairs.contents, pairs.styles), pairs)
     last, every = settings.last_step(), settings.report_interval()
     print(f"Style transfer, {settings.describe_inputs()['data']}, {last} of {settings.steps} steps")
     print(f"features: {network.name}, {reason}")
     for file in pairs.skipped:
         print(f"warning: left out, cannot be read: {file}")
     if pairs.scorer and network.name == "judge":
-        print(f"warning: {CIRCULAR_SCORE_WARNING}")
-        session.record.update(warning=CIRCULAR_SCORE_WARNING)
+        print(f"warning: {CIRCULAR_SCORE}")
+        session.record.update(warning=CIRCULAR_SCORE)
 
     for _ in session.steps(net, last):
         session.add_losses(net.update())
@@ -504,21 +420,16 @@ def train(settings: Settings, session: Session) -> None:
             if settings.content:
                 with as_user_error(session.folder):
                     write = partial(save_image, (pictures[0] + 1) / 2, format="png")
-                    atomic_write(session.folder / PICTURE_FILE, write)
+                    atomic_write(session.folder / "picture.png", write)
             session.report(net, score, pictures, sheet(pairs, pictures))
 
 
 def check(settings: Settings) -> DiskUse:
-    """Return the disk space that a trial needs, after finding its data, its judge and its network.
-
-    Raises:
-        UserError: one of them is missing or cannot be read, or the network has no layer of a given name.
-    """
+    """Return the disk space that a trial needs. Raises UserError if an input or a layer is missing."""
     device = torch.device("cpu")
-    find_inputs = load_own_pair if settings.content else find_data_and_judge
-    find_inputs(settings, device)
+    (load_own_pair if settings.content else find_data_and_judge)(settings, device)
     network, _ = load_network(settings, device)
-    for layers in layer_names(settings.content_layers, settings.style_layers, network):
+    for layers in layer_names(network, settings.content_layers, settings.style_layers):
         network.features(layers)
     pixels = 3 * (1 if settings.content else settings.photos) * settings.edge**2  # as if --content was square
     copies = 2 * LBFGS_HISTORY + 5  # tensors as large as the pictures: history, last step, the pictures
@@ -531,8 +442,7 @@ def sheet(pairs: Pairs, pictures: torch.Tensor) -> torch.Tensor:
     height, width = (edge // 3 for edge in pictures.shape[-2:])
     above = pairs.contents[:SHEET_PAIRS].clone()
     above[..., -height:, :width] = resize(pairs.styles[:SHEET_PAIRS], [height, width])
-    rows = torch.cat([above, pictures[:SHEET_PAIRS]])
-    return make_grid(rows, nrow=len(above), normalize=True, value_range=(-1, 1))
+    return sheets.sheet(above, pictures, SHEET_PAIRS)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -31,13 +32,13 @@ from judge.common.device import device_name
 from judge.common.errors import UserError, one_line
 from judge.model import describe_size
 from trials import cyclegan
-from trials.bench.device_rate import matmul, seconds_per_call, tf32_as_convolutions
 from trials.bench.peer import AuthorsCycleGAN, PlainCycleGAN
 from trials.cyclegan import CycleGAN, Settings
 from trials.parts.batches import CROP_SIZE, LOAD_SIZE, Domain
 from trials.session import RunOptions
 from trials.session.records import read_lines, read_record, versions
 
+MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns; large enough to reach the device's full rate
 RANDOM_IMAGES = 8  # of each domain
 ENDLESS_SCHEDULE = 10**9  # steps; the learning rates do not decay while they are timed
 WARM_UP_CALLS = 3  # calls whose time decides how often each function is called in a round
@@ -87,25 +88,25 @@ def command(arguments: list[str]) -> None:
     print(json.dumps(result) if options.json else describe(result))
 
 
-# ---------------------------------------------------------------------------------------------
-# Steps
-
-
 def measure_steps(settings: Settings, options: Options, device: torch.device) -> dict:
     """Return the rate of training steps, their arithmetic and peak memory in bytes.
 
     `share_of_matmul` compares their arithmetic rate with that of a matrix product of the same precision,
     which is timed in turns with them.
     """
-    step = step_function(CycleGAN(settings, ENDLESS_SCHEDULE, device), random_domains(settings, device))
+    [step] = step_functions([CycleGAN(settings, ENDLESS_SCHEDULE, device)], settings, device)
     with FlopCounterMode(display=False) as counter:
         step()
     for _ in range(2):  # warm up without the counter, and with optimisers that have a state
         step()
-    memory = peak_memory(device)
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
+        if torch.backends.cudnn.allow_tf32:  # PyTorch's defaults for fp32 products and convolutions differ
+            torch.set_float32_matmul_precision("high")
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # of the process; it counts in KiB
     multiply, matmul_flop = matmul(device, settings.precision)
-    with tf32_as_convolutions(device):
-        times = time_in_turns([step, multiply], options, device)
+    times = time_in_turns([step, multiply], options, device)
     seconds, matmul_seconds = np.median(times, axis=0).tolist()
     flop, time_ratio = counter.get_total_flops(), np.median(times[:, 1] / times[:, 0])
     return {
@@ -115,6 +116,14 @@ def measure_steps(settings: Settings, options: Options, device: torch.device) ->
         "share_of_matmul": float(time_ratio) * flop / matmul_flop, "peak_memory": memory,
         "operators": operator_shares(step, device),
     }  # fmt: skip
+
+
+def matmul(device: torch.device, precision: str) -> tuple[Callable[[], torch.Tensor], int]:
+    """Return a function that multiplies two square matrices of `bf16` or `fp32`, and its number of
+    floating-point operations."""
+    size, dtype = MATRIX_SIZE[device.type], torch.bfloat16 if precision == "bf16" else torch.float32
+    x = torch.linspace(-1, 1, size**2, device=device).view(size, size).to(dtype)
+    return lambda: x @ x, 2 * size**3
 
 
 def operator_shares(step: Callable, device: torch.device) -> dict[str, float]:
@@ -142,9 +151,7 @@ def compare_with_peers(settings: Settings, options: Options, device: torch.devic
     peers = {"plain loop": PlainCycleGAN(net)}
     if options.peer_path:
         peers["authors' code"] = AuthorsCycleGAN(net, options.peer_path)
-    domains = random_domains(settings, device)
-    steps = [step_function(model, domains) for model in (net, *peers.values())]
-    times = time_in_turns(steps, options, device)
+    times = time_in_turns(step_functions([net, *peers.values()], settings, device), options, device)
     rate, *peer_rates = (1 / np.median(times, axis=0)).tolist()
     ratios = np.quantile(times[:, 1:] / times[:, :1], [0.25, 0.5, 0.75], axis=0).T.tolist()
     table = {name: {"steps_per_second": peer_rate, "ratio": median, "ratio_quartiles": [low, high]}
@@ -152,17 +159,16 @@ def compare_with_peers(settings: Settings, options: Options, device: torch.devic
     return {"steps_per_second": rate, "peers": table, "rounds": options.rounds}
 
 
-def random_domains(settings: Settings, device: torch.device) -> list[Domain]:
-    """Return two domains of random images, as `trials.parts.batches.load_unpaired` does of real ones."""
+def step_functions(nets: list, settings: Settings, device: torch.device) -> list[Callable]:
+    """Return for each network a function that takes one training step on random images, batches included."""
     size = round(settings.pixels * LOAD_SIZE / CROP_SIZE)
-    return [Domain(torch.randint(256, (RANDOM_IMAGES, 3, size, size), dtype=torch.uint8, device=device),
-                   settings.pixels, name, name == "A", {}) for name in "AB"]
+    domains = [Domain(torch.randint(256, (RANDOM_IMAGES, 3, size, size), dtype=torch.uint8, device=device),
+                      settings.pixels, name, name == "A", {}) for name in "AB"]
 
+    def step(net: CycleGAN | PlainCycleGAN | AuthorsCycleGAN) -> None:
+        net.update(*(domain.batch(settings.seed, net.step, settings.batch_size) for domain in domains))
 
-def step_function(net: CycleGAN | PlainCycleGAN | AuthorsCycleGAN, domains: list[Domain]) -> Callable:
-    """Return a function that takes one training step of `net`, batches included."""
-    seed, count = net.settings.seed, net.settings.batch_size
-    return lambda: net.update(*(domain.batch(seed, net.step, count) for domain in domains))
+    return [partial(step, net) for net in nets]
 
 
 def time_in_turns(functions: list[Callable], options: Options, device: torch.device) -> np.ndarray:
@@ -176,53 +182,42 @@ def time_in_turns(functions: list[Callable], options: Options, device: torch.dev
                      for _ in range(options.rounds)])
 
 
-def peak_memory(device: torch.device) -> int:
-    """Return bytes: of tensors on a GPU, of the process's resident set on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-# ---------------------------------------------------------------------------------------------
-# A short trial
+def seconds_per_call(function: Callable, count: int, device: torch.device) -> float:
+    """Return the mean time of `count` calls; wait for the device before the first and after the last only."""
+    synchronize = torch.get_device_module(device).synchronize
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(count):
+        function()
+    synchronize()
+    return (time.perf_counter() - start) / count
 
 
 def measure_trial(settings: Settings, options: Options, steps_per_second: float) -> dict:
-    """Return the seconds of each part of a short trial, or the reason why it cannot run.
+    """Return the seconds of each part of a short trial, in a process of its own, or why it cannot run.
 
     It reports as often as a real trial, or every `--seconds` if that is more often.
     """
     try:
         cyclegan.check(settings)
-        larger = max(map(len, images.find_dataset(settings.data).train.values()))
-        every = min(settings.report_interval(larger), max(1, round(steps_per_second * options.seconds)))
-        short = replace(settings, steps=TRIAL_REPORTS * every, epochs=None, reports=TRIAL_REPORTS, budget=1.0)
-        with TemporaryDirectory() as folder:
-            seconds, record, reports = run_trial(short, options, Path(folder))
     except UserError as error:
         return {"split": None, "no_split": one_line(error)}
-    return {"split": split_seconds(seconds, record["seconds"], reports), "split_steps": short.steps,
-            "first_step_after": record["first_step_after"]}
-
-
-def run_trial(settings: Settings, options: Options, folder: Path) -> tuple[float, dict, list[dict]]:
-    """Run a trial in a process of its own; return its seconds, its record and its reports.
-
-    Raises:
-        UserError: it failed.
-    """
-    values = {**asdict(settings), "device": options.device, "threads": options.threads, "out": folder}
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
-    start = time.perf_counter()
-    process = subprocess.run(
-        [sys.executable, "-m", "trials.cyclegan", *arguments], capture_output=True, text=True)
-    seconds = time.perf_counter() - start
-    record, reports = read_record(folder), read_lines(folder / "stats.jsonl")
+    larger = max(map(len, images.find_dataset(settings.data).train.values()))
+    every = min(settings.report_interval(larger), max(1, round(steps_per_second * options.seconds)))
+    short = replace(settings, steps=TRIAL_REPORTS * every, epochs=None, reports=TRIAL_REPORTS, budget=1.0)
+    with TemporaryDirectory() as folder:
+        values = {**asdict(short), "device": options.device, "threads": options.threads, "out": folder}
+        arguments = [f"--{name.replace('_', '-')}={v}" for name, v in values.items() if v is not None]
+        start = time.perf_counter()
+        process = subprocess.run(
+            [sys.executable, "-m", "trials.cyclegan", *arguments], capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+        record, reports = read_record(Path(folder)), read_lines(Path(folder) / "stats.jsonl")
     if len(reports) < TRIAL_REPORTS:
         reason = record.get("reason") or process.stderr.strip().split("\n")[-1]
-        raise UserError(f"the short trial failed: {reason}")
-    return seconds, record, reports
+        return {"split": None, "no_split": f"the short trial failed: {reason}"}
+    return {"split": split_seconds(seconds, record["seconds"], reports), "split_steps": short.steps,
+            "first_step_after": record["first_step_after"]}
 
 
 def split_seconds(seconds: float, session_seconds: float, reports: list[dict]) -> dict[str, float]:
@@ -239,10 +234,6 @@ def split_seconds(seconds: float, session_seconds: float, reports: list[dict]) -
     parts = {"steps": TRIAL_REPORTS * steps, "scoring": scoring[-1],
              "reporting": max(0.0, first - steps) + 2 * report}
     return {"start_up": seconds - sum(parts.values())} | parts
-
-
-# ---------------------------------------------------------------------------------------------
-# Words
 
 
 def describe(result: dict) -> str:
@@ -265,13 +256,13 @@ def describe(result: dict) -> str:
         f"{result['peak_memory'] / 2**30:.2f} GiB of memory at the peak",
         f"a step's time: {shares}",
     ]
-    if not result["split"]:
-        return "\n".join([*lines, f"no short trial: {result['no_split']}"])
-    total = sum(result["split"].values())
-    parts = ", ".join(f"{name.replace('_', '-')} {part / total:.0%}"
-                      for name, part in result["split"].items())
-    lines.append(f"a trial of {result['split_steps']} steps and {TRIAL_REPORTS} reports, {total:.0f} s: "
-                 f"{parts}; its first step {result['first_step_after']:.1f} s after its start")
+    if split := result["split"]:
+        total = sum(split.values())
+        parts = ", ".join(f"{name.replace('_', '-')} {part / total:.0%}" for name, part in split.items())
+        lines.append(f"a trial of {result['split_steps']} steps and {TRIAL_REPORTS} reports, {total:.0f} s: "
+                     f"{parts}; its first step {result['first_step_after']:.1f} s after its start")
+    else:
+        lines.append(f"no short trial: {result['no_split']}")
     return "\n".join(lines)
 
 

@@ -6,36 +6,22 @@ discriminators), plain Adam, and every loss read as a number at every step. `Aut
 itself, from a checkout of their code.
 """
 
-import inspect
 import sys
 from argparse import ArgumentParser
 from contextlib import redirect_stdout
-from functools import wraps
 from importlib import import_module
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.functional import l1_loss
 
 from judge.common.errors import UserError, one_line
 from judge.common.rng import rng
 from trials.cyclegan import CycleGAN
+from trials.parts.networks import ResidualBlock
 from trials.parts.pool import HistoryPool
 from trials.parts.schedule import decay_factor, set_lr
-
-
-class Residual(nn.Module):
-    """Rk of section 7.2, with the parameter names of our residual block."""
-
-    def __init__(self, n: int):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.ReflectionPad2d(1), nn.Conv2d(n, n, 3), nn.InstanceNorm2d(n), nn.ReLU(True),
-            nn.ReflectionPad2d(1), nn.Conv2d(n, n, 3), nn.InstanceNorm2d(n),
-        )  # fmt: skip
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.body(x)
 
 
 def plain_generator(n: int, blocks: int) -> nn.Sequential:
@@ -45,7 +31,10 @@ def plain_generator(n: int, blocks: int) -> nn.Sequential:
         nn.ReflectionPad2d(3), nn.Conv2d(3, n, 7), nn.InstanceNorm2d(n), nn.ReLU(True),
         nn.Conv2d(n, 2 * n, 3, 2, 1), nn.InstanceNorm2d(2 * n), nn.ReLU(True),
         nn.Conv2d(2 * n, 4 * n, 3, 2, 1), nn.InstanceNorm2d(4 * n), nn.ReLU(True),
-        *[Residual(4 * n) for _ in range(blocks)],
+        *[ResidualBlock(
+            nn.ReflectionPad2d(1), nn.Conv2d(4 * n, 4 * n, 3), nn.InstanceNorm2d(4 * n), nn.ReLU(True),
+            nn.ReflectionPad2d(1), nn.Conv2d(4 * n, 4 * n, 3), nn.InstanceNorm2d(4 * n),
+        ) for _ in range(blocks)],
         nn.ConvTranspose2d(4 * n, 2 * n, 3, **up), nn.InstanceNorm2d(2 * n), nn.ReLU(True),
         nn.ConvTranspose2d(2 * n, n, 3, **up), nn.InstanceNorm2d(n), nn.ReLU(True),
         nn.ReflectionPad2d(3), nn.Conv2d(n, 3, 7), nn.Tanh(),
@@ -86,22 +75,19 @@ class PlainCycleGAN:
         set_lr(self.optimizer_G, s.generator_lr * factor)
         set_lr(self.optimizer_D, s.discriminator_lr * factor)
 
-        def l1(x, y):
-            return (x - y).abs().mean()
-
         for D in (self.D_A, self.D_B):
             D.requires_grad_(False)
         fake_b, fake_a = self.G_AB(a), self.G_BA(b)
         losses = {
             "adversarial_A": ((self.D_A(fake_a) - 1) ** 2).mean(),
             "adversarial_B": ((self.D_B(fake_b) - 1) ** 2).mean(),
-            "cycle_A": l1(self.G_BA(fake_b), a),
-            "cycle_B": l1(self.G_AB(fake_a), b),
+            "cycle_A": l1_loss(self.G_BA(fake_b), a),
+            "cycle_B": l1_loss(self.G_AB(fake_a), b),
         }
         total = s.adversarial_weight * (losses["adversarial_A"] + losses["adversarial_B"])
         total = total + s.cycle_weight * (losses["cycle_A"] + losses["cycle_B"])
         if s.identity_weight:
-            losses |= {"identity_A": l1(self.G_BA(a), a), "identity_B": l1(self.G_AB(b), b)}
+            losses |= {"identity_A": l1_loss(self.G_BA(a), a), "identity_B": l1_loss(self.G_AB(b), b)}
             total = total + s.identity_weight * (losses["identity_A"] + losses["identity_B"])
         self.optimizer_G.zero_grad()
         total.backward()
@@ -128,8 +114,7 @@ class AuthorsCycleGAN:
     has the sizes, loss weights, pools and Adam settings of `net`, but its own learning rate and initial
     weights.
 
-    Raises:
-        UserError: `checkout` is not a checkout, or its code fails.
+    Raises UserError if `checkout` is not a checkout, or its code fails.
     """
 
     def __init__(self, net: CycleGAN, checkout: Path):
@@ -138,15 +123,24 @@ class AuthorsCycleGAN:
         if not (checkout / "models" / "cycle_gan_model.py").is_file():
             raise UserError(f"--peer-path {checkout} is not a checkout of pytorch-CycleGAN-and-pix2pix: "
                             "it has no models/cycle_gan_model.py")
+        arguments = {
+            "dataroot": "none", "netG": "resnet_9blocks", "ngf": s.ngf, "ndf": s.ndf,
+            "lambda_A": s.cycle_weight, "lambda_B": s.cycle_weight,
+            "lambda_identity": s.identity_weight / s.cycle_weight if s.cycle_weight else 0.0,
+            "pool_size": s.pool_size, "batch_size": s.batch_size, "beta1": s.beta1,
+        }  # fmt: skip
         sys.path.insert(0, str(checkout.resolve()))
         try:
             with redirect_stdout(sys.stderr):  # stdout is for our result
                 networks, model, train_options = map(
                     import_module, ("models.networks", "models.cycle_gan_model", "options.train_options"))
-                set_blocks(networks.ResnetGenerator, s.blocks)
+                Generator = networks.ResnetGenerator
+                init = Generator.__init__  # patched because their options allow six and nine blocks only
+                Generator.__init__ = lambda self, *sizes, **more: init(
+                    self, *sizes, **more | {"n_blocks": s.blocks})
                 parser = train_options.TrainOptions().initialize(ArgumentParser())
                 model.CycleGANModel.modify_commandline_options(parser, True)
-                options = parser.parse_args(self.arguments())
+                options = parser.parse_args([f"--{name}={value}" for name, value in arguments.items()])
                 options.isTrain, options.gpu_ids, options.device = True, [], device
                 self.model = model.CycleGANModel(options)
         except Exception as error:  # their code may raise anything
@@ -158,30 +152,8 @@ class AuthorsCycleGAN:
         for name in self.model.model_names:
             getattr(self.model, f"net{name}").to(device)
 
-    def arguments(self) -> list[str]:
-        """Return the authors' options for these settings."""
-        s = self.settings
-        options = {
-            "dataroot": "none", "netG": "resnet_9blocks", "ngf": s.ngf, "ndf": s.ndf,
-            "lambda_A": s.cycle_weight, "lambda_B": s.cycle_weight,
-            "lambda_identity": s.identity_weight / s.cycle_weight if s.cycle_weight else 0.0,
-            "pool_size": s.pool_size, "batch_size": s.batch_size, "beta1": s.beta1,
-        }  # fmt: skip
-        return [f"--{name}={value}" for name, value in options.items()]
-
     def update(self, a: torch.Tensor, b: torch.Tensor) -> None:
         """Take one step, as `CycleGAN.update`; the losses stay in the model."""
         self.model.set_input({"A": a, "B": b, "A_paths": [], "B_paths": []})
         self.model.optimize_parameters()
         self.step += 1
-
-
-def set_blocks(Generator: type, blocks: int) -> None:
-    """Patch their generator class to have `blocks` residual blocks: their options allow six and nine only."""
-    original = inspect.unwrap(Generator.__init__)
-
-    @wraps(original)
-    def __init__(self, *sizes, **options):
-        original(self, *sizes, **options | {"n_blocks": blocks})
-
-    Generator.__init__ = __init__

@@ -5,13 +5,13 @@ weights of the checkpoint into them.
 """
 
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import one_hot
 
 from judge.class_score import ClassScorer, class_scorer
 from judge.classifier import logits_and_features
@@ -28,13 +28,9 @@ BATCH_SIZE = 100  # images that a generator makes at once
 
 
 def load(folder: Path, device: torch.device, trained: bool = True) -> TrainedModel:
-    """Return the networks of the trial in `folder`, frozen and in eval mode.
+    """Return the networks of the trial in `folder`, frozen and in eval mode, or with their initial weights.
 
-    Args:
-        trained: load the weights of the checkpoint; if False, the networks have their initial weights.
-
-    Raises:
-        UserError: there is no trial or no checkpoint, its system has no networks, or its data is missing.
+    Raises UserError if there is no trial, checkpoint or data, or the system has no networks.
     """
     record, module = read_trial(folder)
     if record["system"] not in ADAPTERS:
@@ -50,10 +46,6 @@ def load(folder: Path, device: torch.device, trained: bool = True) -> TrainedMod
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
     return model
-
-
-# ---------------------------------------------------------------------------------------------
-# Feature extractors
 
 
 def classifier_extractor(scorer: ClassScorer, record: dict) -> FeatureExtractor:
@@ -77,10 +69,6 @@ def judge_extractor(judge: Judge, file: str) -> FeatureExtractor:
     return FeatureExtractor(f"the judge {file}", CLASSES, extract)
 
 
-# ---------------------------------------------------------------------------------------------
-# Systems that translate images
-
-
 def load_cyclegan(settings: cyclegan.Settings, device: torch.device) -> TrainedModel:
     """Return G_BA, which paints the held-out photographs, and D_A."""
     data, judge, _ = cyclegan.load_inputs(settings, device)
@@ -95,11 +83,7 @@ def load_cyclegan(settings: cyclegan.Settings, device: torch.device) -> TrainedM
 
 
 def load_photos_and_paintings(data: DataSet, size: int) -> LabelledImages:
-    """Return photographs and paintings of `size` pixels as two classes.
-
-    Raises:
-        UserError: no image of a domain can be read.
-    """
+    """Return photographs and paintings of `size` pixels as two classes."""
     splits = []
     for files in (data.train, data.test):
         domains = [load_images(files[domain], size).pixels for domain in (PHOTOS, PAINTINGS)]
@@ -120,77 +104,38 @@ def load_stargan(settings: stargan.Settings, device: torch.device) -> TrainedMod
     return TrainedModel(net, data, classifier_extractor(*class_scorer(data, device)), net.D, outputs)
 
 
-# ---------------------------------------------------------------------------------------------
-# Systems that generate images from noise
-
-
-def load_gan(settings: gan.Settings, device: torch.device) -> TrainedModel:
-    """Return the G and the D of a GAN.
-
-    Raises:
-        UserError: the data is the pattern, not images.
-    """
+def load_noise_gan(module: ModuleType, settings: Any, device: torch.device) -> TrainedModel:
+    """Return the G and the D of a system that makes images of noise; of a conditional GAN, for the classes in
+    turn. Raises UserError if the data is the pattern, not images."""
     if settings.data == gan.PATTERN:
         raise UserError("the pattern is not an image: only curves and progress work for this trial")
-    data, scorer, record = gan.load_inputs(settings, device)
-    net = gan.GAN(settings, data.shape, device)
-    return noise_model(net, data, scorer, record["judge"], net.D, lambda count: net.noise(count, "fixed"))
-
-
-def load_dcgan(settings: dcgan.Settings, device: torch.device) -> TrainedModel:
-    """Return the G and the D of a DCGAN."""
-    data, scorer, record = dcgan.load_inputs(settings, device)
-    net = dcgan.DCGAN(settings, data.shape, device)
-    return noise_model(net, data, scorer, record["judge"], net.D, lambda count: net.noise(count, "fixed"))
-
-
-def load_conditional_gan(settings: conditional_gan.Settings, device: torch.device) -> TrainedModel:
-    """Return the G and the D of a conditional GAN; G's inputs are noise and the classes in turn."""
-    data, scorer, record = conditional_gan.load_inputs(settings, device)
-    net = conditional_gan.ConditionalGAN(settings, data.shape, len(data.classes), device)
-
-    def noise(count: int) -> torch.Tensor:
-        labels = torch.arange(count, device=device) % net.count
-        return torch.cat([net.noise(count, "fixed"), one_hot(labels, net.count).float()], 1)
-
-    discriminator = nn.Sequential(UniformClassPlanes(net.count), net.D)
-    return noise_model(net, data, scorer, record["judge"], discriminator, noise)
-
-
-class UniformClassPlanes(nn.Module):
-    """Adds the planes of a class to images as if every class was equally likely."""
-
-    def __init__(self, count: int):
-        super().__init__()
-        self.count = count
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return [N, C + count, H, W] for images [N, C, H, W]."""
-        height, width = images.shape[2:]
-        planes = images.new_full((len(images), self.count, height, width), 1 / self.count)
-        return torch.cat([images, planes], 1)
-
-
-def noise_model(net: Any, data: LabelledImages, scorer: ClassScorer | Scorer, record: dict,
-                discriminator: nn.Module, draw_noise: Callable[[int], torch.Tensor]) -> TrainedModel:
-    """Return the model of a system whose `net.G` takes `draw_noise(count)`; `record` is the scorer's."""
+    data, scorer, facts = module.load_inputs(settings, device)
     if isinstance(scorer, Scorer):
-        extractor = judge_extractor(scorer.judge, record["file"])
+        extractor = judge_extractor(scorer.judge, facts["judge"]["file"])
     else:
-        extractor = classifier_extractor(scorer, record)
+        extractor = classifier_extractor(scorer, facts["judge"])
+    if module is conditional_gan:
+        net = conditional_gan.ConditionalGAN(settings, data.shape, len(data.classes), device)
+        # The planes of the class that D also takes: every class is equally likely.
+        D = nn.Sequential(nn.ConstantPad3d((0, 0, 0, 0, 0, net.count), 1 / net.count), net.D)
+    else:
+        net = (gan.GAN if module is gan else dcgan.DCGAN)(settings, data.shape, device)
+        D = net.D
 
     def noise(count: int) -> torch.Tensor:
         # torch.randn draws the last 16 numbers of a tensor twice: without 16 rows more, the first rows would
         # depend on the count.
-        return draw_noise(count + 16)[:count]
+        z = net.noise(count + 16, "fixed")[:count]
+        return net.with_class(z, torch.arange(count, device=device) % net.count) if D is not net.D else z
 
     @torch.no_grad()
     def generate(z: torch.Tensor) -> torch.Tensor:
         return torch.cat([net.G(part) for part in z.split(BATCH_SIZE)])
 
-    return TrainedModel(net, data, extractor, discriminator, outputs=lambda count: generate(noise(count)),
-                        noise=noise, generate=generate)
+    return TrainedModel(net, data, extractor, D, lambda count: generate(noise(count)), noise, generate)
 
 
-ADAPTERS = {"cyclegan": load_cyclegan, "stargan": load_stargan, "gan": load_gan, "dcgan": load_dcgan,
-            "conditional_gan": load_conditional_gan}  # fmt: skip
+ADAPTERS = {
+    "cyclegan": load_cyclegan, "stargan": load_stargan, "gan": partial(load_noise_gan, gan),
+    "dcgan": partial(load_noise_gan, dcgan), "conditional_gan": partial(load_noise_gan, conditional_gan),
+}  # fmt: skip

@@ -11,14 +11,9 @@ from torchvision.utils import make_grid
 
 from judge.common.errors import UserError
 from judge.images import to_bytes
-from trials.inspection.metrics import Diversity
 from trials.parts import sheets
 
 TITLE_PIXELS = 14  # height of a line of text
-FRAME_MS = 400  # time that a frame of an animation is shown; the last frame is shown longer
-
-# ---------------------------------------------------------------------------------------------
-# Plots
 
 
 def subplots(panels: int) -> tuple[Any, Any]:
@@ -61,38 +56,28 @@ def plot_curves(reports: list[dict], title: str):
     return figure
 
 
-def plot_histogram(diversity: Diversity, title: str):
-    """Plot the share of outputs and of real images in each class, and the confidence of the classifier."""
+def plot_histogram(diversity: dict, title: str):
+    """Plot the `shares` and the `confidence` of `metrics.measure_diversity`."""
     figure, (by_class, by_confidence) = subplots(2)
-    for side, (name, shares) in zip((-0.5, 0.5), diversity.shares.items()):
-        by_class.bar([label + side * 0.4 for label in range(len(shares))], shares, 0.4, label=name)
-    by_class.set_xticks(range(len(diversity.classes)), diversity.classes)
+    for side, (name, shares) in zip((-0.5, 0.5), diversity["shares"].items()):
+        by_class.bar([label + side * 0.4 for label in range(len(shares))], shares.values(), 0.4, label=name)
+    by_class.set_xticks(range(len(shares)), shares)
     by_class.set(title=title, ylabel="share of images", xlabel="class")
     by_class.legend()
-    confidence = diversity.confidence
+    confidence = diversity["confidence"]
     weights = [[1 / len(values)] * len(values) for values in confidence.values()]
     by_confidence.hist(list(confidence.values()), 20, range=(0, 1), weights=weights, label=list(confidence))
     by_confidence.set(ylabel="share of images", xlabel="probability of the class it is put in")
     return figure
 
 
-# ---------------------------------------------------------------------------------------------
-# Images
-
-
 def read_outputs(folder: Path) -> dict[int, Image.Image]:
-    """Return the outputs of the trial in `folder` by step: the lower halves of its sample sheets.
-
-    A sheet that cannot be read, because it is being written perhaps, is left out.
-
-    Raises:
-        UserError: there is no sheet.
-    """
+    """Return the outputs of the trial in `folder` by step: the lower halves of the sample sheets that can be
+    read. Raises UserError if there is none."""
     halves = {step: sheets.crop_half(file, lower=True) for step, file in sheets.list_sheets(folder).items()}
-    halves = {step: picture for step, picture in halves.items() if picture}
-    if not halves:
+    if not any(halves.values()):
         raise UserError(f"{folder / 'samples'} has no sample sheet yet: it is written at the first report")
-    return halves
+    return {step: picture for step, picture in halves.items() if picture}
 
 
 def add_title(picture: Image.Image, title: str) -> Image.Image:
@@ -113,20 +98,8 @@ def stack(pictures: list[Image.Image]) -> Image.Image:
     return result
 
 
-def save_animation(frames: list[Image.Image], file: Path, kind: str) -> None:
-    """Write `frames` as an animation; `kind` is a format of Pillow (webp, gif)."""
-    durations = [FRAME_MS] * (len(frames) - 1) + [4 * FRAME_MS]
-    frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=durations, loop=0)
-
-
 def image_rows(images: torch.Tensor, title: str, columns: int) -> Image.Image:
     """Return images, float [N, C, H, W] in [-1, 1], in rows of `columns` with a title; enlarge small ones."""
     images = interpolate(images.float(), scale_factor=max(1, 2 * sheets.EDGE // images.shape[-1]))
-    images = images.expand(-1, 3, -1, -1)
-    return add_title(to_pil_image(make_grid(to_bytes(images).cpu(), nrow=columns, pad_value=255)), title)
-
-
-def numbered_sheet(images: torch.Tensor, columns: int = 10) -> Image.Image:
-    """Return a sheet of images, float [N, C, H, W] in [-1, 1], with their numbers from 0."""
-    return stack([image_rows(part, f"outputs {i * columns} to {i * columns + len(part) - 1}", columns)
-                  for i, part in enumerate(images.split(columns))])
+    grid = make_grid(to_bytes(images.expand(-1, 3, -1, -1)).cpu(), nrow=columns, pad_value=255)
+    return add_title(to_pil_image(grid), title)

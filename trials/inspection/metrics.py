@@ -1,7 +1,6 @@
 """Metrics of a trained network: distances, diversity, copied training images, discriminator features."""
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,32 +23,22 @@ MIN_VENDI_SHARE = 0.5  # a generator has collapsed if its Vendi score is less th
 COPYING_Z = -3.0  # a Z_U under this means copying: three standard deviations (Meehan et al.)
 POOLED_PIXELS = 4  # a layer's maps are max-pooled to this size (1511.06434, section 5.1)
 
-# ---------------------------------------------------------------------------------------------
-# Distances
-
-
-class PrecomputedFeatures(nn.Identity):
-    """A stand-in for torchmetrics' network that takes features in place of images."""
-
-    def __init__(self, count: int):
-        super().__init__()
-        self.num_features = count
-
 
 def frechet_distance(features: torch.Tensor, real: torch.Tensor) -> float:
     """Return the Frechet Inception Distance of features [N, F] to [M, F]: 0 for equal mean and covariance
     (Heusel et al. 2017, 1706.08500, section 1)."""
     from torchmetrics.image.fid import FrechetInceptionDistance  # here because the import takes a second
 
-    metric = FrechetInceptionDistance(feature=PrecomputedFeatures(features.shape[1])).to(features.device)
+    network = nn.Identity()  # torchmetrics takes the features as images
+    network.num_features = features.shape[1]
+    metric = FrechetInceptionDistance(feature=network).to(features.device)
     metric.update(real, real=True)
     metric.update(features, real=False)
     return max(0.0, metric.compute().item())  # rounding errors may make it negative
 
 
 def frechet_distance_at_infinity(features: torch.Tensor, real: torch.Tensor, points: int = 5) -> float:
-    """Return the FID extrapolated to an infinite number of images (Chong and Forsyth 2020, 1911.07023,
-    section 3).
+    """Return the FID of infinitely many images (Chong and Forsyth 2020, 1911.07023, section 3).
 
     FID is linear in 1 / N. The line is fitted to N from half of the smaller set to all of it, with N of the
     real images too, because their number also biases FID.
@@ -57,32 +46,27 @@ def frechet_distance_at_infinity(features: torch.Tensor, real: torch.Tensor, poi
     most = min(len(features), len(real))
     sizes = np.linspace(most / 2, most, points).round().astype(int).tolist()
     draw = rng("frechet")
-    fids = []
-    for size in sizes:
-        subsets = (x[torch.randperm(len(x), generator=draw)[:size].to(x.device)] for x in (features, real))
-        fids.append(frechet_distance(*subsets))
+
+    def subset(x: torch.Tensor, size: int) -> torch.Tensor:
+        return x[torch.randperm(len(x), generator=draw)[:size].to(x.device)]
+
+    fids = [frechet_distance(subset(features, size), subset(real, size)) for size in sizes]
     return float(np.polyfit([1 / size for size in sizes], fids, 1)[1])
 
 
 def pretrained_inception() -> FeatureExtractor:
-    """Return the Inception network of published figures, in torch-fidelity's conversion.
-
-    Raises:
-        UserError: the package is not installed, or the weights cannot be downloaded.
-    """
+    """Return the Inception network of published figures, in torch-fidelity's conversion. Raises UserError if
+    the package is not installed, or the weights cannot be downloaded."""
     try:
-        from torch_fidelity.feature_extractor_inceptionv3 import (
-            URL_INCEPTION_V3,
-            FeatureExtractorInceptionV3,
-        )
+        from torch_fidelity import feature_extractor_inceptionv3 as inception
     except ImportError:
         raise UserError("--features inception needs a package that is not installed: "
                         "pip install torch-fidelity") from None
     try:
-        network = FeatureExtractorInceptionV3("inception-v3-compat", ["logits_unbiased", "2048"])
+        network = inception.FeatureExtractorInceptionV3("inception-v3-compat", ["logits_unbiased", "2048"])
     except OSError as error:  # no internet
-        raise UserError(f"the weights of Inception cannot be downloaded ({error}): put {URL_INCEPTION_V3} "
-                        f"into {torch.hub.get_dir()}/checkpoints") from None
+        raise UserError(f"the weights of Inception cannot be downloaded ({error}): put "
+                        f"{inception.URL_INCEPTION_V3} into {torch.hub.get_dir()}/checkpoints") from None
 
     def extract(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         colour = to_bytes(x).expand(-1, 3, -1, -1).cpu()
@@ -92,32 +76,22 @@ def pretrained_inception() -> FeatureExtractor:
     return FeatureExtractor("Inception v3 (torch-fidelity's weights, 2048 features)", (), extract)
 
 
-def distances(extractor: FeatureExtractor, images: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
-    """Return Inception Score, FID and KID of `images`, [N, C, H, W], against `real`.
-
-    Raises:
-        UserError: either has too few images.
-    """
-    probabilities, features = extractor.extract(images)
+def measure_distances(model: TrainedModel, extractor: FeatureExtractor, count: int) -> dict:
+    """Return Inception Score, FID and KID of up to `count` outputs against as many held-out images, and of as
+    many training images: no generator can be expected to do better. Return warnings about them too."""
+    outputs, table, notes = model.outputs(min(count, len(model.data.test_pixels))), {}, []
+    real, training = (model.real(len(outputs), held_out=held_out) for held_out in (True, False))
     _, real_features = extractor.extract(real)
-    kid, error = kernel_inception_distance(features, real_features)
-    return {"images": len(images), "inception_score": inception_score(probabilities.double()),
+    for name, images in (("outputs", outputs), ("training images", training)):
+        probabilities, features = extractor.extract(images)
+        kid, error = kernel_inception_distance(features, real_features)
+        table[name] = {
+            "images": len(images), "inception_score": inception_score(probabilities.double()),
             "fid": frechet_distance(features, real_features),
             "fid_infinity": frechet_distance_at_infinity(features, real_features),
-            "kid": kid, "kid_error": error}
-
-
-def measure_distances(model: TrainedModel, extractor: FeatureExtractor, count: int) -> dict:
-    """Return `distances` of up to `count` outputs to as many held-out images, and warnings about them.
-
-    The `distances` of as many training images stand beside them: no generator can be expected to do better.
-    """
-    outputs = model.outputs(min(count, len(model.data.test_pixels)))
-    real, training = (model.real(len(outputs), held_out=held_out) for held_out in (True, False))
-    table = {name: distances(extractor, images, real)
-             for name, images in (("outputs", outputs), ("training images", training))}
-    feature_count, fewest = extractor.extract(real[:1])[1].shape[1], min(len(outputs), len(training))
-    notes = []
+            "kid": kid, "kid_error": error,
+        }  # fmt: skip
+    feature_count, fewest = real_features.shape[1], min(len(outputs), len(training))
     if fewest < count:
         notes += [f"{fewest} images rather than {count}: more are not there to paint or to compare with"]
     if fewest < FID_MIN_IMAGES:
@@ -132,30 +106,7 @@ def measure_distances(model: TrainedModel, extractor: FeatureExtractor, count: i
     return {"features": extractor.name, "real": len(real), "table": table, "warnings": notes}
 
 
-# ---------------------------------------------------------------------------------------------
-# Diversity
-
-
-@dataclass(frozen=True)
-class Diversity:
-    """Outputs and real images by class and confidence, and alarms of mode collapse.
-
-    The keys of the dictionaries are `outputs` and `real`.
-    """
-
-    classes: tuple[str, ...]
-    shares: dict[str, list[float]]
-    """Share of the images that is classified as each class."""
-    confidence: dict[str, list[float]]
-    """Probability of the class that an image is classified as, for each image."""
-    vendi: dict[str, float]
-    """Vendi score: the effective number of different images, of equally many."""
-    closest: dict[str, float]
-    """RMS difference of the two most similar images, of equally many."""
-    alarms: list[str]
-
-
-def measure_diversity(extractor: FeatureExtractor, outputs: torch.Tensor, real: torch.Tensor) -> Diversity:
+def measure_diversity(extractor: FeatureExtractor, outputs: torch.Tensor, real: torch.Tensor) -> dict:
     """Compare the diversity of `outputs`, [N, C, H, W], with that of held-out `real` images.
 
     There are two alarms. A class is missing: a classifier counts the modes as in Metz et al. 2017
@@ -163,16 +114,22 @@ def measure_diversity(extractor: FeatureExtractor, outputs: torch.Tensor, real: 
     of real images and chance does that with less than `ALARM_PROBABILITY`. Images are alike: the Vendi score
     (Friedman and Dieng 2023, 2210.02410) of pixels minus the mean real image is less than `MIN_VENDI_SHARE`
     times that of as many real images; this share is Salon's choice.
+
+    Returns:
+        For `outputs` and `real`, the `shares` of images that are classified as each class; the `confidence`,
+        for each image, which is the probability of its class; and of equally many images `vendi`, the
+        effective number of different ones, and `closest`, the RMS difference of the two most similar ones.
+        Also the `alarms`, as text.
     """
+    classes = extractor.classes
     probabilities = {"outputs": extractor.extract(outputs)[0], "real": extractor.extract(real)[0]}
-    counts = {name: torch.bincount(p.argmax(1), minlength=len(extractor.classes)).cpu().numpy()
+    counts = {name: torch.bincount(p.argmax(1), minlength=len(classes)).cpu().numpy()
               for name, p in probabilities.items()}
     shares = {name: count / count.sum() for name, count in counts.items()}
     missing = (shares["outputs"] < MISSING_SHARE * shares["real"]) & (
         binom.cdf(counts["outputs"], len(outputs), shares["real"]) < ALARM_PROBABILITY)
-    alarms = [f"class {name} is missing: {share:.1%} of outputs, {real_share:.1%} of real images"
-              for name, share, real_share, is_missing in zip(extractor.classes, *shares.values(), missing)
-              if is_missing]
+    alarms = [f"class {name} is missing: {share:.1%} of outputs, {of_real:.1%} of real images"
+              for name, share, of_real, is_missing in zip(classes, *shares.values(), missing) if is_missing]
 
     count = min(len(outputs), len(real))
     sets = {"outputs": outputs[:count], "real": real[evenly_spaced(len(real), count)]}
@@ -181,10 +138,9 @@ def measure_diversity(extractor: FeatureExtractor, outputs: torch.Tensor, real: 
     if vendi["outputs"] < MIN_VENDI_SHARE * vendi["real"]:
         alarms += [f"outputs are alike: {vendi['outputs']:.1f} different in effect of {len(subset)}, "
                    f"real images {vendi['real']:.1f}"]
-    return Diversity(
-        extractor.classes, {name: share.tolist() for name, share in shares.items()},
-        {name: p.amax(1).tolist() for name, p in probabilities.items()}, vendi,
-        {name: closest_pairs(x, 1)[0][2] for name, x in sets.items()}, alarms)
+    return {"shares": {name: dict(zip(classes, share.tolist())) for name, share in shares.items()},
+            "confidence": {name: p.amax(1).tolist() for name, p in probabilities.items()}, "vendi": vendi,
+            "closest": {name: closest_pairs(x, 1)[0][2] for name, x in sets.items()}, "alarms": alarms}
 
 
 def closest_pairs(images: torch.Tensor, count: int) -> list[tuple[int, int, float]]:
@@ -202,10 +158,6 @@ def closest_pairs(images: torch.Tensor, count: int) -> list[tuple[int, int, floa
         pairs.append((a, b, gaps[a, b].item()))
         gaps[[a, b]], gaps[:, [a, b]] = torch.inf, torch.inf
     return pairs
-
-
-# ---------------------------------------------------------------------------------------------
-# Copies
 
 
 def nearest_neighbours(
@@ -239,16 +191,10 @@ def copying_test(outputs: torch.Tensor, held_out: torch.Tensor, training: torch.
     return {"further": float(u / (n * m)), "z": float((u - n * m / 2) / deviation)}
 
 
-# ---------------------------------------------------------------------------------------------
-# Features of the discriminator
-
-
 @torch.no_grad()
 def layer_activations(network: nn.Module, images: torch.Tensor, batch: int = 100) -> np.ndarray:
-    """Return the outputs of all activations in `network` for [N, C, H, W], concatenated to [N, F].
-
-    Each map is max-pooled to `POOLED_PIXELS` at most (1511.06434, section 5.1).
-    """
+    """Return the outputs of all activations in `network` for [N, C, H, W], max-pooled to `POOLED_PIXELS` and
+    concatenated to [N, F] (1511.06434, section 5.1)."""
     layers: list[torch.Tensor] = []
 
     def append(_module, _inputs, output: torch.Tensor) -> None:
@@ -269,10 +215,8 @@ def layer_activations(network: nn.Module, images: torch.Tensor, batch: int = 100
 
 
 def probe_accuracy(train: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
-    """Return the accuracy on features `test`, [M, F], of a linear classifier trained on `train`, [N, F].
-
-    It is a logistic regression of standardised features, with regularisation chosen by cross-validation.
-    """
+    """Return the accuracy on features `test`, [M, F], of a logistic regression trained on `train`, [N, F],
+    standardised, with regularisation chosen by cross-validation."""
     from sklearn.exceptions import ConvergenceWarning  # here because the import takes a second
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
@@ -291,10 +235,8 @@ def probe_accuracies(
 ) -> dict[str, float]:
     """Return `probe_accuracy` in the features of a trained and an untrained discriminator, and in pixels.
 
-    The probes learn from up to `count` training images and are tested on held-out images.
-
-    Raises:
-        UserError: the data has one class only, or a class has too few images.
+    The probes learn from up to `count` training images and are tested on held-out images. Raises UserError if
+    the data has one class only, or a class has too few images.
     """
     if len(data.classes) < 2:
         raise UserError(f"{data.name} has one class, and a probe needs several: give --data, a folder with a "
@@ -307,11 +249,12 @@ def probe_accuracies(
     if np.bincount(labels, minlength=len(data.classes)).min() < 3:
         raise UserError(f"{len(chosen)} images are too few: each class needs at least 3, give more --images")
     images = [to_float(pixels).to(device) for pixels in (data.pixels[chosen], data.test_pixels[tested])]
-    features = {
-        "discriminator": [layer_activations(trained, x) for x in images],
-        "untrained discriminator": [layer_activations(untrained, x) for x in images],
-        "pixels": [x.flatten(1).cpu().numpy() for x in images],
-    }
-    accuracies = {name: probe_accuracy(train, labels, test, test_labels)
-                  for name, (train, test) in features.items()}
-    return {"training_images": len(chosen), "test_images": len(tested), **accuracies}
+    result = {"training_images": len(chosen), "test_images": len(tested)}
+    for name, features in {
+        "discriminator": lambda x: layer_activations(trained, x),
+        "untrained discriminator": lambda x: layer_activations(untrained, x),
+        "pixels": lambda x: x.flatten(1).cpu().numpy(),
+    }.items():
+        train, test = map(features, images)
+        result[name] = probe_accuracy(train, labels, test, test_labels)
+    return result

@@ -44,8 +44,8 @@ class TrainedModel:
     """Number of images to outputs, float [N, C, H, W] in [-1, 1], the same at each call; fewer if the
     generator's inputs are fewer."""
     noise: Callable[[int], torch.Tensor] | None = None
-    """Number of images to the generator's inputs [N, latent]. A larger number starts with the same inputs.
-    None if the generator takes images."""
+    """Number of images to noise, [N, latent], which starts the same for each number; None if the generator
+    takes images."""
     generate: Callable[[torch.Tensor], torch.Tensor] | None = None
     """Noise to outputs; None if the generator takes images."""
     labelled: Callable[[], LabelledImages] | None = None
@@ -65,11 +65,7 @@ def evenly_spaced(total: int, count: int) -> list[int]:
 
 
 def read_trial(folder: Path) -> tuple[dict, ModuleType]:
-    """Return the record of the trial in `folder` and the module of its system.
-
-    Raises:
-        UserError: it is not the folder of a trial.
-    """
+    """Return a trial's record and the module of its system. Raises UserError if there is no trial."""
     record = read_record(folder)
     system = str(record.get("system"))
     # Only a program of this folder is imported, whatever the record says.
@@ -80,11 +76,7 @@ def read_trial(folder: Path) -> tuple[dict, ModuleType]:
 
 
 def settings_of(Settings: type, record: dict, folder: Path) -> Any:
-    """Return the settings in a trial's record.
-
-    Raises:
-        UserError: another version of Salon wrote them.
-    """
+    """Return the settings in a trial's record. Raises UserError if another version of Salon wrote them."""
     try:
         return Settings(**parse_values(Settings, record["settings"]))
     except UserError as error:
@@ -92,11 +84,7 @@ def settings_of(Settings: type, record: dict, folder: Path) -> Any:
 
 
 def restore(net: Any, folder: Path, device: torch.device) -> None:
-    """Load the checkpoint of the trial in `folder` into `net`.
-
-    Raises:
-        UserError: there is no checkpoint, or it cannot be read.
-    """
+    """Load the checkpoint of the trial in `folder` into `net`. Raises UserError if it cannot be read."""
     try:
         net.load_state_dict(read_tensors(folder / "checkpoint.pt", device))
     except FileNotFoundError:

@@ -1,8 +1,7 @@
 """The metrics are right for known cases, and every command works for every system."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,13 +17,10 @@ from judge.images import to_float
 from judge.labelled import LabelledImages, load_labelled
 from trials import conditional_gan, cyclegan, dcgan, gan
 from trials.inspection import adapters, figures, latent, metrics
-from trials.inspection.command import inspect
-from trials.inspection.trained import FeatureExtractor
 from trials.session import RunOptions, Session
 from trials.session.engine import NoEngine
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[3]
 SMALL = {"data": "digits", "steps": 4, "reports": 2, "batch_size": 8, "samples": 40}
 
 
@@ -42,37 +38,20 @@ def digits(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def painter(tmp_path_factory, sample_data, judge_file) -> Path:
-    return trial(cyclegan, tmp_path_factory.mktemp("trials") / "cyclegan", data=str(sample_data),
-                 judge=str(judge_file), size="sketch", ngf=4, blocks=1, ndf=4, steps=2, reports=1, photos=8)
-
-
-@pytest.fixture(scope="module")
 def real() -> LabelledImages:
     return load_labelled("digits")
 
 
-@pytest.fixture(scope="module")
-def extractor(real) -> FeatureExtractor:
-    return adapters.classifier_extractor(*class_score.class_scorer(real, CPU))
+def inspected(command: Callable, *arguments: object) -> dict:
+    """Run a command that works, and return its JSON."""
+    done = command("trials.inspect", *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout or "{}")
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs a command line and returns its exit code, stdout and stderr."""
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["inspect", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exited:
-            inspect.command_line()
-        return exited.value.code or 0, *capsys.readouterr()
-
-    return run_command
-
-
-# ---------------------------------------------------------------------------------------------
-# Metrics
+def assert_refused(command: Callable, words: str, *arguments: object) -> None:
+    done = command("trials.inspect", *arguments)
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_the_frechet_distance_is_0_to_itself_and_the_squared_shift_to_a_shifted_set():
@@ -82,18 +61,17 @@ def test_the_frechet_distance_is_0_to_itself_and_the_squared_shift_to_a_shifted_
 
 
 def test_extrapolation_removes_most_of_the_bias_of_few_images():
-    """Two samples of one distribution: the distance is 0, FID's estimate is not."""
-    a, b = torch.randn(2, 400, 16, generator=torch.Generator().manual_seed(0))
+    a, b = torch.randn(2, 400, 16, generator=torch.Generator().manual_seed(0))  # of one distribution
     biased = metrics.frechet_distance(a, b)
-    assert biased > 0.1
-    assert abs(metrics.frechet_distance_at_infinity(a, b)) < biased / 2
+    assert biased > 0.1 and abs(metrics.frechet_distance_at_infinity(a, b)) < biased / 2
 
 
-def test_an_alarm_is_raised_for_one_class_and_for_one_image_but_not_for_real_or_few_images(extractor, real):
+def test_an_alarm_is_raised_for_one_class_and_for_one_image_but_not_for_real_or_few_images(real):
+    extractor = adapters.classifier_extractor(*class_score.class_scorer(real, CPU))
     held_out, training = to_float(real.test_pixels), to_float(real.pixels[::4])
 
     def alarms(images: torch.Tensor) -> list[str]:
-        return metrics.measure_diversity(extractor, images, held_out).alarms
+        return metrics.measure_diversity(extractor, images, held_out)["alarms"]
 
     assert alarms(training) == []
     of_one_class = alarms(to_float(real.pixels[real.labels == 3]))
@@ -112,15 +90,11 @@ def test_the_closest_pairs_are_found_and_each_image_is_in_one_pair():
     assert sorted(index for a, b, _ in pairs for index in (a, b)) == list(range(8))
 
 
-def test_a_training_image_has_itself_at_distance_0(real):
-    training = to_float(real.pixels).flatten(1)
+def test_copies_differ_from_images_of_the_same_distribution_and_from_noise(real):
+    training, held_out = (to_float(x).flatten(1) for x in (real.pixels, real.test_pixels))
     distances, indices = metrics.nearest_neighbours(training[[5, 700]], training, 2)
     assert indices[:, 0].tolist() == [5, 700] and distances[:, 0].tolist() == [0, 0]
     assert (distances[:, 1] > 0).all()
-
-
-def test_copies_differ_from_images_of_the_same_distribution_and_from_noise(real):
-    training, held_out = (to_float(x).flatten(1) for x in (real.pixels, real.test_pixels))
     noise = torch.rand(300, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert metrics.copying_test(training[::4], held_out, training)["z"] < metrics.COPYING_Z
     assert abs(metrics.copying_test(held_out[::2], held_out[1::2], training)["z"]) < 3
@@ -139,7 +113,7 @@ class Pair(nn.Module):
         return self.act(product if self.compares else x[:, 0, 0, 2:3]) * self.weight
 
 
-def test_a_discriminator_whose_features_show_the_label_beats_pixels_and_an_untrained_one():
+def test_a_discriminator_whose_features_show_the_label_beats_pixels_and_an_untrained_one(real):
     draw = torch.Generator().manual_seed(0)
     pixels = (torch.rand(400, 1, 1, 4, generator=draw) > 0.5).byte() * 255
     labels = (pixels[:, 0, 0, 0] == pixels[:, 0, 0, 1]).long()
@@ -149,8 +123,6 @@ def test_a_discriminator_whose_features_show_the_label_beats_pixels_and_an_untra
     assert max(result["untrained discriminator"], result["pixels"]) < 0.7
     assert (result["training_images"], result["test_images"]) == (200, 100)
 
-
-def test_a_probe_needs_several_classes_and_enough_images(real):
     with pytest.raises(UserError, match="ones has one class"):
         metrics.probe_accuracies(Pair(True), Pair(False), replace(real, name="ones", classes=("1",)), 100)
     with pytest.raises(UserError, match="12 images are too few"):
@@ -169,10 +141,6 @@ def test_features_are_the_activations_of_every_layer_pooled_to_4_pixels_at_most(
     assert not any(module._forward_hooks for module in network.modules())
 
 
-# ---------------------------------------------------------------------------------------------
-# Paths through noise
-
-
 def test_a_spherical_path_stays_on_the_sphere_in_equal_steps_and_a_path_ends_at_its_ends():
     a, b = nn.functional.normalize(torch.randn(2, 50, generator=torch.Generator().manual_seed(0)))
     paths = latent.interpolate(a, b, 9)
@@ -182,22 +150,12 @@ def test_a_spherical_path_stays_on_the_sphere_in_equal_steps_and_a_path_ends_at_
     steps = paths["spherical"].diff(dim=0).norm(dim=1)
     torch.testing.assert_close(steps, steps[:1].expand(8))
     assert paths["linear"][4].norm() < 0.9
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_a_spherical_path_is_the_line_if_there_is_no_circle(sign):
-    a, t = torch.ones(5), torch.linspace(0, 1, 5)
-    torch.testing.assert_close(latent.slerp(a, sign * a, t), latent.lerp(a, sign * a, t))
-
-
-def test_a_neighbourhood_starts_with_its_centre_and_the_rest_is_near():
+    for end in (torch.ones(5), -torch.ones(5)):  # of equal or opposite direction: no circle, but the line
+        paths = latent.interpolate(torch.ones(5), end, 5)
+        torch.testing.assert_close(paths["spherical"], paths["linear"])
     z = torch.arange(10.0)
-    points = latent.neighbourhood(z, 9, torch.Generator().manual_seed(0))
-    assert points[0].equal(z) and 0.2 < (points[1:] - z).abs().max() <= latent.NEIGHBOURHOOD_RADIUS
-
-
-# ---------------------------------------------------------------------------------------------
-# Trials
+    around = latent.neighbourhood(z, 9, torch.Generator().manual_seed(0))
+    assert around[0].equal(z) and 0.2 < (around[1:] - z).abs().max() <= latent.NEIGHBOURHOOD_RADIUS
 
 
 @pytest.mark.parametrize("module, settings", [
@@ -215,7 +173,11 @@ def test_outputs_are_those_that_the_trial_scored(tmp_path, module, settings):
     assert model.discriminator(scored).shape == (40, 1)
 
 
-def test_a_cyclegan_has_its_paintings_its_judge_and_no_noise(painter, judge_file, run, monkeypatch):
+def test_a_cyclegan_has_its_paintings_its_judge_and_no_noise(
+    tmp_path, sample_data, judge_file, command, monkeypatch,
+):
+    painter = trial(cyclegan, tmp_path, data=str(sample_data), judge=str(judge_file), size="sketch", ngf=4,
+                    blocks=1, ndf=4, steps=2, reports=1, photos=8)
     model = adapters.load(painter, CPU)
     assert model.outputs(100).shape == (8, 3, 64, 64)
     assert model.real(100, held_out=False).shape == (12, 3, 64, 64)
@@ -223,30 +185,26 @@ def test_a_cyclegan_has_its_paintings_its_judge_and_no_noise(painter, judge_file
     assert both.classes == ("photo", "painting") and both.labels.bincount().tolist() == [12, 12]
     assert both.pixels[both.labels == 1].equal(model.data.pixels)
 
-    code, out, _ = run("metrics", painter)
-    assert code == 0 and f"the judge {judge_file}" in out and "8 images rather than 1000" in out
+    result = inspected(command, "metrics", painter, "--json")
+    assert result["features"] == f"the judge {judge_file}" and "8 images rather" in result["warnings"][0]
     monkeypatch.setattr(metrics, "probe_accuracy", lambda *_: 0.5)  # it takes ten seconds
-    assert json.loads(run("features", painter, "--json")[1])["classes"] == ["photo", "painting"]
-    for command in (["walk"], ["arithmetic", "--a", 0, "--b", 1, "--c", 2]):
-        assert_one_line(run(command[0], painter, *command[1:]), "takes images, there is no noise")
+    assert inspected(command, "features", painter, "--json")["classes"] == ["photo", "painting"]
+    for name, *options in (["walk"], ["arithmetic", "--a", 0, "--b", 1, "--c", 2]):
+        assert_refused(command, "takes images, there is no noise", name, painter, *options)
     assert not (painter / "inspect").exists()
 
 
-def test_every_command_works_on_a_dcgan(digits, tmp_path, run):
-    files = {
-        ("curves",): {"curves.png"}, ("progress",): {"progress.png", "progress.webp"}, ("metrics",): set(),
-        ("histogram",): {"histogram.png", "pairs.png"}, ("features", "--images", 60): set(),
-        ("walk",): {"walk.png", "outputs.png"}, ("neighbours",): {"neighbours.png"},
+def test_every_command_works_on_a_dcgan(digits, tmp_path, command):
+    few, results = ["--samples", 50, "--json"], {}
+    for (name, *options), files in {
+        ("curves", "--json"): {"curves.png"}, ("progress",): {"progress.png", "progress.webp"},
+        ("metrics", *few): set(), ("histogram", *few): {"histogram.png", "pairs.png"},
+        ("features", "--images", 60, "--json"): set(), ("neighbours", *few): {"neighbours.png"},
+        ("walk",): {"walk.png", "outputs.png"},
         ("arithmetic", "--a", 0, 1, "--b", 2, "--c", 30): {"arithmetic.png"},
-    }  # fmt: skip
-    results = {}
-    for (command, *options), expected in files.items():
-        folder, has_json = tmp_path / command, command not in ("progress", "walk", "arithmetic")
-        few = ["--samples", 50] if command in ("metrics", "histogram", "neighbours") else []
-        code, out, err = run(command, digits, "--out", folder, *options, *few, *["--json"] * has_json)
-        assert code == 0, err
-        assert {file.name for file in folder.glob("*")} == expected
-        results[command] = json.loads(out) if has_json else {}
+    }.items():  # fmt: skip
+        results[name] = inspected(command, name, digits, "--out", tmp_path / name, *options)
+        assert {file.name for file in (tmp_path / name).glob("*")} == files
     assert len(results["curves"]["reports"]) == 2
     fid = {name: row["fid"] for name, row in results["metrics"]["table"].items()}
     assert fid["outputs"] > fid["training images"]
@@ -260,9 +218,8 @@ def test_every_command_works_on_a_dcgan(digits, tmp_path, run):
         assert animation.n_frames == 2
 
 
-def test_pictures_go_to_the_trials_folder_and_show_its_outputs(digits):
-    command = [sys.executable, "-m", "trials.inspect", "progress", digits, "--most", "1"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+def test_pictures_go_to_the_trials_folder_and_show_its_outputs(digits, command):
+    inspected(command, "progress", digits, "--most", 1)
     with Image.open(digits / "inspect/progress.png") as strip, \
             Image.open(digits / "samples/step_000004.png") as sheet:
         outputs = sheet.crop((0, sheet.height // 2, *sheet.size)).convert("RGB")
@@ -270,17 +227,12 @@ def test_pictures_go_to_the_trials_folder_and_show_its_outputs(digits):
         assert np.array_equal(np.asarray(strip)[figures.TITLE_PIXELS:], np.asarray(outputs))
 
 
-def assert_one_line(result: tuple[int, str, str], words: str) -> None:
-    code, _, err = result
-    assert code == 2 and words in err and err.count("\n") == 1, err
-
-
-def test_a_mistake_is_one_line(digits, tmp_path, run):
-    assert_one_line(run("curves", tmp_path / "nowhere"), "is not the folder of a trial")
-    assert_one_line(run("walk", digits, "--through", 3), "at least two")
-    assert_one_line(run("neighbours", digits, "--samples", 9, "--show", 9), "there is no output 9")
-    assert_one_line(run("metrics", digits, "--samples", 3), "at least 4")
-    assert_one_line(run("features", digits, "--data", tmp_path / "no"), "no data folder")
+def test_a_mistake_is_one_line(digits, tmp_path, command):
+    assert_refused(command, "is not the folder of a trial", "curves", tmp_path / "nowhere")
+    assert_refused(command, "at least two", "walk", digits, "--through", 3)
+    assert_refused(command, "there is no output 9", "neighbours", digits, "--samples", 9, "--show", 9)
+    assert_refused(command, "at least 4", "metrics", digits, "--samples", 3)
+    assert_refused(command, "no data folder", "features", digits, "--data", tmp_path / "no")
 
 
 @pytest.mark.parametrize("system, changes, checkpoint, message", [
@@ -289,12 +241,13 @@ def test_a_mistake_is_one_line(digits, tmp_path, run):
     ("dcgan", {"colour": "red"}, b"damaged", "another version.*colour"),
     ("dcgan", {}, b"damaged", "checkpoint.pt cannot be read"),
 ])
-def test_a_trial_that_cannot_be_loaded_is_one_line(tmp_path, run, system, changes, checkpoint, message):
+def test_a_trial_that_cannot_be_loaded_is_one_line(tmp_path, command, system, changes, checkpoint, message):
     settings = asdict(dcgan.Settings(**SMALL).complete(CPU)) | changes
     (tmp_path / "run.json").write_text(json.dumps({"system": system, "settings": settings}))
     if checkpoint:
         (tmp_path / "checkpoint.pt").write_bytes(checkpoint)
     with pytest.raises(UserError, match=message):
         adapters.load(tmp_path, CPU)
-    assert_one_line(run("progress", tmp_path), "has no sample sheet yet")
-    assert_one_line(run("curves", tmp_path), "has no report yet")
+    if not checkpoint:
+        assert_refused(command, "has no sample sheet yet", "progress", tmp_path)
+        assert_refused(command, "has no report yet", "curves", tmp_path)

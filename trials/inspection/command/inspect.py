@@ -35,48 +35,21 @@ from trials.session import RunOptions
 from trials.session.records import read_lines
 
 COLUMNS = 8  # images in a row of a picture
+FRAME_MS = 400  # time that a frame of an animation is shown; the last frame is shown longer
 
 
-def add_options(parser: Parser, device: bool = True, samples: bool = False, json: bool = False) -> None:
-    """Add the options that several commands have."""
-    parser.add_argument("run", type=Path, help="folder of a trial: runs/NAME or runs/ID/trials/TRIAL")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where pictures go, by default RUN/inspect")
-    if device:
-        parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
-                            help="where to compute; auto is the GPU if there is one")
-    if samples:
-        parser.add_argument("--samples", type=PositiveInt, default=1000, metavar="N",
-                            help="number of outputs; fewer if there are fewer photographs to paint")
-    if json:
-        parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-
-
-def load_model(options: Namespace, trained: bool = True) -> TrainedModel:
-    """Return the networks of the trial, trained or with their initial weights."""
-    return adapters.load(options.run, RunOptions(device=options.device).torch_device(), trained)
-
-
-def load_noise_model(options: Namespace) -> TrainedModel:
-    """Return the networks of a trial that generates images from noise.
-
-    Raises:
-        UserError: its generator takes images.
-    """
-    model = load_model(options)
-    if model.noise is None:
+def load_model(options: Namespace, trained: bool = True, takes_noise: bool = False) -> TrainedModel:
+    """Return the networks of the trial. Raises UserError if they should take noise, but take images."""
+    model = adapters.load(options.run, RunOptions(device=options.device).torch_device(), trained)
+    if takes_noise and model.noise is None:
         raise UserError(f"{trial_title(options)}: its generator takes images, there is no noise to change")
     return model
 
 
-def load_measured_model(options: Namespace) -> TrainedModel:
-    """Return the networks of the trial, if there are enough `--samples` to measure.
-
-    Raises:
-        UserError: there are not.
-    """
+def check_samples(options: Namespace) -> None:
+    """Raise UserError if `--samples` is too few to measure."""
     if options.samples < MIN_IMAGES:
         raise UserError(f"--samples {options.samples} is too few for a distance: give at least {MIN_IMAGES}")
-    return load_model(options)
 
 
 def trial_title(options: Namespace) -> str:
@@ -88,11 +61,12 @@ def trial_title(options: Namespace) -> str:
 def save(options: Namespace, name: str, picture: Any) -> None:
     """Write a Pillow image, a list of them (an animation), or a Matplotlib figure to the file `name`."""
     folder = options.out or options.run / "inspect"
-    file = folder / name
 
     def write(part: Path) -> None:
         if isinstance(picture, list):
-            figures.save_animation(picture, part, file.suffix[1:])
+            durations = [FRAME_MS] * (len(picture) - 1) + [4 * FRAME_MS]
+            picture[0].save(part, "WEBP", save_all=True, append_images=picture[1:], loop=0,
+                            duration=durations)
         elif isinstance(picture, Image.Image):
             picture.save(part, "PNG")
         else:
@@ -100,17 +74,13 @@ def save(options: Namespace, name: str, picture: Any) -> None:
 
     with as_user_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, write)
-    print(f"wrote {file}", file=sys.stderr)
+        atomic_write(folder / name, write)
+    print(f"wrote {folder / name}", file=sys.stderr)
 
 
 def print_result(options: Namespace, result: dict, *lines: str) -> None:
     """Print `result` as JSON with --json, and the lines otherwise."""
     print(json.dumps(result) if options.json else "\n".join(lines))
-
-
-# ---------------------------------------------------------------------------------------------
-# Files of the trial
 
 
 def curves(options: Namespace) -> None:
@@ -126,12 +96,6 @@ def curves(options: Namespace) -> None:
     print_result(options, {"reports": reports}, table.to_string(float_format="{:.4f}".format))
 
 
-def progress_options(parser: Parser) -> None:
-    add_options(parser, device=False)
-    parser.add_argument("--most", type=PositiveInt, default=8, metavar="N",
-                        help="largest number of sheets in the strip")
-
-
 def progress(options: Namespace) -> None:
     """Show the outputs at each report: some in a strip, one below the other, and all as an animation."""
     read_trial(options.run)
@@ -143,20 +107,10 @@ def progress(options: Namespace) -> None:
     save(options, "progress.webp", frames)
 
 
-# ---------------------------------------------------------------------------------------------
-# Outputs
-
-
-def metrics_options(parser: Parser) -> None:
-    add_options(parser, samples=True, json=True)
-    parser.add_argument("--features", choices=["own", "inception"], default="own",
-                        help="own: features of the trial's classifier or judge; inception: features of the "
-                        "Inception network of published figures (needs torch-fidelity and its weights)")
-
-
 def measure(options: Namespace) -> None:
     """Print Inception Score, FID and KID of the outputs, and those of as many training images."""
-    model = load_measured_model(options)
+    check_samples(options)
+    model = load_model(options)
     extractor = metrics.pretrained_inception() if options.features == "inception" else model.extractor
     result = metrics.measure_distances(model, extractor, options.samples)
     table = pd.DataFrame(result["table"]).T.astype({"images": int})
@@ -167,37 +121,28 @@ def measure(options: Namespace) -> None:
 
 def histogram(options: Namespace) -> None:
     """Compare outputs with real images by class and confidence, and raise an alarm if G has collapsed."""
-    model = load_measured_model(options)
-    outputs = model.outputs(options.samples)
-    real = model.real(options.samples, held_out=True)
+    check_samples(options)
+    model = load_model(options)
+    outputs, real = model.outputs(options.samples), model.real(options.samples, held_out=True)
     diversity = metrics.measure_diversity(model.extractor, outputs, real)
     save(options, "histogram.png", figures.plot_histogram(diversity, trial_title(options)))
-    pairs = metrics.closest_pairs(outputs, COLUMNS)
-    titles = [f"the pairs most alike of {len(outputs)} outputs", ""]
+    rows = zip(*metrics.closest_pairs(outputs, COLUMNS))
+    titles = f"the pairs most alike of {len(outputs)} outputs", ""
     save(options, "pairs.png", figures.stack([
-        figures.image_rows(outputs[[pair[i] for pair in pairs]], titles[i], COLUMNS) for i in (0, 1)]))
-    shares = pd.DataFrame(diversity.shares, index=list(diversity.classes))
-    confidence = {name: sum(values) / len(values) for name, values in diversity.confidence.items()}
-    result = {"samples": len(outputs), "judged_by": model.extractor.name, "shares": shares.to_dict(),
-              "confidence": confidence, "vendi": diversity.vendi, "closest": diversity.closest,
-              "alarms": diversity.alarms}
-    table = pd.DataFrame({"confidence": confidence, "different in effect (Vendi)": diversity.vendi,
-                          "closest pair": diversity.closest})
-    duplicates = ("if the two images of a pair in pairs.png are the same, G makes about "
-                  f"{len(outputs) ** 2} different images")
-    print_result(
-        options, result, f"{len(outputs)} outputs by {model.extractor.name}, share in each class",
-        shares.to_string(float_format="{:.3f}".format), table.to_string(float_format="{:.4f}".format),
-        *([duplicates] if model.noise else []),
-        *([f"ALARM, mode collapse: {alarm}" for alarm in diversity.alarms] or ["no sign of mode collapse"]))
-
-
-def neighbours_options(parser: Parser) -> None:
-    add_options(parser, samples=True, json=True)
-    parser.add_argument("--show", type=NonNegativeInt, nargs="+", metavar="OUTPUT",
-                        default=list(range(COLUMNS)), help="numbers of the outputs in the picture, from 0")
-    parser.add_argument("--nearest", type=PositiveInt, default=4, metavar="N",
-                        help="number of neighbours of each output")
+        figures.image_rows(outputs[list(row)], title, COLUMNS) for row, title in zip(rows, titles)]))
+    confidence = {name: sum(values) / len(values) for name, values in diversity["confidence"].items()}
+    result = {"samples": len(outputs), "judged_by": model.extractor.name,
+              **diversity, "confidence": confidence}
+    table = pd.DataFrame({"confidence": confidence, "different in effect (Vendi)": diversity["vendi"],
+                          "closest pair": diversity["closest"]})
+    lines = [f"{len(outputs)} outputs by {model.extractor.name}, share in each class",
+             pd.DataFrame(diversity["shares"]).to_string(float_format="{:.3f}".format),
+             table.to_string(float_format="{:.4f}".format)]
+    if model.noise:
+        lines.append("if the two images of a pair in pairs.png are the same, G makes about "
+                     f"{len(outputs) ** 2} different images")
+    lines += [f"ALARM, mode collapse: {alarm}" for alarm in diversity["alarms"]]
+    print_result(options, result, *lines, *([] if diversity["alarms"] else ["no sign of mode collapse"]))
 
 
 def neighbours(options: Namespace) -> None:
@@ -217,29 +162,17 @@ def neighbours(options: Namespace) -> None:
                  for rank, of_rank in enumerate(indices.T, 1)]
         table[name] = metrics.copying_test(features(outputs), features(held_out), known)
     save(options, "neighbours.png", figures.stack(rows))
-    copied = [name for name, row in table.items() if row["z"] < metrics.COPYING_Z]
+    copied = ", ".join(name for name, row in table.items() if row["z"] < metrics.COPYING_Z)
     counts = {"outputs": len(outputs), "held_out": len(held_out), "training_images": len(training)}
     print_result(
         options, {**counts, "features": model.extractor.name, "copying": table},
-        ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
-        + f"; features of {model.extractor.name}",
+        f"{len(outputs)} outputs, {len(held_out)} held out, {len(training)} training images; features of "
+        f"{model.extractor.name}",
         "share of outputs further from training images than a held-out image is, and Z_U (Meehan et al. "
         "2020; copies under -3)",
         pd.DataFrame(table).T.to_string(float_format="{:.3f}".format),
-        f"ALARM: outputs lie nearer to training images than held-out images do, in {', '.join(copied)}"
+        f"ALARM: outputs lie nearer to training images than held-out images do, in {copied}"
         if copied else "no sign of copied training images")
-
-
-# ---------------------------------------------------------------------------------------------
-# Discriminator
-
-
-def features_options(parser: Parser) -> None:
-    add_options(parser, json=True)
-    parser.add_argument("--images", type=PositiveInt, default=1000, metavar="N",
-                        help="number of training images with labels")
-    parser.add_argument("--data", metavar="DIR", help="labelled images in place of the trial's data: a "
-                        "folder with a subfolder for each class, of the same size and colours")
 
 
 def features(options: Namespace) -> None:
@@ -259,21 +192,9 @@ def features(options: Namespace) -> None:
         accuracies.to_string(float_format="{:.4f}".format))
 
 
-# ---------------------------------------------------------------------------------------------
-# Noise
-
-
-def walk_options(parser: Parser) -> None:
-    add_options(parser)
-    parser.add_argument("--through", type=NonNegativeInt, nargs="+", default=[0, 1, 2, 3], metavar="OUTPUT",
-                        help="numbers of the outputs to walk through, in this order")
-    parser.add_argument("--steps", type=PositiveInt, default=10, metavar="N",
-                        help="number of images from one output to the next")
-
-
 def walk(options: Namespace) -> None:
     """Walk from one z to the next on a line and on a great circle; show the outputs with their numbers."""
-    model = load_noise_model(options)
+    model = load_model(options, takes_noise=True)
     if len(options.through) < 2:
         raise UserError("--through needs at least two outputs")
     z = model.noise(max(100, *(number + 1 for number in options.through)))
@@ -281,19 +202,14 @@ def walk(options: Namespace) -> None:
             for a, b in zip(options.through, options.through[1:])
             for name, points in latent.interpolate(z[a], z[b], options.steps).items()]
     save(options, "walk.png", figures.stack(rows))
-    save(options, "outputs.png", figures.numbered_sheet(model.generate(z[:100])))
-
-
-def arithmetic_options(parser: Parser) -> None:
-    add_options(parser)
-    for name in "abc":
-        parser.add_argument(f"--{name}", type=NonNegativeInt, nargs="+", required=True, metavar="OUTPUT",
-                            help=f"outputs whose mean z is {name}, by walk's numbers; the paper takes three")
+    numbered = [figures.image_rows(part, f"outputs {10 * i} to {10 * i + len(part) - 1}", 10)
+                for i, part in enumerate(model.generate(z[:100]).split(10))]
+    save(options, "outputs.png", figures.stack(numbered))
 
 
 def arithmetic(options: Namespace) -> None:
     """Show the output for z = a - b + c, where each is a mean over outputs, and outputs near it."""
-    model = load_noise_model(options)
+    model = load_model(options, takes_noise=True)
     chosen = {name: getattr(options, name) for name in "abc"}
     z = model.noise(max(map(max, chosen.values())) + 1)
     means = {name: z[numbers].mean(0) for name, numbers in chosen.items()}
@@ -305,18 +221,60 @@ def arithmetic(options: Namespace) -> None:
     save(options, "arithmetic.png", figures.stack(rows))
 
 
+def one_number(default: int, text: str) -> dict:
+    """Return the keywords of an option that is a number."""
+    return {"type": PositiveInt, "default": default, "metavar": "N", "help": text}
+
+
+def output_numbers(text: str, **keywords: Any) -> dict:
+    """Return the keywords of an option that names outputs by their numbers."""
+    return {"type": NonNegativeInt, "nargs": "+", "metavar": "OUTPUT", "help": text, **keywords}
+
+
+DEVICE = {"--device": {"choices": ["auto", "cpu", "cuda"], "default": "auto",
+                       "help": "where to compute; auto is the GPU if there is one"}}
+SAMPLES = {"--samples": one_number(1000, "number of outputs; fewer if there are fewer photographs to paint")}
+JSON = {"--json": {"action": "store_true", "help": "print the figures as JSON"}}
+COMMANDS = {  # the function of each, and the options beside `run` and --out
+    "curves": (curves, JSON),
+    "progress": (progress, {"--most": one_number(8, "largest number of sheets in the strip")}),
+    "metrics": (measure, DEVICE | SAMPLES | JSON | {
+        "--features": {"choices": ["own", "inception"], "default": "own",
+                       "help": "own: features of the trial's classifier or judge; inception: features of the "
+                       "Inception network of published figures (needs torch-fidelity and its weights)"}}),
+    "histogram": (histogram, DEVICE | SAMPLES | JSON),
+    "features": (features, DEVICE | JSON | {
+        "--images": one_number(1000, "number of training images with labels"),
+        "--data": {"metavar": "DIR", "help": "labelled images in place of the trial's data: a folder with a "
+                   "subfolder for each class, of the same size and colours"}}),
+    "walk": (walk, DEVICE | {
+        "--through": output_numbers("numbers of the outputs to walk through, in this order",
+                                    default=[0, 1, 2, 3]),
+        "--steps": one_number(10, "number of images from one output to the next")}),
+    "arithmetic": (arithmetic, DEVICE | {
+        f"--{name}": output_numbers(
+            f"outputs whose mean z is {name}, by walk's numbers; the paper takes three", required=True)
+        for name in "abc"}),
+    "neighbours": (neighbours, DEVICE | SAMPLES | JSON | {
+        "--show": output_numbers("numbers of the outputs in the picture, from 0",
+                                 default=list(range(COLUMNS))),
+        "--nearest": one_number(4, "number of neighbours of each output")}),
+}  # fmt: skip
+
+
+def add_options(parser: Parser, options: dict[str, dict]) -> None:
+    """Add the options that every command has, and `options`, with the keywords of argparse."""
+    parser.add_argument("run", type=Path, help="folder of a trial: runs/NAME or runs/ID/trials/TRIAL")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where pictures go, by default RUN/inspect")
+    for name, keywords in options.items():
+        parser.add_argument(name, **keywords)
+
+
 def command_line() -> None:
     """Run the command that the command line names, and exit."""
     subcommands("python -m trials.inspect", __doc__, {
-        "curves": (partial(add_options, device=False, json=True), curves),
-        "progress": (progress_options, progress),
-        "metrics": (metrics_options, measure),
-        "histogram": (partial(add_options, samples=True, json=True), histogram),
-        "features": (features_options, features),
-        "walk": (walk_options, walk),
-        "arithmetic": (arithmetic_options, arithmetic),
-        "neighbours": (neighbours_options, neighbours),
-    })
+        name: (partial(add_options, options=options), function)
+        for name, (function, options) in COMMANDS.items()})
 
 
 if __name__ == "__main__":
