@@ -21,6 +21,7 @@ from torchvision.utils import make_grid, save_image
 
 from judge import images, model, training
 from judge.common.cli import Namespace, Parser, ThreadOptions, from_namespace, subcommands
+from judge.common.constants import STAND_IN
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, file_lock
 from judge.controls import controls_table
@@ -261,7 +262,7 @@ def halves(options: Namespace) -> None:
                 for domain, paths in domains.items():
                     link(paths[offset::2], options.out / half / f"{split}{domain}")
             if dataset.stand_in:
-                (options.out / half / images.STAND_IN).touch()
+                (options.out / half / STAND_IN).touch()
     print(f"every other image of {dataset.description}: {options.out}/search and {options.out}/yardstick")
 
 

@@ -15,7 +15,7 @@ from judge.score import extract_features
 CALIBRATION_BINS = 15  # Guo et al. 2017, section 5
 
 
-def load_domains(
+def load_both_domains(
     domains: dict[str, list[Path]], size: int
 ) -> tuple[torch.Tensor, torch.Tensor, dict, list[str]]:
     """Return uint8 pixels [N, 3, size, size], labels [N] (1: painting), counts by domain, and N paths."""
@@ -50,7 +50,7 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, p
         confusion: [2, 2] counts, a row for each true class and a column for each predicted class.
         counts: images read, skipped and enlarged, by domain.
     """
-    pixels, labels, counts, files = load_domains(data.test, judge.size)
+    pixels, labels, counts, files = load_both_domains(data.test, judge.size)
     weights, labels = class_weights(labels, 2)[labels].numpy(), labels.numpy()
     reencoded = torch.stack([reencode_jpeg(image) for image in pixels])
     p_painting, p_reencoded = (painting_probabilities(judge, x, device) for x in (pixels, reencoded))
@@ -76,7 +76,7 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, p
 def painting_probabilities(judge: Judge, pixels: torch.Tensor, device: torch.device) -> np.ndarray:
     """Return P(painting) against photo, [N], of uint8 [N, 3, size, size]."""
     features = torch.cat([extract_features(judge, to_float(part).to(device)) for part in pixels.split(256)])
-    return judge.against_photo(features).double().cpu().numpy()
+    return judge.painting_probability_against_photo(features).double().cpu().numpy()
 
 
 def calibration_error(outcomes: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:

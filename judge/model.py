@@ -92,11 +92,11 @@ class Judge(nn.Module):
         evidence = log_probabilities(self.head(features).float())
         return torch.softmax(linear(evidence, self.calibration[:, :-1], self.calibration[:, -1]), dim=1)
 
-    def painting(self, features: torch.Tensor) -> torch.Tensor:
+    def painting_probability(self, features: torch.Tensor) -> torch.Tensor:
         """Return P(painting) from `features`, [N] in [0, 1]."""
         return self.probabilities(features)[:, self.classes.index("painting")]
 
-    def against_photo(self, features: torch.Tensor) -> torch.Tensor:
+    def painting_probability_against_photo(self, features: torch.Tensor) -> torch.Tensor:
         """Return P(painting | photograph or painting) from `features`, [N] in [0, 1]."""
         both = self.probabilities(features)[:, [CLASSES.index("photo"), CLASSES.index("painting")]]
         return both[:, 1] / both.sum(1).clamp(min=1e-30)

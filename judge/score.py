@@ -107,7 +107,7 @@ class Scorer:
             UserError: there are not as many images as sources.
         """
         features = extract_features(self.judge, images)
-        parts = {"style": self.judge.painting(features).mean().item()}
+        parts = {"style": self.judge.painting_probability(features).mean().item()}
         if self.sources is not None:
             parts["content"] = structure_similarity(images, self.sources).mean().item()
             parts["diversity"] = min(1.0, vendi_score(features) / self.source_diversity)

@@ -23,7 +23,7 @@ from judge.common.device import supports_bf16
 from judge.common.errors import UserError
 from judge.common.rng import rng
 from judge.corruptions import between, choice, corrupt, reencode_jpeg
-from judge.evaluation import class_weights, evaluate, load_domains
+from judge.evaluation import class_weights, evaluate, load_both_domains
 from judge.images import DataSet, load_images, to_float
 from judge.model import CLASSES, NEITHER, Judge, ModelCard, log_probabilities
 from judge.score import extract_features
@@ -139,7 +139,7 @@ def train(
     """
     started = time.perf_counter()
     judge, initial_weights = initial_judge(options, size, device)
-    pixels, labels, counts, paths = load_domains(data.train, round(size * CROP_MARGIN))
+    pixels, labels, counts, paths = load_both_domains(data.train, round(size * CROP_MARGIN))
     train_indices, held_out_indices = split_held_out(labels, options.seed)
     # Decoded again at the judge's size: resizing the larger ones would give softer images than a trial's,
     # and a calibration for those.

@@ -27,7 +27,7 @@ class Brightness(Judge):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         return (images.mean((1, 2, 3), keepdim=True)[:, :, 0, 0] + 1) / 2
 
-    def against_photo(self, features: torch.Tensor) -> torch.Tensor:
+    def painting_probability_against_photo(self, features: torch.Tensor) -> torch.Tensor:
         return features[:, 0]
 
 

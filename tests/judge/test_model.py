@@ -36,8 +36,8 @@ def test_probabilities_of_a_new_judge_are_the_softmax_of_its_logits(judge):
     assert features.shape == (4, 512) and probabilities.shape == (4, 3)
     assert torch.allclose(probabilities, torch.softmax(judge(images), 1), atol=1e-6)
     photo, painting, neither = probabilities.T
-    assert torch.equal(judge.painting(features), painting)
-    assert torch.allclose(judge.against_photo(features), painting / (1 - neither))
+    assert torch.equal(judge.painting_probability(features), painting)
+    assert torch.allclose(judge.painting_probability_against_photo(features), painting / (1 - neither))
     assert torch.allclose(judge.features(images.flip(-1)), features, atol=1e-5)  # mirror images count alike
 
 
@@ -94,7 +94,7 @@ def test_sizes_have_a_name_if_a_preset_has_one(size, text):
 def test_a_loaded_judge_is_frozen_does_not_change_and_passes_gradients_to_images(judge):
     before = {name: value.clone() for name, value in judge.state_dict().items()}
     images = noise().requires_grad_()
-    judge.painting(judge.features(images)).sum().backward()
+    judge.painting_probability(judge.features(images)).sum().backward()
     assert images.grad.abs().sum() > 0
     assert not judge.training and not any(weight.requires_grad for weight in judge.parameters())
     assert all(torch.equal(value, before[name]) for name, value in judge.state_dict().items())

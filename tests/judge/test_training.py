@@ -160,7 +160,7 @@ def test_a_judge_of_two_classes_is_calibrated_on_images_as_a_trial_shows_them(ea
 @pytest.mark.parametrize("neither", [False, True])
 def test_views_are_balanced_and_half_as_many_corrupted_as_real_images_are_held_out(easy, neither):
     options = replace(OPTIONS, neither=neither)
-    pixels, labels, *_ = training.load_domains(easy.train, 64)
+    pixels, labels, *_ = training.load_both_domains(easy.train, 64)
     views = AugmentedViews(training.class_images(pixels, labels, options, CPU), 64)
     shown = torch.cat([batch for _, batch in training.batches(views, 0, OPTIONS, CPU)])
     assert torch.bincount(shown).tolist() == ([8, 8, 8] if neither else [12, 12])
@@ -364,7 +364,7 @@ def test_calibration_recovers_the_true_probabilities(distort, error_before, erro
     true = torch.sigmoid(log_odds)
     labels = (torch.rand(6000, generator=generator) < true).long()
     logits = torch.stack([-distort(log_odds) / 2, distort(log_odds) / 2], 1)
-    before, after = ((judge.against_photo(logits) - true).abs().mean()
+    before, after = ((judge.painting_probability_against_photo(logits) - true).abs().mean()
                      for judge in (Logits(), calibrated(logits, labels)))
     assert before > error_before and after < error_after
 

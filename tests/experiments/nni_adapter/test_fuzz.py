@@ -329,7 +329,7 @@ def test_judges(tmp_path, judge_file, count):
     def attempt(draw: random.Random) -> None:
         judge, card = model.load_judge(file)
         card.summary(str(file))
-        assert judge.painting(judge.features(photos)).shape == (1,)  # or a line: it is of another size
+        assert judge.painting_probability(judge.features(photos)).shape == (1,)  # or one line
 
     fuzz(max(10, count // 4), tmp_path, attempt, prepared)
 
