@@ -3,7 +3,7 @@
 import pandas as pd
 import torch
 
-from judge.common.rng import rng
+from judge.common.rng import seeded
 from judge.corruptions import HELD_OUT_CORRUPTIONS, TRAINING_CORRUPTIONS, Corruption
 from judge.images import to_bytes, to_float
 from judge.model import Judge
@@ -43,7 +43,6 @@ def controls_table(
 
 def _corrupt_all(images: torch.Tensor, corruption: Corruption, name: str, seed: int) -> torch.Tensor:
     """Apply `corruption` to float images [N, 3, size, size]; equal names and seeds draw equal numbers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(rng(seed, "controls", name).get_state())
+    with seeded(seed, "controls", name):
         corrupted = torch.stack([corruption(image) for image in to_bytes(images).cpu()])
     return to_float(corrupted).to(images.device)
