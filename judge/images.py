@@ -40,11 +40,9 @@ class DataSet:
     """The image files of two domains."""
 
     name: str
-    train: dict[str, list[Path]]
-    """Training files by domain (`PAINTINGS`, `PHOTOS`)."""
+    train: dict[str, list[Path]]  # by domain (`PAINTINGS`, `PHOTOS`)
     test: dict[str, list[Path]]
-    stand_in: bool = False
-    """True for the built-in sample, whose results only show that the programs run."""
+    stand_in: bool = False  # the built-in sample, whose results only show that the programs run
 
     @property
     def description(self) -> str:
@@ -105,11 +103,8 @@ def list_images(folders: Sequence[Path]) -> list[Path]:
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UserError(f"no folder {folder}: images are read from it")
-        paths = sorted(
-            path for path in folder.rglob("*")
-            if path.suffix.lower() in suffixes
-            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        )
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes
+                       and not any(part.startswith(".") for part in path.relative_to(folder).parts))
         if not paths:
             raise UserError(f"no images in {folder}: put JPEG, PNG, WebP or TIFF files there")
         files += paths
@@ -120,14 +115,10 @@ def list_images(folders: Sequence[Path]) -> list[Path]:
 class Images:
     """Decoded images of one size."""
 
-    pixels: torch.Tensor
-    """uint8 [N, 3, size, size], RGB."""
+    pixels: torch.Tensor  # uint8 [N, 3, size, size], RGB
     paths: list[str]
-    """Path of each of the N images."""
-    skipped: list[str]
-    """Files that could not be decoded, each with the reason."""
-    enlarged: int
-    """Number of images that had to be enlarged because their shorter side was below `size`."""
+    skipped: list[str]  # files that could not be decoded, each with the reason
+    enlarged: int  # number of images whose shorter side was below `size`
 
     def counts(self) -> dict:
         """Return the number of images, the skipped files and the number of enlarged ones, for records."""

@@ -24,18 +24,12 @@ class LabelledImages:
 
     name: str
     classes: tuple[str, ...]
-    pixels: torch.Tensor
-    """Training images, uint8 [N, C, H, W]."""
-    labels: torch.Tensor
-    """int64 [N], below `len(classes)`."""
+    pixels: torch.Tensor  # for training, uint8 [N, C, H, W]
+    labels: torch.Tensor  # int64 [N], below `len(classes)`
     test_pixels: torch.Tensor
-    """Test images, uint8 [M, C, H, W]."""
     test_labels: torch.Tensor
-    """int64 [M]."""
-    stand_in: bool = False
-    """True for built-in data."""
-    skipped: tuple[str, ...] = ()
-    """Files that could not be decoded, each with the reason."""
+    stand_in: bool = False  # True for built-in data
+    skipped: tuple[str, ...] = ()  # files that could not be decoded, each with the reason
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,12 +62,10 @@ def data_kind(data: str) -> str:
 def load_labelled(data: str, size: int = 0) -> LabelledImages:
     """Load the images that `data` names.
 
-    Args:
-        data: `digits` (8 px, built in), `mnist` (32 px, downloaded into data/ on first use), a folder that
-            holds `MNIST/raw`, or a folder of images: one class for each subfolder, or a single class
-            without subfolders. In CycleGAN's layout the paintings are loaded, with testA for the test;
-            otherwise every tenth image is a test image.
-        size: side in pixels of a folder's images; other data has its own.
+    `data` is `digits` (8 px, built in), `mnist` (32 px, downloaded into data/ on first use), a folder that
+    holds `MNIST/raw`, or a folder of images to load with `size` pixels a side: one class for each subfolder,
+    or a single class without subfolders. In CycleGAN's layout the paintings are loaded, with testA for the
+    test; otherwise every tenth image is a test image.
 
     Raises UserError if the folder does not exist or holds too few images, or MNIST cannot be downloaded.
     """

@@ -33,16 +33,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class ModelCard:
     """The description of a judge that its file holds beside the weights; every field is plain data."""
 
-    arch: str
-    """Name of the torchvision model, for example `resnet18`."""
-    size: int
-    """Side in pixels of the images that it was trained on, the only ones it accepts."""
-    classes: tuple[str, ...]
-    """In the order of its outputs."""
-    training: dict
-    """Data set and counts, initial weights, seed, epochs, versions."""
-    metrics: dict
-    """On the test images: AUC, accuracy, Brier score, calibration errors (see `judge.evaluation`)."""
+    arch: str  # name of the torchvision model
+    size: int  # side in pixels of the images that it was trained on, the only ones it accepts
+    classes: tuple[str, ...]  # in the order of its outputs
+    training: dict  # data set and counts, initial weights, seed, epochs, versions
+    metrics: dict  # on the test images, of `judge.evaluation`
 
     def summary(self, file: str) -> dict:
         """Return which judge this is, for the records of trials."""

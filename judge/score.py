@@ -44,11 +44,9 @@ DEFAULT_FORMULA = "combined"
 class Score:
     """A score and its parts by name, all finite."""
 
-    default: float
-    """The combination of the parts that the tuner maximises."""
+    default: float  # the combination of the parts that the tuner maximises
     parts: dict[str, float]
-    extras: dict[str, float] = field(default_factory=dict)
-    """Other figures that a trial records; the tuner does not get them."""
+    extras: dict[str, float] = field(default_factory=dict)  # recorded; the tuner does not get them
 
     def as_dict(self) -> dict[str, float]:
         """Return `default` and the parts, as a trial reports them."""
@@ -152,7 +150,7 @@ def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def precise_luma(images: torch.Tensor) -> torch.Tensor:
-    """Return `luma` in double precision: rounding in float would leave edges in a constant image."""
+    """Return `luma` in double precision: float's rounding would leave edges in a constant image."""
     return luma(images.double())
 
 

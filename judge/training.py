@@ -129,8 +129,8 @@ def train(
     epochs = fit(judge, AugmentedViews(classes, size, options.seed), held_out, options, device)
     calibrate(judge, *held_out)
     record = {
-        "data": data.name, "stand_in": data.stand_in, "counts": counts,
-        **vars(options), "weights": initial_weights, "epochs": epochs,
+        "data": data.name, "stand_in": data.stand_in, "counts": counts, **vars(options),
+        "weights": initial_weights, "epochs": epochs,
         "seconds": round(time.perf_counter() - started, 1), "device": str(device),
         "versions": {"torch": str(torch.__version__), "torchvision": torchvision.__version__},
     }
@@ -176,13 +176,13 @@ def initial_judge(options: TrainingOptions, size: int, device: torch.device) -> 
     """
     if not options.arch.startswith(("resnet", "wide_resnet", "resnext", "regnet")):
         raise UserError(f"--arch {options.arch} is neither a ResNet nor a RegNet: for example resnet18")
+    source = options.weights
     try:
         with seeded(options.seed, "init"):
             judge = Judge(options.arch, size, CLASSES if options.neither else CLASSES[:NEITHER])
     except ValueError as error:
         raise UserError(f"--arch {options.arch}: {error}") from None
-    source = options.weights
-    if options.weights == "imagenet":
+    if source == "imagenet":
         try:
             state = models.get_model_weights(options.arch)["DEFAULT"].get_state_dict(progress=True)
             _load_backbone(state, judge)

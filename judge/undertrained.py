@@ -26,7 +26,7 @@ def undertrained_generators(
     """
     for number in range(count):
         with seeded(seed, "barely trained", number):
-            network = _train_generator(photos, paintings, max_steps * number // count, device)
+            network = _train(photos, paintings, max_steps * number // count, device)
         yield network
 
 
@@ -36,9 +36,7 @@ def translate_with(network: nn.Module, photos: torch.Tensor, device: torch.devic
     return torch.cat([to_bytes(network(to_float(part).to(device))).cpu() for part in photos.split(64)])
 
 
-def _train_generator(
-    photos: torch.Tensor, paintings: torch.Tensor, steps: int, device: torch.device
-) -> nn.Module:
+def _train(photos: torch.Tensor, paintings: torch.Tensor, steps: int, device: torch.device) -> nn.Module:
     """Train a generator for `steps` steps, with settings and batches from torch's global generator."""
     G, D = _generator(choice(8, 16)).to(device), _discriminator(16).to(device)
     copy_weight = 10 ** between(-1, 1.3)
@@ -65,17 +63,16 @@ def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
 
 
 def _generator(n: int) -> nn.Module:
-    def stage(convolution: nn.Module, features: int) -> list[nn.Module]:
-        return [convolution, nn.InstanceNorm2d(features), nn.ReLU(inplace=True)]
-
-    return nn.Sequential(
-        *stage(nn.Conv2d(3, n, 7, padding=3), n),
-        *stage(nn.Conv2d(n, 2 * n, 3, stride=2, padding=1), 2 * n),
-        *stage(nn.Conv2d(2 * n, 4 * n, 3, stride=2, padding=1), 4 * n),
-        *stage(nn.ConvTranspose2d(4 * n, 2 * n, 3, stride=2, padding=1, output_padding=1), 2 * n),
-        *stage(nn.ConvTranspose2d(2 * n, n, 3, stride=2, padding=1, output_padding=1), n),
-        nn.Conv2d(n, 3, 7, padding=3), nn.Tanh(),
-    )
+    convolutions = [
+        nn.Conv2d(3, n, 7, padding=3),
+        nn.Conv2d(n, 2 * n, 3, stride=2, padding=1),
+        nn.Conv2d(2 * n, 4 * n, 3, stride=2, padding=1),
+        nn.ConvTranspose2d(4 * n, 2 * n, 3, stride=2, padding=1, output_padding=1),
+        nn.ConvTranspose2d(2 * n, n, 3, stride=2, padding=1, output_padding=1),
+    ]
+    stages = [nn.Sequential(layer, nn.InstanceNorm2d(layer.out_channels), nn.ReLU(inplace=True))
+              for layer in convolutions]
+    return nn.Sequential(*stages, nn.Conv2d(n, 3, 7, padding=3), nn.Tanh())
 
 
 def _discriminator(n: int) -> nn.Module:
