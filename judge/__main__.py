@@ -118,8 +118,8 @@ def evaluate_judge(options: Namespace) -> None:
         return
     print(f"judge {options.judge}, trained on {card.training['data']}, here on {dataset.description}")
     print(format_metrics(metrics))
-    error = abs(predictions["label"] - predictions["p_painting"])
-    worst = predictions.assign(error=error).nlargest(MAX_MISTAKES, "error").round({"p_painting": 4})
+    distance = abs(predictions["label"] - predictions["p_painting"])
+    worst = predictions.assign(error=distance).nlargest(MAX_MISTAKES, "error").round({"p_painting": 4})
     worst["is"] = [model.CLASSES[label] for label in worst["label"]]
     print(worst[["file", "is", "p_painting"]].to_string(index=False))
     sheet = options.sheet or options.judge.with_suffix(".mistakes.png")

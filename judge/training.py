@@ -229,7 +229,8 @@ def fit(
                 optimizer.step()
                 schedule.step()
                 bar.update()
-            loss = held_out_loss(extract_logits(judge.eval(), images_held_out), labels_held_out).item()
+            logits = judge.head(extract_features(judge.eval(), images_held_out))
+            loss = held_out_loss(logits, labels_held_out).item()
             bar.set_postfix(held_out_loss=f"{loss:.3f}")
             if loss < best_loss:
                 best_weights, best_loss, best_epoch = copy.deepcopy(judge.state_dict()), loss, epoch
@@ -249,19 +250,14 @@ def batches(views: AugmentedViews, epoch: int, options: TrainingOptions, device:
     return DataLoader(views, options.batch_size, num_workers=workers)
 
 
-@torch.no_grad()
-def extract_logits(judge: Judge, images: torch.Tensor) -> torch.Tensor:
-    """Return the judge's logits before calibration, [N, classes], computed in batches."""
-    return judge.head(extract_features(judge, images))
-
-
 def calibrate(judge: Judge, images: torch.Tensor, labels: torch.Tensor) -> None:
     """Fit `judge.calibration` to held-out images: Kull et al. 2019 (1910.12656), section 3.
 
     Every entry is regularised towards the identity with a normal prior of variance 1/2, where the paper
     regularises towards a diagonal: a few images then change the probabilities little.
     """
-    x = log_probabilities(extract_logits(judge.eval(), images).double())
+    logits = judge.head(extract_features(judge.eval(), images)).detach()
+    x = log_probabilities(logits.double())
     weights = class_weights(labels, x.shape[1]).double()
     identity = torch.eye(*judge.calibration.shape).to(x)
 

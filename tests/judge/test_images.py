@@ -25,7 +25,6 @@ PINK = (255, 204, 204)  # a fifth of red on white
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path_factory, monkeypatch) -> Path:
-    """Give each test an empty cache."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "salon"
@@ -68,12 +67,10 @@ def test_data_that_is_missing_or_incomplete_is_one_line_that_says_what_to_do(tmp
     refused(images.find_dataset, "x/nowhere", words=["x/nowhere", "give --data a folder"])
     refused(images.find_dataset, "monet2photo", words=["data/monet2photo", "judge data monet2photo"])
     for folder in ("trainA", "testA", "trainB", "testB"):
-        part = save_dataset(tmp_path / f"no-{folder}") / folder
-        for file in part.iterdir():
-            file.rename(file.with_suffix(".txt"))
-        refused(images.find_dataset, f"./no-{folder}", words=["no images in", f"no-{folder}/{folder}"])
-        shutil.rmtree(part)
+        shutil.rmtree(save_dataset(tmp_path / f"no-{folder}") / folder)
         refused(images.find_dataset, f"./no-{folder}", words=["no folder", f"no-{folder}/{folder}"])
+    (tmp_path / f"no-{folder}" / folder).mkdir()
+    refused(images.find_dataset, f"./no-{folder}", words=["no images in", f"no-{folder}/{folder}"])
 
 
 def test_auto_is_monet2photo_if_it_is_there_and_else_the_sample_marked_as_a_stand_in(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -78,13 +79,6 @@ def files(folder: Path) -> set[str]:
     """All files except locks, which remain."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")
             if path.is_file() and not path.name.endswith(".lock")}
-
-
-def copied(paths: list[Path], folder: Path) -> Path:
-    folder.mkdir()
-    for path in paths:
-        (folder / path.name).write_bytes(path.read_bytes())
-    return folder
 
 
 def test_from_training_to_a_score(judge, workplace, sample_data):
@@ -183,9 +177,7 @@ def test_json_stays_json_where_the_sample_is_made_first_and_nothing_can_be_cache
 
 def test_a_picture_that_cannot_be_written_is_one_line_after_the_figures(
         judge, workplace, sample_data, judge_file):
-    data = copied([], workplace / "data")
-    for folder in ("trainA", "testA", "trainB", "testB"):
-        copied(sorted((sample_data / folder).iterdir())[:4], data / folder)
+    data = shutil.copytree(sample_data, workplace / "data")
     (data / "testB/broken.jpg").write_text("not an image")
     for sheet in ("nowhere/sheet.png", "sheet.nonsense"):
         result = judge("evaluate", "--judge", judge_file, "--data", data, "--sheet", sheet)
@@ -220,7 +212,9 @@ def test_score_refuses_a_missing_judge_and_missing_or_too_few_images_in_one_line
     score().refused_in_one_line("images")
     score("--images", "out").refused_in_one_line("no folder out")
     photos = sorted((sample_data / "testB").iterdir())
-    copied(photos[:3], workplace / "out")
+    Path("out").mkdir()
+    for path in photos[:3]:
+        shutil.copy(path, "out")
     score("--images", "out").refused_in_one_line("at least 4")
     score("--images", "out", "--sources", sample_data / "testB").refused_in_one_line("3 images for 8 sources")
 
@@ -228,7 +222,8 @@ def test_score_refuses_a_missing_judge_and_missing_or_too_few_images_in_one_line
 def test_an_unreadable_image_is_left_out_but_refused_where_it_would_shift_the_pairs(
         score, workplace, sample_data):
     photos = sorted((sample_data / "testB").glob("*.png"))
-    painted, sources = copied(photos, workplace / "painted"), copied(photos, workplace / "sources")
+    sources = sample_data / "testB"
+    painted = shutil.copytree(sources, workplace / "painted")
     (painted / photos[2].name).write_text("not an image")
     score("--images", painted, "--sources", sources).refused(photos[2].name, "each image needs its source")
     result = score("--images", painted, "--json")
