@@ -169,8 +169,8 @@ def _decode_all(paths: Sequence[Path], size: int) -> Images:
     with ThreadPoolExecutor() as threads, ThreadPoolExecutor(1) as single_thread:
         futures = [(single_thread if _is_large(path) else threads).submit(_decode_or_reason, path, size)
                    for path in paths]
-    results = [(path, future.result()) for path, future in zip(paths, futures)]
-    decoded = [(str(path), *result) for path, result in results if not isinstance(result, str)]
+    results = [(str(path), future.result()) for path, future in zip(paths, futures)]
+    decoded = [(path, *result) for path, result in results if not isinstance(result, str)]
     skipped = [f"{path}: {reason}" for path, reason in results if isinstance(reason, str)]
     if not decoded:
         raise UserError(f"none of {len(paths)} files could be read as an image, first {skipped[0]}")

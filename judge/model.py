@@ -112,8 +112,7 @@ def subsample_chroma(images: torch.Tensor) -> torch.Tensor:
 
 def describe_size(size: int) -> str:
     """Return `sketch (64 px)` for 64, `96 px` for a size without a preset."""
-    name = next((name for name, pixels in SIZES.items() if pixels == size), None)
-    return f"{name} ({size} px)" if name else f"{size} px"
+    return next((f"{name} ({size} px)" for name, pixels in SIZES.items() if pixels == size), f"{size} px")
 
 
 def check_writable(file: Path) -> None:

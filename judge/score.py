@@ -127,7 +127,7 @@ def structure_similarity(images: torch.Tensor, sources: torch.Tensor) -> torch.T
 
 
 def edge_correlation(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-    """Return the Pearson correlation of edge strength, the gradient's norm, with the sources, [N] in [-1, 1].
+    """Return the Pearson correlation of edge strength (the gradient's norm) with the sources, [N] in [-1, 1].
 
     0 where one has no edges. Inversion does not change it. Another measure of content, to check the score.
     """

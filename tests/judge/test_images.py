@@ -211,8 +211,7 @@ def two_halves(mode: str, left, right, palette=None) -> Image.Image:
     return image
 
 
-def grey16() -> Image.Image:
-    return Image.fromarray(np.repeat(np.uint16([[100 * 257, 65535]]), 8, 1).repeat(16, 0))
+GREY_16_BITS = Image.fromarray(np.repeat(np.uint16([[100 * 257, 65535]]), 8, 1).repeat(16, 0))
 
 
 @pytest.mark.parametrize(("image", "suffix", "options", "left", "right"), [
@@ -226,8 +225,8 @@ def grey16() -> Image.Image:
     (two_halves("LA", (0, 51), (100, 255)), "png", {}, (204,) * 3, (100,) * 3),
     (two_halves("RGB", GREEN, RED), "png", {"transparency": GREEN}, WHITE, RED),
     # 16 bits are scaled to 8, not clipped.
-    (grey16(), "png", {}, (100,) * 3, WHITE),
-    (grey16(), "tif", {}, (100,) * 3, WHITE),
+    (GREY_16_BITS, "png", {}, (100,) * 3, WHITE),
+    (GREY_16_BITS, "tif", {}, (100,) * 3, WHITE),
 ])
 def test_every_colour_mode_decodes_to_what_a_viewer_shows(tmp_path, image, suffix, options, left, right):
     pixels = decode_saved(image, tmp_path / f"x.{suffix}", **options)
@@ -241,20 +240,16 @@ def test_rgb_is_unchanged_and_a_cmyk_jpeg_is_not_inverted(tmp_path):
     assert np.abs(red_ink.astype(int) - RED).max() <= 6
 
 
-def exif(orientation: int) -> Image.Exif:
-    data = Image.Exif()
-    data[0x0112] = orientation
-    return data
-
-
 def test_exif_orientation_is_applied_before_the_square_is_cut_and_keeps_transparency(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
     portrait = Image.new("RGB", (96, 32), RED)  # stored lying
     portrait.paste(GREEN, (0, 0, 48, 32))
-    portrait.save(tmp_path / "x.jpg", exif=exif(6), quality=95)
+    portrait.save(tmp_path / "x.jpg", exif=exif, quality=95)
     pixels, _ = images.decode(tmp_path / "x.jpg", 32)
     assert pixels[2, 16, 1] > 200 > 100 > pixels[-2, 16, 1]  # green above, red below
     half_clear = two_halves("RGBA", (*RED, 255), (0, 0, 0, 0))
-    pixels = decode_saved(half_clear, tmp_path / "x.png", exif=exif(6))
+    pixels = decode_saved(half_clear, tmp_path / "x.png", exif=exif)
     assert pixels[0, 0].tolist() == list(RED) and pixels[-1, 0].tolist() == list(WHITE)
 
 

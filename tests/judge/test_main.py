@@ -44,7 +44,7 @@ class Result:
 
     def refused(self, *words: str) -> None:
         """It ended with code 2 and one line on stderr, besides the progress bar of a download if any."""
-        lines = [line for line in self.err.splitlines() if "%|" not in line and not line.startswith("making")]
+        lines = [line for line in self.err.split("\n")[:-1] if "%|" not in line and "making" not in line]
         assert self.code == 2 and len(lines) == 1 and lines[0].startswith("python -m judge: "), self
         for word in words:
             assert word in lines[0]
