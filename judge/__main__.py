@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ from torchvision.utils import make_grid, save_image
 
 from judge import images, model, training
 from judge.common.cli import Namespace, Parser, ThreadOptions, from_namespace, subcommands
+from judge.common.constants import STAND_IN
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, file_lock
 from judge.controls import controls_table
@@ -30,43 +32,60 @@ from judge.score import DEFAULT_FORMULA, FORMULAS, Scorer
 # The CycleGAN authors' archives.
 ARCHIVE = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
 MAX_MISTAKES = 16  # images that `evaluate` lists and shows
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+DATA = {"default": "auto", "metavar": "NAME|DIR",
+        "help": "monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB "
+        "(photographs); auto is data/monet2photo if it exists, else the sample"}  # fmt: skip
+JUDGE = {"type": Path, "default": Path(model.DEFAULT_FILE), "metavar": "FILE", "help": "file of the judge"}
+JSON = {"action": "store_true", "help": "print the figures as JSON"}
+OPTIONS = {
+    "train": {
+        "--data": DATA,
+        "--paintings": {"type": Path, "nargs": "+", "metavar": "DIR",
+                        "help": "folders of paintings, together with --photos instead of --data"},
+        "--photos": {"type": Path, "nargs": "+", "metavar": "DIR",
+                     "help": "folders of photographs, together with --paintings instead of --data"},
+        "--size": {"choices": ["auto", *images.SIZES], "default": "auto",
+                   "help": "size of the images to judge: 64, 128 or 256 pixels; auto is sketch on a CPU and "
+                   "paper on a GPU"},
+        "--out": JUDGE | {"help": "where to save the judge"},
+    },
+    "evaluate": {
+        "--judge": JUDGE, "--data": DATA, "--json": JSON,
+        "--sheet": {"type": Path, "metavar": "FILE",
+                    "help": "image file for the worst mistakes; default: JUDGE.mistakes.png"},
+    },
+    "score": {
+        "--images": {"type": Path, "required": True, "metavar": "DIR", "help": "folder of images to score"},
+        "--sources": {"type": Path, "metavar": "DIR",
+                      "help": "the photographs that they were made from, in the same order of names"},
+        "--score": {"choices": list(FORMULAS), "default": DEFAULT_FORMULA,
+                    "help": "formula of `default`: plain is the mean P(painting) alone"},
+        "--judge": JUDGE, "--data": DATA, "--json": JSON,
+    },
+    "controls": {
+        "--judge": JUDGE, "--data": DATA,
+        "--csv": {"action": "store_true", "help": "print the table as CSV"},
+    },
+    "data": {
+        "name": {"help": "for example monet2photo, vangogh2photo, cezanne2photo"},
+        "--url": {"help": "address of the zip file, if not the CycleGAN authors'"},
+    },
+    "halves": {
+        "--data": DATA,
+        "--out": {"type": Path, "required": True, "metavar": "DIR",
+                  "help": "where to make the folders `search` and `yardstick`, which hold links"},
+    },
+}  # fmt: skip
 
 
-def device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def data_option(parser: Parser) -> None:
-    parser.add_argument(
-        "--data", default="auto", metavar="NAME|DIR",
-        help="monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB "
-        "(photographs); auto is data/monet2photo if it exists, else the sample",
-    )
-
-
-def judge_option(parser: Parser) -> None:
-    parser.add_argument("--judge", type=Path, default=Path(model.DEFAULT_FILE), metavar="FILE",
-                        help="file of the judge")
-
-
-# ---------------------------------------------------------------------------------------------
-# train
-
-
-def train_options(parser: Parser) -> None:
-    data_option(parser)
-    parser.add_argument("--paintings", type=Path, nargs="+", metavar="DIR",
-                        help="folders of paintings, together with --photos instead of --data")
-    parser.add_argument("--photos", type=Path, nargs="+", metavar="DIR",
-                        help="folders of photographs, together with --paintings instead of --data")
-    parser.add_argument("--size", choices=["auto", *images.SIZES], default="auto",
-                        help="size of the images to judge: 64, 128 or 256 pixels; auto is sketch on a "
-                        "CPU and paper on a GPU")
-    parser.add_argument("--out", type=Path, default=Path(model.DEFAULT_FILE), metavar="FILE",
-                        help="where to save the judge")
-    parser.add_fields(training.TrainingOptions)
-    parser.add_fields(ThreadOptions)
+def add_options(command: str, parser: Parser) -> None:
+    for name, option in OPTIONS[command].items():
+        parser.add_argument(name, **option)
+    if command == "train":
+        parser.add_fields(training.TrainingOptions)
+        parser.add_fields(ThreadOptions)
 
 
 def train(options: Namespace) -> None:
@@ -78,43 +97,33 @@ def train(options: Namespace) -> None:
         torch.set_num_threads(options.threads)
     dataset = (images.from_folders(options.paintings, options.photos) if options.paintings
                else images.find_dataset(options.data))
-    size = images.SIZES[images.default_size(device()) if options.size == "auto" else options.size]
-    print(f"data: {dataset.description}; size: {model.describe_size(size)}; on {device()}")
+    size = images.SIZES[images.default_size(DEVICE) if options.size == "auto" else options.size]
+    print(f"data: {dataset.description}; size: {model.describe_size(size)}; on {DEVICE}")
     settings = from_namespace(training.TrainingOptions, options)
     with file_lock(options.out.with_name(f".{options.out.name}.lock"), f"training {options.out}"):
-        judge, card = training.train(dataset, size, settings, device())
+        judge, card = training.train(dataset, size, settings, DEVICE)
         model.save_judge(judge, card, options.out)
     print("trained from weights: {weights}, {epochs} epochs, {seconds:.0f} s".format(**card.training))
     print(format_metrics(card.metrics))
     print(f"saved {options.out}")
 
 
-# ---------------------------------------------------------------------------------------------
-# evaluate
-
-
-def evaluate_options(parser: Parser) -> None:
-    judge_option(parser)
-    data_option(parser)
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--sheet", type=Path, metavar="FILE",
-                        help="image file for the worst mistakes; default: JUDGE.mistakes.png")
-
-
 def evaluate_judge(options: Namespace) -> None:
     """Measure a judge on the test images and show its worst mistakes."""
-    judge, card = model.load_judge(options.judge, device())
+    judge, card = model.load_judge(options.judge, DEVICE)
     dataset = images.find_dataset(options.data)
-    metrics, predictions = evaluate(judge, dataset, device())
+    metrics, predictions = evaluate(judge, dataset, DEVICE)
     if options.json:
         print(json.dumps({"data": dataset.name, "stand_in": dataset.stand_in, **metrics}))
         return
     print(f"judge {options.judge}, trained on {card.training['data']}, here on {dataset.description}")
     print(format_metrics(metrics))
+    distance = abs(predictions["label"] - predictions["p_painting"])
+    worst = predictions.assign(error=distance).nlargest(MAX_MISTAKES, "error").round({"p_painting": 4})
+    worst["is"] = [model.CLASSES[label] for label in worst["label"]]
+    print(worst[["file", "is", "p_painting"]].to_string(index=False))
     sheet = options.sheet or options.judge.with_suffix(".mistakes.png")
-    mistakes = worst_mistakes(predictions)
-    print(mistakes.to_string(index=False))
-    pixels = images.load_images([Path(path) for path in mistakes["file"]], judge.size).pixels
+    pixels = images.load_images([Path(path) for path in worst["file"]], judge.size).pixels
     try:
         save_image(make_grid(pixels / 255, nrow=4), sheet)
     except (OSError, ValueError) as error:
@@ -122,48 +131,20 @@ def evaluate_judge(options: Namespace) -> None:
     print(f"the same as pictures, row by row: {sheet}")
 
 
-def worst_mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the images whose P(painting) is furthest from the truth, the worst first."""
-    error = abs(predictions["label"] - predictions["p_painting"])
-    worst = predictions.assign(error=error).nlargest(MAX_MISTAKES, "error")
-    return pd.DataFrame({
-        "file": worst["file"], "is": [model.CLASSES[label] for label in worst["label"]],
-        "p_painting": worst["p_painting"].round(4),
-    })
-
-
 def format_metrics(metrics: dict) -> str:
     """Return the metrics of `evaluate` as a line of figures and the confusion matrix."""
     names = ("auc", "auc_reencoded", "accuracy", "brier", "calibration_error", "painting_calibration_error")
     figures = "  ".join(f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in names)
-    table = pd.DataFrame(
-        metrics["confusion"],
-        index=[f"is a {name}" for name in model.CLASSES[:2]],
-        columns=[f"judged {name}" for name in model.CLASSES[:2]],
-    )
+    true, judged = ([f"{word} {name}" for name in model.CLASSES[:2]] for word in ("is a", "judged"))
+    table = pd.DataFrame(metrics["confusion"], true, judged).to_string()
     skipped = sum(len(count["skipped"]) for count in metrics["counts"].values())
     note = f"\n{skipped} files could not be read" if skipped else ""
-    return f"on the test images: {figures}\n{table.to_string()}{note}"
-
-
-# ---------------------------------------------------------------------------------------------
-# score
-
-
-def score_options(parser: Parser) -> None:
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of images to score")
-    parser.add_argument("--sources", type=Path, metavar="DIR",
-                        help="the photographs that they were made from, in the same order of names")
-    parser.add_argument("--score", choices=list(FORMULAS), default=DEFAULT_FORMULA,
-                        help="formula of `default`: plain is the mean P(painting) alone")
-    judge_option(parser)
-    data_option(parser)
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    return f"on the test images: {figures}\n{table}{note}"
 
 
 def score(options: Namespace) -> None:
     """Print the score of a folder of images and its parts."""
-    judge, _ = model.load_judge(options.judge, device())
+    judge, _ = model.load_judge(options.judge, DEVICE)
     dataset = images.find_dataset(options.data)
 
     def load(paths: list[Path]) -> torch.Tensor:
@@ -172,7 +153,7 @@ def score(options: Namespace) -> None:
             raise UserError(f"cannot be read, and each image needs its source: {loaded.skipped[0]}")
         for name in loaded.skipped:
             print(f"left out, cannot be read: {name}", file=sys.stderr)
-        return images.to_float(loaded.pixels).to(device())
+        return images.to_float(loaded.pixels).to(DEVICE)
 
     sources = None if options.sources is None else load(images.list_images([options.sources]))
     scorer = Scorer(judge, sources, load(dataset.test[images.PAINTINGS]), options.score)
@@ -184,19 +165,9 @@ def score(options: Namespace) -> None:
         print(pd.Series(parts).to_string(float_format="{:.4f}".format))
 
 
-# ---------------------------------------------------------------------------------------------
-# controls
-
-
-def controls_options(parser: Parser) -> None:
-    judge_option(parser)
-    data_option(parser)
-    parser.add_argument("--csv", action="store_true", help="print the table as CSV")
-
-
 def controls(options: Namespace) -> None:
     """Score corrupted images as if they were translations."""
-    judge, card = model.load_judge(options.judge, device())
+    judge, card = model.load_judge(options.judge, DEVICE)
     dataset = images.find_dataset(options.data)
     photos, paintings = (images.load_images(dataset.test[domain], judge.size).pixels
                          for domain in (images.PHOTOS, images.PAINTINGS))
@@ -206,15 +177,6 @@ def controls(options: Namespace) -> None:
     else:
         print(f"judge {options.judge}, trained on {card.training['data']}, here on {dataset.description}")
         print(table.to_string(float_format="{:.3f}".format))
-
-
-# ---------------------------------------------------------------------------------------------
-# data
-
-
-def data_options(parser: Parser) -> None:
-    parser.add_argument("name", help="for example monet2photo, vangogh2photo, cezanne2photo")
-    parser.add_argument("--url", help="address of the zip file, if not the CycleGAN authors'")
 
 
 def data(options: Namespace) -> None:
@@ -240,16 +202,6 @@ def data(options: Namespace) -> None:
     print(f"downloaded {target}")
 
 
-# ---------------------------------------------------------------------------------------------
-# halves
-
-
-def halves_options(parser: Parser) -> None:
-    data_option(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR",
-                        help="where to make the folders `search` and `yardstick`, which hold links")
-
-
 def halves(options: Namespace) -> None:
     """Split a data set in two: one half to search with, the other to measure the results with."""
     dataset = images.find_dataset(options.data)
@@ -259,25 +211,17 @@ def halves(options: Namespace) -> None:
         for offset, half in enumerate(("search", "yardstick")):
             for split, domains in (("train", dataset.train), ("test", dataset.test)):
                 for domain, paths in domains.items():
-                    link(paths[offset::2], options.out / half / f"{split}{domain}")
+                    folder = options.out / half / f"{split}{domain}"
+                    folder.mkdir(parents=True)
+                    for number, path in enumerate(paths[offset::2]):  # makes equal file names unique
+                        (folder / f"{number:05}-{path.name}").symlink_to(path.resolve())
             if dataset.stand_in:
-                (options.out / half / images.STAND_IN).touch()
+                (options.out / half / STAND_IN).touch()
     print(f"every other image of {dataset.description}: {options.out}/search and {options.out}/yardstick")
 
 
-def link(paths: list[Path], folder: Path) -> None:
-    """Make `folder` with a link to each path; numbers make equal file names unique."""
-    folder.mkdir(parents=True)
-    for number, path in enumerate(paths):
-        (folder / f"{number:05}-{path.name}").symlink_to(path.resolve())
-
-
 if __name__ == "__main__":
-    subcommands("python -m judge", __doc__, {
-        "train": (train_options, train),
-        "evaluate": (evaluate_options, evaluate_judge),
-        "score": (score_options, score),
-        "controls": (controls_options, controls),
-        "data": (data_options, data),
-        "halves": (halves_options, halves),
-    })
+    commands = {"train": train, "evaluate": evaluate_judge, "score": score, "controls": controls,
+                "data": data, "halves": halves}  # fmt: skip
+    subcommands("python -m judge", __doc__,
+                {name: (partial(add_options, name), command) for name, command in commands.items()})

@@ -1,8 +1,4 @@
-"""Scores of generated images that belong to classes, and of translations between domains.
-
-Both rest on a classifier of the data (`judge.classifier`), as the Inception Score rests on Inception
-(Salimans et al. 2016, 1606.03498, section 4).
-"""
+"""Scores, by a classifier of the data, of generated images of classes and of translations between domains."""
 
 from statistics import fmean
 
@@ -25,12 +21,9 @@ DIVERSITY_IMAGES = 256  # images that diversity is measured over: a Vendi score 
 
 
 class ClassScorer:
-    """Scores generated images of K classes repeatedly, as a trial does.
+    """Scores generated images of the K classes `names` repeatedly, as a trial does.
 
-    Args:
-        network: the classifier.
-        real: real images to measure the distance to, float [M, C, H, W] in [-1, 1].
-        names: names of the K classes.
+    `real` are images to measure the distance to, float [M, C, H, W] in [-1, 1].
     """
 
     def __init__(self, network: Classifier, real: torch.Tensor, names: tuple[str, ...]):
@@ -42,20 +35,16 @@ class ClassScorer:
         """Return the score of generated images.
 
         Args:
-            made: the images, float [N, C, H, W] in [-1, 1], N at least 4.
+            made: float [N, C, H, W] in [-1, 1], N at least 4.
             asked: the class that each was to be of, int64 [N] with every class in it.
 
         Parts:
             right: share of images that are classified as the class asked for; only with `asked`.
             confidence: mean probability of the predicted class, in [1 / K, 1].
-            inception: Inception Score, exp of the mean KL(p(y|x) || p(y)), divided by K, in [1 / K, 1]. 1
-                if the class of every image is certain and all classes are equally frequent. Salimans et al.
-                2016 (1606.03498), section 4.
-            coverage: share of the classes that are predicted at least a tenth as often as if all were equally
-                frequent.
+            inception: `inception_score` divided by K, in [1 / K, 1].
+            coverage: share of the classes predicted at least a tenth as often as in equal shares.
             diversity: Vendi score of the pixels minus the mean real image, divided by that of the real
-                images, at most 1. Not of the classifier's features: they tell classes apart and hardly
-                change between the images of one class.
+                images, at most 1. The classifier's features hardly change between images of one class.
             kid: distance to the real images in the classifier's features, and `kid_error`.
 
         `default` is right (or else inception) x diversity / (1 + kid), in [0, 1]. `extras` are the share of
@@ -89,11 +78,8 @@ class TranslationScorer:
     """Scores translations of the same images to other domains repeatedly, as a trial does.
 
     Args:
-        network: the classifier of the domains.
         sources: the images, float [N, 3, H, W] in [-1, 1], at least 4 of each of the K domains.
-        labels: domain of each, int64 [N].
-        targets: domain that each is translated to, int64 [N], at least 4 for each domain.
-        names: names of the K domains.
+        labels, targets: domain of each, and the one that it is translated to, int64 [N], at least 4 of each.
     """
 
     def __init__(self, network: Classifier, sources: torch.Tensor, labels: torch.Tensor,
@@ -106,29 +92,23 @@ class TranslationScorer:
     def __call__(self, made: torch.Tensor) -> Score:
         """Return the score of `made`, float [N, 3, H, W] in [-1, 1], in the order of the sources.
 
-        Parts; domain, diversity and kid are means over the target domains, which so have equal weight, and
-        images translated to a domain are compared with real images of it:
+        Parts; domain, diversity and kid are means over the target domains, compared with their real images:
             domain: share of the images that are classified as their target domain.
-            content: mean structure kept of the source, in [0, 1] (`judge.score.structure_similarity`).
-            diversity: as in `ClassScorer`.
-            clean: 1 without patterns of a few pixels that no real image has (`judge.score.FinePatterns`).
-            kid: as in `ClassScorer`, and `kid_error`.
+            content, clean: as in `judge.score.Scorer`.
+            diversity, kid, kid_error: as in `ClassScorer`.
 
-        `default` is `judge.score.combined` with domain in the place of style: domain x content^3 x
-        diversity x clean / (1 + kid)^2, in [0, 1] and monotone in each. `extras` are domain for each
-        target, `domain_NAME`.
+        `default` is `judge.score.combined` with domain in the place of style. `extras` are the domain's
+        share for each target, `domain_NAME`.
         """
         scores = [scorer(made[self.targets == domain]) for domain, scorer in enumerate(self.scorers)]
         shares = {f"domain_{name}": score.extras[f"class_{name}"] for name, score in zip(self.names, scores)}
-        mean = {name: fmean(score.parts[name] for score in scores) for name in ("diversity", "kid")}
-        error = sum(score.parts["kid_error"] ** 2 for score in scores) ** 0.5 / len(scores)
         parts = {
             "domain": fmean(shares.values()),
             "content": structure_similarity(made, self.sources).mean().item(),
-            "diversity": mean["diversity"],
+            "diversity": fmean(score.parts["diversity"] for score in scores),
             "clean": self.patterns.clean(made),
-            "kid": mean["kid"],
-            "kid_error": error,
+            "kid": fmean(score.parts["kid"] for score in scores),
+            "kid_error": sum(score.parts["kid_error"] ** 2 for score in scores) ** 0.5 / len(scores),
         }
         return Score(combined({**parts, "style": parts["domain"]}), parts, shares)
 
@@ -142,6 +122,9 @@ def class_scorer(data: LabelledImages, device: torch.device) -> tuple[ClassScore
 
 
 def inception_score(probabilities: torch.Tensor) -> float:
-    """Return the Inception Score of p(y|x), double [N, K], in [1, K]: Salimans et al. 2016, section 4."""
+    """Return the Inception Score of p(y|x), double [N, K]: exp of the mean KL(p(y|x) || p(y)), in [1, K].
+
+    K if every class is certain and all are equally frequent. Salimans et al. 2016 (1606.03498), section 4.
+    """
     marginal = torch.special.entr(probabilities.mean(0)).sum()
     return (marginal - torch.special.entr(probabilities).sum(1).mean()).exp().item()

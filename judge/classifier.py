@@ -26,9 +26,7 @@ CLASSIFIER_VERSION = 2  # part of the cache's key: raise it when training or the
 class Classifier(nn.Module):
     """Convolutions down to 4 px, then two linear layers, for float images [N, C, size, size] in [-1, 1].
 
-    Args:
-        shape: channels, height and width of an image; the size a power of two from 8 px.
-        classes: number of classes.
+    `shape` is an image's channels, height and width; the size is a power of two from 8 px.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int):
@@ -49,13 +47,11 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class TrainedClassifier:
-    """A classifier and its accuracy."""
+    """A classifier, its accuracy on the test images, and its file's name in the cache."""
 
     network: Classifier
     accuracy: float
-    """On the test images, in [0, 1]."""
     file: str
-    """Name in the cache."""
 
     def summary(self, data: LabelledImages) -> dict:
         """Return file, data and accuracy, for records, with the keys of `ModelCard.summary`."""
@@ -98,12 +94,10 @@ def _train(network: Classifier, data: LabelledImages, device: torch.device) -> f
 
 
 @torch.no_grad()
-def logits_and_features(
-    network: Classifier, x: torch.Tensor, batch: int = 500
-) -> tuple[torch.Tensor, torch.Tensor]:
+def logits_and_features(network: Classifier, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return logits [N, classes] and features [N, 128] of images [N, C, H, W], computed in batches.
 
     Features are scaled to a mean square of 1 each, the scale that KID's kernel (x y / d + 1)^3 is made for.
     """
-    features = torch.cat([network.features(part) for part in x.split(batch)])
+    features = torch.cat([network.features(part) for part in x.split(500)])
     return network.head(features), normalize(features) * features.shape[1] ** 0.5

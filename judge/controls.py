@@ -3,28 +3,19 @@
 import pandas as pd
 import torch
 
-from judge.common.rng import rng
+from judge.common.rng import seeded
 from judge.corruptions import HELD_OUT_CORRUPTIONS, TRAINING_CORRUPTIONS, Corruption
 from judge.images import to_bytes, to_float
 from judge.model import Judge
 from judge.score import Scorer
 
 
-def controls_table(
-    judge: Judge, photos: torch.Tensor, paintings: torch.Tensor, seed: int = 0
-) -> pd.DataFrame:
-    """Return the scores of corrupted images, one row for each control, with the uncorrupted images first.
+def controls_table(judge: Judge, photos: torch.Tensor, paintings: torch.Tensor) -> pd.DataFrame:
+    """Return the scores of corrupted test images, uint8 [N, 3, size, size], one row for each control.
 
-    Columns:
-        shown: whether the judge was trained with this corruption.
-        default, and a column for each part: the score of the corrupted photographs, as a trial computes it.
-        painting: `default` of the corrupted paintings, with the uncorrupted ones as sources.
-        kept: `painting` as a share of the uncorrupted paintings' score.
-
-    The distance is measured to one half of `paintings`; controls are made from the other half.
-
-    Args:
-        photos, paintings: test images, uint8 [N, 3, size, size].
+    Columns: `shown` in training or not; `default` and the parts of the corrupted photographs; `default` of
+    the corrupted `painting`s, and as a share `kept` of the uncorrupted ones' score. The distance is measured
+    to one half of `paintings`; controls are made from the other half.
     """
     device = judge.mean.device
     photos, paintings, real = (to_float(x).to(device) for x in (photos, paintings[::2], paintings[1::2]))
@@ -32,7 +23,7 @@ def controls_table(
     controls = {"copy": (photos, paintings),
                 "the same painting": [paintings[:1].expand_as(images) for images in (photos, paintings)]}
     for name, corruption in {**HELD_OUT_CORRUPTIONS, **TRAINING_CORRUPTIONS}.items():
-        controls[name] = [_corrupt_all(images, corruption, name, seed) for images in (photos, paintings)]
+        controls[name] = [_corrupt_all(images, corruption, name) for images in (photos, paintings)]
     table = pd.DataFrame([
         {"control": name, "shown": name in TRAINING_CORRUPTIONS, **score_photos(from_photos).as_dict(),
          "painting": score_paintings(from_paintings).default}
@@ -41,9 +32,8 @@ def controls_table(
     return table.assign(kept=table["painting"] / table.loc["copy", "painting"])
 
 
-def _corrupt_all(images: torch.Tensor, corruption: Corruption, name: str, seed: int) -> torch.Tensor:
-    """Apply `corruption` to float images [N, 3, size, size]; equal names and seeds draw equal numbers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(rng(seed, "controls", name).get_state())
+def _corrupt_all(images: torch.Tensor, corruption: Corruption, name: str) -> torch.Tensor:
+    """Apply `corruption` to float images [N, 3, size, size]; equal names draw equal numbers."""
+    with seeded(0, "controls", name):
         corrupted = torch.stack([corruption(image) for image in to_bytes(images).cpu()])
     return to_float(corrupted).to(images.device)

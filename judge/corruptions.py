@@ -7,7 +7,7 @@ from real images corrupted by `TRAINING_CORRUPTIONS` and the outputs of barely t
 recognises corruptions that it has never seen.
 
 A corruption maps uint8 [3, H, W] to the same and draws from torch's global generator, like torchvision's
-transforms. The names of the functions in `TRAINING_CORRUPTIONS` are the names of the controls.
+transforms.
 """
 
 import io
@@ -42,29 +42,64 @@ def reencode_jpeg(image: torch.Tensor, quality: int = 75, chroma: str = "4:2:0")
     return F.pil_to_tensor(Image.open(encoded))
 
 
-def _fill(tile: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+def _resize(x: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Resize `x` to the height and width of `image`."""
+    return F.resize(x, list(image.shape[1:]), antialias=True)
+
+
+def _repeat(tile: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """Repeat `tile`, [C, h, w], over the height and width of `image`."""
     height, width = image.shape[1:]
     return tile.tile(1, -(-height // tile.shape[1]), -(-width // tile.shape[2]))[:, :height, :width]
 
 
-# ---------------------------------------------------------------------------------------------
-# Training
+def _coordinates(image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the row and the column of each pixel, [H, W] each."""
+    return torch.meshgrid(*map(torch.arange, image.shape[1:]), indexing="ij")
 
 
-def shuffled(image: torch.Tensor) -> torch.Tensor:
-    """Shuffle the cells of a grid of 4 x 4 or 8 x 8: textures without a scene."""
+def _add(image: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """Add `change` to `image` scaled to [-1, 1]."""
+    return to_bytes(to_float(image) + change)
+
+
+def _blend(image: torch.Tensor, colour: torch.Tensor, contrast: float) -> torch.Tensor:
+    """Blend with `colour`, [3, 1, 1] in [-1, 1], until `contrast` remains."""
+    return to_bytes(torch.lerp(colour, to_float(image), contrast))
+
+
+def _mix_channels(x: torch.Tensor) -> torch.Tensor:
+    """Replace each channel by a random linear combination of all three."""
+    return torch.einsum("ij,jhw->ihw", torch.randn(3, 3), x)
+
+
+def _detail(image: torch.Tensor) -> torch.Tensor:
+    """Return the difference to a blurred copy, in [-2, 2]."""
+    x = to_float(image)
+    return x - F.gaussian_blur(x, [5, 5], [between(0.6, 1.5)])
+
+
+def _blur(image: torch.Tensor, share: float) -> torch.Tensor:
+    """Blur with a deviation of `share` times the image's width."""
+    sigma = share * image.shape[-1]
+    return F.gaussian_blur(image, [2 * round(3 * sigma) + 1] * 2, [sigma] * 2)
+
+
+def _noise(image: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Add Gaussian noise of deviation `sigma`, for values in [0, 1]."""
+    return _add(image, 2 * sigma * torch.randn(image.shape))
+
+
+def _shuffle(image: torch.Tensor) -> torch.Tensor:
     cells = choice(4, 8)
     size = max(1, image.shape[-1] // cells)
     square = F.resize(image, [cells * size] * 2, antialias=True)
     patches = square.unfold(1, size, size).unfold(2, size, size).flatten(1, 2)  # [3, cells^2, size, size]
     grid = patches[:, torch.randperm(cells**2)].view(3, cells, cells, size, size)
-    shuffled_square = grid.transpose(2, 3).reshape(3, cells * size, cells * size)
-    return F.resize(shuffled_square, list(image.shape[1:]), antialias=True)
+    return _resize(grid.transpose(2, 3).reshape(3, cells * size, cells * size), image)
 
 
-def rephased(image: torch.Tensor) -> torch.Tensor:
-    """Randomise the phases of the spectrum: colours and grain stay, the scene is lost."""
+def _rephase(image: torch.Tensor) -> torch.Tensor:
     spectrum = torch.fft.rfft2(to_float(image))
     phases = torch.fft.rfft2(torch.randn(image.shape[1:])).angle()  # of a real image, shared by RGB
     mean = spectrum[:, :1, :1].clone()
@@ -73,22 +108,21 @@ def rephased(image: torch.Tensor) -> torch.Tensor:
     return to_bytes(torch.fft.irfft2(spectrum, s=image.shape[1:]))
 
 
-def convolved(image: torch.Tensor) -> torch.Tensor:
-    """Apply a random convolution and restore mean and deviation (RandConv: Xu et al. 2021, 2007.13003)."""
+def _convolve(image: torch.Tensor) -> torch.Tensor:
+    """Apply RandConv: Xu et al. 2021, 2007.13003."""
     x, size = to_float(image), choice(3, 5, 7)
     out = conv2d(x[None], torch.randn(3, 3, size, size), padding=size // 2)[0]
     out = (out - out.mean()) / (out.std() + 1e-6)
     return to_bytes(out * x.std() + x.mean())
 
 
-def mixed(image: torch.Tensor) -> torch.Tensor:
-    """Replace each channel by a random linear combination of all three, scaled to the full range."""
-    x = torch.einsum("ij,jhw->ihw", torch.randn(3, 3), to_float(image))
+def _mix(image: torch.Tensor) -> torch.Tensor:
+    x = _mix_channels(to_float(image))
     low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
     return to_bytes((x - low) / (high - low + 1e-6) * 2 - 1)
 
 
-def regraded(image: torch.Tensor) -> torch.Tensor:
+def _regrade(image: torch.Tensor) -> torch.Tensor:
     """Move the corners of the RGB cube, except black and white, to random colours; interpolate the rest."""
     corners = torch.rand(2, 2, 2, 3)
     corners[0, 0, 0], corners[1, 1, 1] = 0, 1
@@ -97,41 +131,32 @@ def regraded(image: torch.Tensor) -> torch.Tensor:
     return (torch.einsum("rgbc,rhw,ghw,bhw->chw", corners, red, green, blue) * 255).round().byte()
 
 
-def pixelated(image: torch.Tensor) -> torch.Tensor:
-    """Average over the cells of a grid of 6 x 6 to 16 x 16."""
-    cells = choice(6, 8, 12, 16)
-    small = F.resize(image, [cells, cells], antialias=True)
+def _pixelate(image: torch.Tensor) -> torch.Tensor:
+    small = F.resize(image, [choice(6, 8, 12, 16)] * 2, antialias=True)
     return F.resize(small, list(image.shape[1:]), F.InterpolationMode.NEAREST)
 
 
-def striped(image: torch.Tensor) -> torch.Tensor:
-    """Add a sine wave of random colour and direction, with a period of 2 to 10 pixels."""
-    y, x = torch.meshgrid(*map(torch.arange, image.shape[1:]), indexing="ij")
+def _stripe(image: torch.Tensor) -> torch.Tensor:
+    y, x = _coordinates(image)
     angle, frequency = between(0, math.pi), 2 * math.pi / between(2, 10)
     wave = torch.sin(frequency * (x * math.cos(angle) + y * math.sin(angle)) + between(0, 6))
     colour = torch.randn(3, 1, 1)
-    return to_bytes(to_float(image) + between(0.2, 0.8) * wave * colour / colour.norm())
+    return _add(image, between(0.2, 0.8) * wave * colour / colour.norm())
 
 
-def rippled(image: torch.Tensor) -> torch.Tensor:
-    """Add a repeated pattern of 3 to 5 pixels, of 1 to 15/256: hardly visible or invisible.
-
-    Networks leave such patterns, and hide information for a judge or another network in them.
-    """
+def _ripple(image: torch.Tensor) -> torch.Tensor:
     height, width = choice(3, 4, 5), choice(3, 4, 5)
     tile = torch.randn(choice(1, 3), height, width).sign()
-    return to_bytes(to_float(image) + 2 / 256 * 15 ** between(0, 1) * _fill(tile, image))
+    return _add(image, 2 / 256 * 15 ** between(0, 1) * _repeat(tile, image))
 
 
-def speckled(image: torch.Tensor) -> torch.Tensor:
-    """Replace 5 to 50 % of the pixels, all by one random colour or each by its own."""
+def _speckle(image: torch.Tensor) -> torch.Tensor:
     replaced = torch.rand(image.shape[1:]) < between(0.05, 0.5)
     colour = torch.randint(256, (3, *choice((1, 1), image.shape[1:])), dtype=torch.uint8)
     return torch.where(replaced, colour, image)
 
 
-def holed(image: torch.Tensor) -> torch.Tensor:
-    """Draw 3 to 12 filled rectangles, each 15 to 50 % as wide and as high as the image."""
+def _cover(image: torch.Tensor) -> torch.Tensor:
     image = image.clone()
     height, width = image.shape[1:]
     for _ in range(choice(3, 6, 12)):
@@ -141,91 +166,84 @@ def holed(image: torch.Tensor) -> torch.Tensor:
     return image
 
 
-def faded(image: torch.Tensor) -> torch.Tensor:
-    """Blend with a random colour until a tenth to a fifth of the contrast remains."""
-    colour = torch.rand(3, 1, 1) * 2 - 1
-    return to_bytes(torch.lerp(colour, to_float(image), between(0.1, 0.2)))
-
-
-def overexposed(image: torch.Tensor) -> torch.Tensor:
-    """Raise the contrast until most pixels are black or white."""
-    return to_bytes(to_float(image) * between(3, 8) + between(-2, 2))
-
-
-def sharpened(image: torch.Tensor) -> torch.Tensor:
-    """Apply an unsharp mask so strong that edges get bright and dark borders."""
-    x = to_float(image)
-    blurred = F.gaussian_blur(x, [5, 5], [between(0.6, 1.5)])
-    return to_bytes(x + between(3, 9) * (x - blurred))
-
-
-def edges(image: torch.Tensor) -> torch.Tensor:
-    """Keep only the difference to a blurred copy, on grey or black."""
-    x = to_float(image)
-    x = between(3, 8) * (x - F.gaussian_blur(x, [5, 5], [between(0.6, 1.5)]))
+def _edges(image: torch.Tensor) -> torch.Tensor:
+    x = between(3, 8) * _detail(image)
     return to_bytes(choice(x, 2 * x.abs() - 1))
 
 
-def compressed(image: torch.Tensor) -> torch.Tensor:
-    """Encode as JPEG at a quality that shows its blocks."""
-    return reencode_jpeg(image, choice(1, 3))
-
-
-def duotone(image: torch.Tensor) -> torch.Tensor:
-    """Map brightness to a gradient through three random colours."""
+def _duotone(image: torch.Tensor) -> torch.Tensor:
     dark, middle, light = torch.rand(3, 3, 1, 1) * 2 - 1
     grey = to_float(F.rgb_to_grayscale(image))
     return to_bytes(torch.where(grey < 0, torch.lerp(middle, dark, -grey), torch.lerp(middle, light, grey)))
 
 
-def curved(image: torch.Tensor) -> torch.Tensor:
-    """Apply a random gamma to each channel: colours that no light produces."""
+def _curve(image: torch.Tensor) -> torch.Tensor:
     gamma = (torch.tensor([-1.0, between(-1, 1), 1.0])[torch.randperm(3)] * between(0.8, 1.6)).exp()
     return ((image / 255) ** gamma[:, None, None] * 255).round().byte()
 
 
-def gaudy(image: torch.Tensor) -> torch.Tensor:
-    """Multiply the saturation by 3 to 8."""
-    return F.adjust_saturation(image, between(3, 8))
-
-
-def stretched(image: torch.Tensor) -> torch.Tensor:
-    """Stretch a band of 1 to 4 pixels over the whole image, horizontally or vertically."""
-    size = image.shape[-1]
-    left, width = int(between(0, size - 4)), choice(1, 2, 4)
-    streaks = F.resize(image[:, :, left : left + width], list(image.shape[1:]), antialias=True)
+def _stretch(image: torch.Tensor) -> torch.Tensor:
+    left, width = int(between(0, image.shape[-1] - 4)), choice(1, 2, 4)
+    streaks = _resize(image[:, :, left : left + width], image)
     return choice(streaks, F.rotate(streaks, 90.0))
 
 
-def texture(image: torch.Tensor) -> torch.Tensor:
-    """Return coloured noise with a spectrum of 1 / f^a, a from 0 to 2.5; the image is ignored."""
+def _texture(image: torch.Tensor) -> torch.Tensor:
     height, width = image.shape[1:]
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
     frequency[0, 0] = 1
     noise = torch.fft.rfft2(torch.randn(3, height, width)) / frequency ** between(0, 2.5)
-    noise = torch.fft.irfft2(noise, s=(height, width))
-    coloured = torch.einsum("ij,jhw->ihw", torch.randn(3, 3), noise)
+    coloured = _mix_channels(torch.fft.irfft2(noise, s=(height, width)))
     coloured = (coloured - coloured.mean((1, 2), keepdim=True)) / coloured.std()
     return to_bytes(coloured * between(0.1, 0.6) + torch.rand(3, 1, 1) * 1.4 - 0.7)
 
 
-def warped(image: torch.Tensor) -> torch.Tensor:
-    """Distort smoothly, by up to a fifth of the width."""
-    return v2.ElasticTransform(alpha=image.shape[-1] * between(3, 8), sigma=between(2, 5))(image)
-
-
-def solarised(image: torch.Tensor) -> torch.Tensor:
-    """Invert all values above a random threshold."""
-    return F.solarize(image, choice(64, 96, 128))
-
-
 TRAINING_CORRUPTIONS: dict[str, Corruption] = {
-    corruption.__name__: corruption
-    for corruption in (
-        shuffled, rephased, convolved, mixed, regraded, pixelated, striped, rippled, speckled, holed,
-        faded, overexposed, sharpened, edges, compressed, duotone, curved, gaudy, stretched, texture,
-        warped, solarised,
-    )
+    "shuffled": _shuffle,  # the cells of a grid of 4 x 4 or 8 x 8: textures without a scene
+    "rephased": _rephase,  # random phases of the spectrum: colours and grain stay, the scene is lost
+    "convolved": _convolve,  # by a random filter, with the same mean and deviation
+    "mixed": _mix,  # channels mixed at random, each scaled to the full range
+    "regraded": _regrade,  # colours mapped through a random table
+    "pixelated": _pixelate,  # to 6 x 6 up to 16 x 16 squares
+    "striped": _stripe,  # a sine wave of random colour and direction, with a period of 2 to 10 pixels
+    "rippled": _ripple,  # an almost invisible tile of 3 to 5 pixels: networks hide information in such
+    "speckled": _speckle,  # 5 to 50 % of the pixels replaced, by one random colour or each by its own
+    "holed": _cover,  # by 3 to 12 rectangles, each 15 to 50 % as wide and as high as the image
+    "faded": lambda image: _blend(image, torch.rand(3, 1, 1) * 2 - 1, between(0.1, 0.2)),
+    "overexposed": lambda image: to_bytes(to_float(image) * between(3, 8) + between(-2, 2)),
+    "sharpened": lambda image: _add(image, _detail(image) * between(3, 9)),
+    "edges": _edges,  # on grey or black
+    "compressed": lambda image: reencode_jpeg(image, choice(1, 3)),  # at a quality that shows its blocks
+    "duotone": _duotone,  # brightness mapped to a gradient through three random colours
+    "curved": _curve,  # a random gamma for each channel: colours that no light produces
+    "gaudy": lambda image: F.adjust_saturation(image, between(3, 8)),
+    "stretched": _stretch,  # a band of 1 to 4 pixels over the whole image, horizontally or vertically
+    "texture": _texture,  # coloured noise with a spectrum of 1 / f^a, a from 0 to 2.5, without the image
+    "warped": lambda image: v2.ElasticTransform(image.shape[-1] * between(3, 8), between(2, 5))(image),
+    "solarised": lambda image: F.solarize(image, choice(64, 96, 128)),
+}
+
+HELD_OUT_CORRUPTIONS: dict[str, Corruption] = {
+    "checkerboard": lambda image: _add(image, 0.3 * (1 - 2 * (sum(_coordinates(image)) % 2))),
+    "inverted": lambda image: 255 - image,
+    "channels swapped": lambda image: image[[1, 2, 0]],
+    "constant": lambda image: image.float().mean((1, 2), keepdim=True).round().byte().expand_as(image),
+    "nearly constant": lambda image: _blend(image, to_float(image).mean((1, 2), keepdim=True), 0.05),
+    "noise 0.1": lambda image: _noise(image, 0.1),
+    "noise 0.2": lambda image: _noise(image, 0.2),
+    "noise 0.4": lambda image: _noise(image, 0.4),
+    "blur 3 %": lambda image: _blur(image, 0.03),
+    "blur 6 %": lambda image: _blur(image, 0.06),
+    "posterised, 2 bits": lambda image: F.posterize(image, 2),
+    "posterised, 1 bit": lambda image: F.posterize(image, 1),
+    "tiled": lambda image: _repeat(F.resize(image, [-(-image.shape[-1] // 3)] * 2, antialias=True), image),
+    "hue, a quarter": lambda image: F.adjust_hue(image, 0.25),
+    "hue, half": lambda image: F.adjust_hue(image, 0.5),
+    # Vertical lines of 3/256, where CycleGANs hide the source (Chu et al. 2017, 1712.02950).
+    "high frequency 3/256": lambda image: (
+        image.short() + 3 - 6 * (torch.arange(image.shape[-1]) % 2)).clamp(0, 255).byte(),
+    # A repeated random tile of 4 x 4 pixels, as transposed convolutions leave.
+    "grid": lambda image: _add(image, 0.3 * _repeat(torch.randn(3, 4, 4), image)),
 }
 
 
@@ -234,76 +252,3 @@ def corrupt(image: torch.Tensor) -> torch.Tensor:
     for _ in range(choice(1, 1, 1, 2)):
         image = choice(*TRAINING_CORRUPTIONS.values())(image)
     return image
-
-
-# ---------------------------------------------------------------------------------------------
-# Held out
-
-
-def checkerboard(image: torch.Tensor) -> torch.Tensor:
-    """Make every other pixel lighter and the rest darker, by 0.3 of [-1, 1]."""
-    y, x = torch.meshgrid(*map(torch.arange, image.shape[1:]), indexing="ij")
-    return to_bytes(to_float(image) + 0.3 * (1 - 2 * ((x + y) % 2)))
-
-
-def constant(image: torch.Tensor) -> torch.Tensor:
-    """Return the mean colour everywhere."""
-    return image.float().mean((1, 2), keepdim=True).round().byte().expand_as(image)
-
-
-def nearly_constant(image: torch.Tensor) -> torch.Tensor:
-    """Keep a twentieth of the contrast."""
-    x = to_float(image)
-    return to_bytes(torch.lerp(x.mean((1, 2), keepdim=True), x, 0.05))
-
-
-def noisy(sigma: float) -> Corruption:
-    """Return a corruption that adds Gaussian noise of deviation `sigma`, for values in [0, 1]."""
-    return lambda image: to_bytes(to_float(image) + 2 * sigma * torch.randn(image.shape))
-
-
-def blurred(share: float) -> Corruption:
-    """Return a Gaussian blur with a deviation of `share` times the image's width."""
-
-    def blur(image: torch.Tensor) -> torch.Tensor:
-        sigma = share * image.shape[-1]
-        return F.gaussian_blur(image, [2 * round(3 * sigma) + 1] * 2, [sigma] * 2)
-
-    return blur
-
-
-def tiled(image: torch.Tensor) -> torch.Tensor:
-    """Return a grid of 3 x 3 small copies."""
-    return _fill(F.resize(image, [-(-image.shape[-1] // 3)] * 2, antialias=True), image)
-
-
-def high_frequency(image: torch.Tensor) -> torch.Tensor:
-    """Add vertical lines of 3/256: where CycleGANs hide the source (Chu et al. 2017, 1712.02950)."""
-    sign = 1 - 2 * (torch.arange(image.shape[-1]) % 2)
-    return (image.short() + 3 * sign).clamp(0, 255).byte()
-
-
-def grid(image: torch.Tensor) -> torch.Tensor:
-    """Add a repeated random tile of 4 x 4 pixels, as transposed convolutions leave."""
-    return to_bytes(to_float(image) + 0.3 * _fill(torch.randn(3, 4, 4), image))
-
-
-HELD_OUT_CORRUPTIONS: dict[str, Corruption] = {
-    "checkerboard": checkerboard,
-    "inverted": lambda image: 255 - image,
-    "channels swapped": lambda image: image[[1, 2, 0]],
-    "constant": constant,
-    "nearly constant": nearly_constant,
-    "noise 0.1": noisy(0.1),
-    "noise 0.2": noisy(0.2),
-    "noise 0.4": noisy(0.4),
-    "blur 3 %": blurred(0.03),
-    "blur 6 %": blurred(0.06),
-    "posterised, 2 bits": lambda image: F.posterize(image, 2),
-    "posterised, 1 bit": lambda image: F.posterize(image, 1),
-    "tiled": tiled,
-    "hue, a quarter": lambda image: F.adjust_hue(image, 0.25),
-    "hue, half": lambda image: F.adjust_hue(image, 0.5),
-    "high frequency 3/256": high_frequency,
-    "grid": grid,
-}

@@ -15,9 +15,7 @@ from judge.score import extract_features
 CALIBRATION_BINS = 15  # Guo et al. 2017, section 5
 
 
-def load_domains(
-    domains: dict[str, list[Path]], size: int
-) -> tuple[torch.Tensor, torch.Tensor, dict, list[str]]:
+def load_both_domains(domains: dict[str, list[Path]], size: int) -> tuple:
     """Return uint8 pixels [N, 3, size, size], labels [N] (1: painting), counts by domain, and N paths."""
     photos, paintings = load_images(domains[PHOTOS], size), load_images(domains[PAINTINGS], size)
     labels = torch.tensor([0] * len(photos.paths) + [1] * len(paintings.paths))
@@ -26,10 +24,8 @@ def load_domains(
 
 
 def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Return a weight for each class, [classes], such that every class has the same total weight.
-
-    A judge calibrated without them learns the share of paintings in its data as a prior.
-    """
+    """Return weights [classes] that give every class the same total: a judge calibrated without them learns
+    the share of paintings in its data as a prior."""
     counts = torch.bincount(labels, minlength=classes).clamp(min=1)
     return counts.sum() / (classes * counts)
 
@@ -37,20 +33,19 @@ def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
 def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, pd.DataFrame]:
     """Return metrics on the test images, and a table with a row for each: file, label, p_painting.
 
-    Metrics, all of P(painting) given that an image is a photo or a painting (`judge.controls` measures
-    corrupted images); all but the confusion matrix give both classes the same total weight:
+    Metrics of P(painting) given that an image is a photo or a painting; all but the confusion matrix weight
+    both classes equally:
         auc: area under the ROC curve.
-        auc_reencoded: the AUC when only one class goes through JPEG of quality 75 with halved chroma; of
-            the two such AUCs the one further from `auc`. A large difference means that the judge looks
-            at compression rather than style.
+        auc_reencoded: the AUC when only one class goes through JPEG of quality 75 with halved chroma; of the
+            two the one further from `auc`. A large difference: the judge looks at compression, not style.
         accuracy, brier: share of correct predictions, Brier score.
         calibration_error: expected calibration error of the predicted class's probability.
-        painting_calibration_error: that of P(painting). It is stricter: at equal confidence, errors
-            about photographs and about paintings cannot cancel out.
+        painting_calibration_error: that of P(painting), where errors about photographs and about paintings
+            cannot cancel out.
         confusion: [2, 2] counts, a row for each true class and a column for each predicted class.
         counts: images read, skipped and enlarged, by domain.
     """
-    pixels, labels, counts, files = load_domains(data.test, judge.size)
+    pixels, labels, counts, files = load_both_domains(data.test, judge.size)
     weights, labels = class_weights(labels, 2)[labels].numpy(), labels.numpy()
     reencoded = torch.stack([reencode_jpeg(image) for image in pixels])
     p_painting, p_reencoded = (painting_probabilities(judge, x, device) for x in (pixels, reencoded))
@@ -76,17 +71,11 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, p
 def painting_probabilities(judge: Judge, pixels: torch.Tensor, device: torch.device) -> np.ndarray:
     """Return P(painting) against photo, [N], of uint8 [N, 3, size, size]."""
     features = torch.cat([extract_features(judge, to_float(part).to(device)) for part in pixels.split(256)])
-    return judge.against_photo(features).double().cpu().numpy()
+    return judge.painting_probability_against_photo(features).double().cpu().numpy()
 
 
 def calibration_error(outcomes: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
-    """Return the expected calibration error, in [0, 1]: the mean over bins of equal width of
-    |mean probability - frequency of the outcome|. Guo et al. 2017 (1706.04599), equation 3.
-
-    Args:
-        outcomes: 0 or 1 for each image, [N].
-        probabilities: predicted probability of outcome 1, [N].
-        weights: of each image, [N].
-    """
+    """Return the expected calibration error, in [0, 1], of N probabilities of outcome 1: the mean over bins
+    of |mean probability - frequency of the outcome|. Guo et al. 2017 (1706.04599), equation 3."""
     bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     return float(np.abs(np.bincount(bins, weights * (probabilities - outcomes))).sum() / weights.sum())

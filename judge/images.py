@@ -6,9 +6,8 @@ A is the paintings, B the photographs.
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +21,13 @@ from judge.common.errors import UserError
 from judge.common.files import as_user_error
 
 SIZES = {"sketch": 64, "draft": 128, "paper": 256}  # side in pixels of the square images, by preset
-
 DATA = Path("data")  # folder of the data sets that have a name
-
 DECODER_VERSION = 1  # part of the cache's key: raise it when `decode` returns other pixels for a file
 
 # Pillow knows more formats and goes by content, not by file name: it runs an .eps file as a program.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
 LARGE_IMAGE_PIXELS = 2**25  # larger images are decoded one by one, at 4 bytes a pixel; Pillow refuses 2**27.4
-
-# `monet2photo/trainA` holds Monets, `trainB` landscapes.
-PAINTINGS, PHOTOS = "A", "B"
+PAINTINGS, PHOTOS = "A", "B"  # domains: `monet2photo/trainA` holds Monets, `trainB` landscapes
 
 
 def default_size(device: torch.device) -> str:
@@ -40,39 +35,26 @@ def default_size(device: torch.device) -> str:
     return "paper" if device.type == "cuda" else "sketch"
 
 
-# ---------------------------------------------------------------------------------------------
-# Data sets
-
-
 @dataclass(frozen=True)
 class DataSet:
     """The image files of two domains."""
 
     name: str
-    """Name for tables and records: the folder's, or `sample`."""
-    train: dict[str, list[Path]]
-    """Training files by domain (`PAINTINGS`, `PHOTOS`)."""
+    train: dict[str, list[Path]]  # by domain (`PAINTINGS`, `PHOTOS`)
     test: dict[str, list[Path]]
-    """Test files by domain."""
-    stand_in: bool = False
-    """True for the built-in sample, whose results only show that the programs run."""
+    stand_in: bool = False  # the built-in sample, whose results only show that the programs run
 
     @property
     def description(self) -> str:
-        """The name, for display with results: a stand-in is marked as one."""
+        """The name, with a mark if it is a stand-in."""
         return f"{self.name} (built-in stand-in, not real paintings)" if self.stand_in else self.name
 
 
 def find_dataset(data: str) -> DataSet:
     """Return the data set that `data` names; make the built-in sample on first use.
 
-    Args:
-        data: `auto` (`data/monet2photo` if it exists, else the built-in sample), `sample`, the name of
-            another folder under `data/`, or a folder with the subfolders `trainA testA` (paintings) and
-            `trainB testB` (photographs).
-
-    Raises:
-        UserError: the folder does not exist, or one of the four holds no image.
+    `data` is `auto`, `sample`, the name of another folder under `data/`, or a folder with the subfolders
+    `trainA testA` (paintings) and `trainB testB` (photographs). Raises UserError if one of them is missing.
     """
     data = resolve_name(data)
     folder = Path(data) if Path(data).is_dir() else DATA / data
@@ -91,18 +73,12 @@ def find_dataset(data: str) -> DataSet:
 
 
 def resolve_name(data: str) -> str:
-    """Return the data set that `auto` stands for on this machine, and any other name unchanged."""
-    if data != "auto":
-        return data
-    return "monet2photo" if (DATA / "monet2photo").is_dir() else "sample"
+    """Return what `auto` stands for, monet2photo if it is there, else the sample; keep other names."""
+    return data if data != "auto" else "monet2photo" if (DATA / "monet2photo").is_dir() else "sample"
 
 
 def from_folders(paintings: Sequence[Path], photos: Sequence[Path]) -> DataSet:
-    """Return a data set of any folders; every tenth file of each domain is a test image.
-
-    Raises:
-        UserError: a folder is missing or holds no image, or a domain has fewer than ten files.
-    """
+    """Return a data set of any folders with ten images or more; every tenth of a domain is a test image."""
     files = {PAINTINGS: list_images(paintings), PHOTOS: list_images(photos)}
     for paths in files.values():
         if len(paths) < 10:
@@ -120,41 +96,29 @@ def split_every_tenth(paths: list[Path]) -> tuple[list[Path], list[Path]]:
 def list_images(folders: Sequence[Path]) -> list[Path]:
     """Return the image files below `folders`, sorted within each, without hidden files and folders.
 
-    Raises:
-        UserError: a folder does not exist or holds no file with the suffix of an image.
+    Raises UserError if a folder does not exist or holds no file with the suffix of an image.
     """
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
     files = []
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UserError(f"no folder {folder}: images are read from it")
-        paths = sorted(
-            path for path in folder.rglob("*")
-            if path.suffix.lower() in suffixes
-            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        )
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes
+                       and not any(part.startswith(".") for part in path.relative_to(folder).parts))
         if not paths:
             raise UserError(f"no images in {folder}: put JPEG, PNG, WebP or TIFF files there")
         files += paths
     return files
 
 
-# ---------------------------------------------------------------------------------------------
-# Images
-
-
 @dataclass(frozen=True)
 class Images:
     """Decoded images of one size."""
 
-    pixels: torch.Tensor
-    """uint8 [N, 3, size, size], RGB."""
+    pixels: torch.Tensor  # uint8 [N, 3, size, size], RGB
     paths: list[str]
-    """Path of each of the N images."""
-    skipped: list[str]
-    """Files that could not be decoded, each with the reason."""
-    enlarged: int
-    """Number of images that had to be enlarged because their shorter side was below `size`."""
+    skipped: list[str]  # files that could not be decoded, each with the reason
+    enlarged: int  # number of images whose shorter side was below `size`
 
     def counts(self) -> dict:
         """Return the number of images, the skipped files and the number of enlarged ones, for records."""
@@ -164,13 +128,11 @@ class Images:
 def load_images(paths: Sequence[Path], size: int) -> Images:
     """Decode `paths` to squares of `size` pixels: the shorter side is resized, the centre cut out.
 
-    CycleGAN squashes images to a square instead, which is the same for its square data and distorts other
-    data. The pixels are cached (`judge.common.cache`), because every trial needs them.
-
-    Raises:
-        UserError: none of the files could be decoded.
+    CycleGAN squashes images instead, which distorts all but square ones. The pixels are cached, because every
+    trial needs them. Raises UserError if none of the files can be decoded.
     """
-    name = f"images-{_fingerprint(paths, size)}.pt"
+    key = repr((DECODER_VERSION, size, [_file_state(path) for path in paths]))
+    name = f"images-{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
     content = cache.get(name)
     if not content:
         content = vars(_decode_all(paths, size))
@@ -193,13 +155,8 @@ def luma(images: torch.Tensor) -> torch.Tensor:
     return (images * images.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
-def _fingerprint(paths: Sequence[Path], size: int) -> str:
-    """Return a hash that changes with `size` and when a file is added, removed, renamed or rewritten."""
-    key = (DECODER_VERSION, size, [_file_state(path) for path in paths])
-    return hashlib.sha256(repr(key).encode()).hexdigest()[:32]
-
-
 def _file_state(path: Path) -> tuple:
+    """Return values that change when the file is renamed or rewritten."""
     try:
         # With the path as given, too: `Images` names the files so.
         return str(path), str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
@@ -212,8 +169,8 @@ def _decode_all(paths: Sequence[Path], size: int) -> Images:
     with ThreadPoolExecutor() as threads, ThreadPoolExecutor(1) as single_thread:
         futures = [(single_thread if _is_large(path) else threads).submit(_decode_or_reason, path, size)
                    for path in paths]
-    results = [(path, future.result()) for path, future in zip(paths, futures)]
-    decoded = [(str(path), *result) for path, result in results if not isinstance(result, str)]
+    results = [(str(path), future.result()) for path, future in zip(paths, futures)]
+    decoded = [(path, *result) for path, result in results if not isinstance(result, str)]
     skipped = [f"{path}: {reason}" for path, reason in results if isinstance(reason, str)]
     if not decoded:
         raise UserError(f"none of {len(paths)} files could be read as an image, first {skipped[0]}")
@@ -238,35 +195,21 @@ def _decode_or_reason(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
 
 
 def decode(path: Path, size: int) -> tuple[np.ndarray, bool]:
-    """Return a file as uint8 [size, size, 3] RGB, and whether it had to be enlarged.
-
-    Raises:
-        Exception: any error of Pillow's, among them OSError, SyntaxError, ValueError and RuntimeError.
-    """
-    with _open_rgb(path) as image:
-        square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-        return np.asarray(square), min(image.size) < size
+    """Return a file as uint8 [size, size, 3] RGB, and whether it had to be enlarged."""
+    image = _open_rgb(path)
+    square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(square), min(image.size) < size
 
 
 def read_full_size(path: Path) -> torch.Tensor:
-    """Return a file, or the first picture of an animation, at its own size: uint8 [3, H, W] RGB.
-
-    Raises:
-        Exception: as `decode`.
-    """
-    with _open_rgb(path) as image:
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    """Return a file, or the first picture of an animation, at its own size: uint8 [3, H, W] RGB."""
+    return torch.from_numpy(np.array(_open_rgb(path))).permute(2, 0, 1)
 
 
-@contextmanager
-def _open_rgb(path: Path) -> Iterator[Image.Image]:
+def _open_rgb(path: Path) -> Image.Image:
     """Open an image as a viewer shows it: turned as its EXIF data say, in 8-bit RGB, on white."""
     with Image.open(path, formats=FORMATS) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        yield _to_rgb(image)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
+        ImageOps.exif_transpose(image, in_place=True)  # also loads the pixels
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's `convert` would clip at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:  # `convert` would show the hidden colours of transparent pixels

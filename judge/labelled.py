@@ -14,6 +14,7 @@ from judge.score import MIN_IMAGES
 
 DIGITS, MNIST, FOLDER = "digits", "mnist", "folder"  # kinds of data
 MNIST_PADDING = 2  # black pixels on each side, as for LeNet-5 (LeCun et al. 1998): 32 px can be halved to 4
+TEN_DIGITS = tuple("0123456789")  # classes of both
 DIGITS_TEST_EVERY = 5  # one in five of the digits is a test image
 
 
@@ -23,18 +24,12 @@ class LabelledImages:
 
     name: str
     classes: tuple[str, ...]
-    pixels: torch.Tensor
-    """Training images, uint8 [N, C, H, W]."""
-    labels: torch.Tensor
-    """int64 [N], below `len(classes)`."""
+    pixels: torch.Tensor  # for training, uint8 [N, C, H, W]
+    labels: torch.Tensor  # int64 [N], below `len(classes)`
     test_pixels: torch.Tensor
-    """Test images, uint8 [M, C, H, W]."""
     test_labels: torch.Tensor
-    """int64 [M]."""
-    stand_in: bool = False
-    """True for built-in data."""
-    skipped: tuple[str, ...] = ()
-    """Files that could not be decoded, each with the reason."""
+    stand_in: bool = False  # True for built-in data
+    skipped: tuple[str, ...] = ()  # files that could not be decoded, each with the reason
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -48,10 +43,8 @@ class LabelledImages:
 
 
 def resolve_labelled_name(data: str) -> str:
-    """Return what `auto` stands for: MNIST if it has been downloaded, else the digits. Keep other names."""
-    if data != "auto":
-        return data
-    return MNIST if _has_mnist(images.DATA) else DIGITS
+    """Return what `auto` stands for, MNIST if it has been downloaded, else the digits; keep other names."""
+    return data if data != "auto" else MNIST if _has_mnist(images.DATA) else DIGITS
 
 
 def describe_data(data: str) -> str:
@@ -69,19 +62,17 @@ def data_kind(data: str) -> str:
 def load_labelled(data: str, size: int = 0) -> LabelledImages:
     """Load the images that `data` names.
 
-    Args:
-        data: `digits` (8 px, built in), `mnist` (32 px, downloaded into data/ on first use), a folder that
-            holds `MNIST/raw`, or a folder of images: one class for each subfolder, or a single class
-            without subfolders. In CycleGAN's layout the paintings are loaded, with testA for the test;
-            otherwise every tenth image is a test image.
-        size: side in pixels of a folder's images; other data has its own.
+    `data` is `digits` (8 px, built in), `mnist` (32 px, downloaded into data/ on first use), a folder that
+    holds `MNIST/raw`, or a folder of images to load with `size` pixels a side: one class for each subfolder,
+    or a single class without subfolders. In CycleGAN's layout the paintings are loaded, with testA for the
+    test; otherwise every tenth image is a test image.
 
-    Raises:
-        UserError: the folder does not exist or holds no image, or MNIST cannot be downloaded.
+    Raises UserError if the folder does not exist or holds too few images, or MNIST cannot be downloaded.
     """
-    if data_kind(data) == DIGITS:
+    kind = data_kind(data)
+    if kind == DIGITS:
         return _load_digits()
-    if data_kind(data) == MNIST:
+    if kind == MNIST:
         return _load_mnist(images.DATA if data == MNIST else Path(data))
     loaded = _load_folder(_folder_of(data), size)
     if len(loaded.test_pixels) < MIN_IMAGES:
@@ -90,22 +81,19 @@ def load_labelled(data: str, size: int = 0) -> LabelledImages:
 
 
 def load_domains(data: str, size: int) -> LabelledImages:
-    """Load the images of two or more domains; each domain is a class.
+    """Load the images of two or more domains, with `size` pixels a side; each domain is a class.
 
-    Args:
-        data: a data set of `images.find_dataset`, whose domains are paintings and photographs, or a folder
-            with a subfolder of images for each domain, of which every tenth image is a test image.
-        size: side of the images in pixels.
-
-    Raises:
-        UserError: the data does not exist, has one domain only, or too few images of a domain.
+    `data` names a data set of `images.find_dataset`, whose domains are paintings and photographs, or a folder
+    with a subfolder of images for each domain, of which every tenth is a test image. Raises UserError if the
+    data does not exist, has one domain only, or too few images of a domain.
     """
     folder = _folder_of(data)
     if folder.is_dir() and not _has_cyclegan_layout(folder):
         loaded = _load_folder(folder, size)
     else:
         dataset = images.find_dataset(data)
-        files = {"paintings": _split(dataset, images.PAINTINGS), "photos": _split(dataset, images.PHOTOS)}
+        files = {name: (dataset.train[domain], dataset.test[domain])
+                 for name, domain in (("paintings", images.PAINTINGS), ("photos", images.PHOTOS))}
         loaded = replace(_load_classes(dataset.name, files, size), stand_in=dataset.stand_in)
     if len(loaded.classes) < 2:
         raise UserError(f"{data} has one domain: give a folder with a subfolder of images for each")
@@ -113,10 +101,6 @@ def load_domains(data: str, size: int) -> LabelledImages:
         if count < MIN_IMAGES:
             raise UserError(f"{data}: {count} test images of {name}, a score takes at least {MIN_IMAGES}")
     return loaded
-
-
-# ---------------------------------------------------------------------------------------------
-# Kinds of data
 
 
 def _load_digits() -> LabelledImages:
@@ -128,7 +112,7 @@ def _load_digits() -> LabelledImages:
     # A random split, because the file is sorted by writer.
     test = torch.randperm(len(pixels), generator=rng("digits")) % DIGITS_TEST_EVERY == 0
     splits = pixels[~test], labels[~test], pixels[test], labels[test]
-    return LabelledImages(DIGITS, tuple(map(str, digits.target_names)), *splits, stand_in=True)
+    return LabelledImages(DIGITS, TEN_DIGITS, *splits, stand_in=True)
 
 
 def _has_mnist(root: Path) -> bool:
@@ -143,8 +127,7 @@ def _load_mnist(root: Path) -> LabelledImages:
                         f"give --data {DIGITS}") from None
     (pixels, labels), (test_pixels, test_labels) = (
         (pad(split.data[:, None], (MNIST_PADDING,) * 4), split.targets) for split in splits)
-    classes = tuple(map(str, range(10)))
-    return LabelledImages(MNIST, classes, pixels, labels, test_pixels, test_labels)
+    return LabelledImages(MNIST, TEN_DIGITS, pixels, labels, test_pixels, test_labels)
 
 
 def _folder_of(data: str) -> Path:
@@ -157,7 +140,8 @@ def _load_folder(folder: Path, size: int) -> LabelledImages:
                         "subfolder of images for each class")
     if _has_cyclegan_layout(folder):
         dataset = images.find_dataset(str(folder))
-        return _load_classes(dataset.name, {dataset.name: _split(dataset, images.PAINTINGS)}, size)
+        paintings = dataset.train[images.PAINTINGS], dataset.test[images.PAINTINGS]
+        return _load_classes(dataset.name, {dataset.name: paintings}, size)
     subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     files = {}
     for class_folder in subfolders or [folder]:
@@ -170,10 +154,6 @@ def _load_folder(folder: Path, size: int) -> LabelledImages:
 
 def _has_cyclegan_layout(folder: Path) -> bool:
     return (folder / f"train{images.PAINTINGS}").is_dir()
-
-
-def _split(dataset: images.DataSet, domain: str) -> tuple[list[Path], list[Path]]:
-    return dataset.train[domain], dataset.test[domain]
 
 
 def _load_classes(name: str, files: dict[str, tuple[list[Path], list[Path]]], size: int) -> LabelledImages:

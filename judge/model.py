@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, interpolate, linear
 from torchvision import models
 
 from judge.common.errors import UserError
-from judge.common.files import atomic_write
+from judge.common.files import as_user_error, atomic_write
 from judge.common.schema import matches
 from judge.common.tensors import read_tensors
 from judge.images import SIZES, luma
@@ -20,6 +20,7 @@ from judge.images import SIZES, luma
 CLASSES = ("photo", "painting", "neither")
 NEITHER = 2
 FORMAT = "salon-judge-3"
+CARD_FORM = {"arch": str, "size": int, "training": dict, "metrics": dict}
 DEFAULT_FILE = "models/judge.pt"
 
 MIN_LOG_PROBABILITY = -30.0  # keeps the calibration of a very certain network finite
@@ -32,16 +33,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class ModelCard:
     """The description of a judge that its file holds beside the weights; every field is plain data."""
 
-    arch: str
-    """Name of the torchvision model, for example `resnet18`."""
-    size: int
-    """Side in pixels of the images that it was trained on, the only ones it accepts."""
-    classes: tuple[str, ...]
-    """In the order of its outputs."""
-    training: dict
-    """Data set and counts, initial weights, seed, epochs, versions."""
-    metrics: dict
-    """On the test images: AUC, accuracy, Brier score, calibration errors (see `judge.evaluation`)."""
+    arch: str  # name of the torchvision model
+    size: int  # side in pixels of the images that it was trained on, the only ones it accepts
+    classes: tuple[str, ...]  # in the order of its outputs
+    training: dict  # data set and counts, initial weights, seed, epochs, versions
+    metrics: dict  # on the test images, of `judge.evaluation`
 
     def summary(self, file: str) -> dict:
         """Return which judge this is, for the records of trials."""
@@ -66,13 +62,10 @@ class Judge(nn.Module):
         """Return the input of the last layer, [N, features] (512 for resnet18).
 
         In eval mode it is the mean over an image and its mirror image, so that both get the same score.
-
-        Raises:
-            UserError: the images have another size than the judge was trained on. They are not resized,
-                because that would remove or add just the textures that the judge looks at.
+        Images of another size are a UserError: resizing changes just the textures that the judge looks at.
         """
-        if tuple(images.shape[-2:]) != (self.size, self.size):
-            height, width = images.shape[-2:]
+        height, width = images.shape[-2:]
+        if (height, width) != (self.size, self.size):
             raise UserError(f"the judge was trained at {self.size} px, these images have {height}x"
                             f"{width}: train one at that size (python -m judge train --size ...)")
         views = (images,) if self.training else (images, images.flip(-1))
@@ -84,19 +77,19 @@ class Judge(nn.Module):
         return self.head(self.features(images))
 
     def probabilities(self, features: torch.Tensor) -> torch.Tensor:
-        """Return calibrated probabilities from `features`, [N, classes], rows summing to 1.
+        """Return calibrated probabilities from `features`, [N, classes].
 
-        Dirichlet calibration, Kull et al. 2019 (1910.12656), equation 5. `calibration` [classes, classes +
-        1] holds a linear map of log-probabilities and, in its last column, the bias.
+        Dirichlet calibration, Kull et al. 2019 (1910.12656), equation 5: `calibration` holds a linear map of
+        log-probabilities and, in its last column, the bias.
         """
         evidence = log_probabilities(self.head(features).float())
         return torch.softmax(linear(evidence, self.calibration[:, :-1], self.calibration[:, -1]), dim=1)
 
-    def painting(self, features: torch.Tensor) -> torch.Tensor:
+    def painting_probability(self, features: torch.Tensor) -> torch.Tensor:
         """Return P(painting) from `features`, [N] in [0, 1]."""
         return self.probabilities(features)[:, self.classes.index("painting")]
 
-    def against_photo(self, features: torch.Tensor) -> torch.Tensor:
+    def painting_probability_against_photo(self, features: torch.Tensor) -> torch.Tensor:
         """Return P(painting | photograph or painting) from `features`, [N] in [0, 1]."""
         both = self.probabilities(features)[:, [CLASSES.index("photo"), CLASSES.index("painting")]]
         return both[:, 1] / both.sum(1).clamp(min=1e-30)
@@ -110,8 +103,7 @@ def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
 def subsample_chroma(images: torch.Tensor) -> torch.Tensor:
     """Return [N, 3, H, W] with colour at half the resolution and unchanged luma, as JPEG files store it.
 
-    Photographs usually come with subsampled chroma, scans of paintings without. A judge that saw the
-    difference would learn it instead of style.
+    Photographs usually come with subsampled chroma, scans of paintings without; a judge would learn that.
     """
     light = luma(images)
     chroma = avg_pool2d(images - light, 2)
@@ -120,42 +112,24 @@ def subsample_chroma(images: torch.Tensor) -> torch.Tensor:
 
 def describe_size(size: int) -> str:
     """Return `sketch (64 px)` for 64, `96 px` for a size without a preset."""
-    name = next((name for name, pixels in SIZES.items() if pixels == size), None)
-    return f"{name} ({size} px)" if name else f"{size} px"
-
-
-# ---------------------------------------------------------------------------------------------
-# Files
+    return next((f"{name} ({size} px)" for name, pixels in SIZES.items() if pixels == size), f"{size} px")
 
 
 def check_writable(file: Path) -> None:
-    """Check before training that a judge can be written to `file`.
-
-    Raises:
-        UserError: it cannot.
-    """
-    try:
+    """Raise UserError, before training, if a judge cannot be written to `file`."""
+    with as_user_error(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"a judge cannot be written to {file}: {error.strerror}") from None
+        tempfile.TemporaryFile(dir=file.parent).close()
     if file.is_dir():
-        raise UserError(f"a judge cannot be written to {file}: it is a folder")
+        raise UserError(f"cannot write to {file}: it is a folder")
 
 
 def save_judge(judge: Judge, card: ModelCard, file: Path) -> None:
-    """Write the judge to `file`, which is complete or unchanged.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Write the judge to `file`, which is complete or unchanged; raise UserError if that fails."""
     content = {"format": FORMAT, "card": asdict(card), "weights": judge.state_dict()}
-    try:
+    with as_user_error(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(file, partial(torch.save, content))
-    except (OSError, RuntimeError) as error:  # torch.save raises the latter when the disk is full
-        raise UserError(f"the judge could not be written to {file}: {error}") from error
 
 
 def load_judge(
@@ -163,18 +137,19 @@ def load_judge(
 ) -> tuple[Judge, ModelCard]:
     """Load the judge in `file`, in eval mode with frozen weights, and its card.
 
-    Args:
-        size: side in pixels of the images that it is to judge; None for any.
-
-    Raises:
-        UserError: the file does not exist, is not a judge's, or holds a judge of another size.
+    Raises UserError if the file does not exist, is not a judge's, or holds one of another size than `size`
+    pixels; None allows any.
     """
     try:
         content = read_tensors(file)
-        if content.get("format") != FORMAT:
-            raise ValueError
         card = ModelCard(**content["card"])
-        judge = _build(card, content["weights"])
+        if content["format"] != FORMAT or not matches(vars(card), CARD_FORM):
+            raise ValueError
+        if not set(CLASSES[:NEITHER]) <= set(card.classes) <= set(CLASSES):
+            raise ValueError
+        with torch.device("meta"):  # the initial weights are replaced, so they need not be drawn
+            judge = Judge(card.arch, card.size, tuple(card.classes))
+        judge.load_state_dict(content["weights"], assign=True)
     except FileNotFoundError:
         raise UserError(f"no judge at {file}: python -m judge train --out {file}") from None
     except Exception:  # other files fail in many ways
@@ -183,21 +158,7 @@ def load_judge(
     if size and card.size != size:
         raise UserError(f"{file} was trained at {describe_size(card.size)}, and this is "
                         f"{describe_size(size)}: give another --judge (python -m judge train makes one)")
-    return judge.eval().requires_grad_(False).to(device, memory_format=torch.channels_last), card
-
-
-def _build(card: ModelCard, weights: dict[str, torch.Tensor]) -> Judge:
-    """Return the judge of a card and a state dict; raise any exception if they are not a judge's."""
-    has_types = matches(vars(card), {"arch": str, "size": int, "training": dict, "metrics": dict})
-    if not has_types or not set(CLASSES[:NEITHER]) <= set(card.classes) <= set(CLASSES):
-        raise ValueError
-    with torch.device("meta"):  # the initial weights are replaced, so they need not be drawn
-        judge = Judge(card.arch, card.size, tuple(card.classes))
-    for name, expected in judge.state_dict().items():
-        if weights[name].is_floating_point() != expected.is_floating_point():
-            raise ValueError
-    judge.load_state_dict(weights, assign=True)
-    return judge.float()
+    return judge.float().eval().requires_grad_(False).to(device, memory_format=torch.channels_last), card
 
 
 def sha256_of(file: Path | str) -> str:

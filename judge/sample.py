@@ -1,17 +1,12 @@
 """The built-in sample: a stand-in data set, so that Salon can be tried offline.
 
-scikit-learn ships two photographs. Random crops of them are the photographs of the sample (domain B); other
-random crops, unpaired, are repainted in brush strokes and are its paintings (domain A). The brushwork is
-the only systematic difference between the domains: both are cut from the same tiles, so that a judge
-cannot learn the subject instead of the style. Test images are cut from tiles of their own.
+Random crops of scikit-learn's two photographs are the photographs (domain B); other random crops, repainted
+in brush strokes, are the paintings (domain A). Both are cut from the same tiles, so that the brushwork is
+their only systematic difference. Test images are cut from tiles of their own.
 
-The brushwork is a simple form of two papers:
-
-* A. Hertzmann, "Painterly Rendering with Curved Brush Strokes of Multiple Sizes", SIGGRAPH 1998:
-  layers from large brush to small, curved strokes that end where their colour no longer fits,
-  small brushes only where the coarse layer differs from the source.
-* P. Litwinowicz, "Processing Images and Video for an Impressionist Effect", SIGGRAPH 1997:
-  strokes across the gradient, smooth directions where there is none, jittered colour, random order.
+The brushwork follows Hertzmann, SIGGRAPH 1998 (layers from large brush to small, where the coarse layer
+differs from the source; curved strokes that end where their colour no longer fits) and Litwinowicz, SIGGRAPH
+1997 (strokes across the gradient, jittered colour, random order).
 """
 
 import tempfile
@@ -56,18 +51,12 @@ flower.jpg   Some rights reserved by danielbuechele (so scikit-learn; its links 
 def make(folder: Path, *, train: int = 240, test: int = 64, pixels: int = 96) -> None:
     """Write the sample to `folder`, unless that exists already.
 
-    Writes `trainA testA` (paintings) and `trainB testB` (photographs), with RGB images `000.png`, `001.png`
-    and so on, and `README.txt` with the credits. Equal arguments write equal images. `folder` appears
-    complete or not at all; if another process has written it first, its images stay.
+    Equal arguments write equal images. `folder` appears complete or not at all; if another process has
+    written it first, its images stay.
 
     Args:
-        folder: its parents are created.
-        train: number of training images of each domain.
-        test: number of test images of each domain.
+        train, test: number of images of each domain.
         pixels: side of the images, 16 or more.
-
-    Raises:
-        OSError: `folder` cannot be written.
     """
     if folder.exists():
         return
@@ -96,15 +85,8 @@ def _write(folder: Path, counts: dict[str, int], pixels: int) -> None:
     (folder / STAND_IN).touch()
 
 
-# ---------------------------------------------------------------------------------------------
-# Crops
-
-
 def cut_tiles(pictures: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
-    """Return the tiles that `train` and `test` crops are cut from, as views of `pictures`, uint8 [H, W, 3].
-
-    Tiles do not overlap. Empty ones are left out; every fourth of the others is for `test`.
-    """
+    """Return the tiles that `train` and `test` crops are cut from: views of `pictures`, uint8 [H, W, 3]."""
     tiles = []
     for picture in pictures:
         gradient = ndimage.gaussian_gradient_magnitude(picture @ LUMA, 1.5)
@@ -121,9 +103,8 @@ def _random_crop(tile: np.ndarray, pixels: int, rng: np.random.Generator) -> np.
     height, width = tile.shape[:2]
     side = min(height, width) * rng.uniform(0.75, 1.0)
     left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
-    image = Image.fromarray(tile).resize(
-        (pixels, pixels), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
-    )
+    box = left, top, left + side, top + side
+    image = Image.fromarray(tile).resize((pixels, pixels), Image.Resampling.LANCZOS, box)
     light = np.asarray(image, np.float64)[:, :: rng.choice((-1, 1))] / 255
     light = light ** rng.uniform(0.85, 1.15) * rng.uniform(0.92, 1.08)
     return _to_uint8(255 * _saturate(light, rng.uniform(0.85, 1.15)))
@@ -139,18 +120,10 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
     return values.round().clip(0, 255).astype(np.uint8)
 
 
-# ---------------------------------------------------------------------------------------------
-# Brushwork
-
-
 def paint(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return `image`, uint8 [height, width, 3] RGB, in brush strokes of warmer, lighter and stronger colours.
-
-    Args:
-        rng: draws the order, places, directions and colours of the strokes.
-    """
+    """Return `image`, uint8 [H, W, 3], in brush strokes of warmer, lighter and stronger colours."""
     height, width = image.shape[:2]
-    source = _impressionist_colours(image)
+    source = (255 * _saturate(0.08 + 0.90 * (image / 255) ** 0.9, 1.3) * LIGHT).clip(0, 255)  # no blacks
     background = tuple(_to_uint8(source.mean((0, 1))).tolist())
     canvas = Image.new("RGB", (SUPERSAMPLING * width, SUPERSAMPLING * height), background)
     pen = ImageDraw.Draw(canvas)
@@ -161,15 +134,10 @@ def paint(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if layer:
             starts = starts[_needs_repainting(canvas, blurred, brush)[_nearest_pixels(starts, blurred)]]
         strokes = _strokes(starts, blurred, _directions(source, brush, rng), brush)
-        colours = _jittered_colours(blurred[_nearest_pixels(starts, blurred)], rng)
-        _draw(pen, strokes, colours, brush)
+        colours = blurred[_nearest_pixels(starts, blurred)] + rng.normal(0, 5, (len(starts), 3))
+        value, saturation = rng.normal(1, 0.07, (len(starts), 1)), rng.normal(1, 0.15, (len(starts), 1))
+        _draw(pen, strokes, _to_uint8(_saturate(colours, saturation) * value), brush)
     return np.asarray(canvas.resize((width, height), Image.Resampling.BOX))
-
-
-def _impressionist_colours(image: np.ndarray) -> np.ndarray:
-    """Return float [H, W, 3] in [0, 255]: no blacks, warm light, strong colours."""
-    lifted = 0.08 + 0.90 * (image / 255) ** 0.9
-    return (255 * _saturate(lifted, 1.3) * LIGHT).clip(0, 255)
 
 
 def _jittered_grid(shape: tuple[int, int], gap: float, rng: np.random.Generator) -> np.ndarray:
@@ -195,15 +163,12 @@ def _needs_repainting(canvas: Image.Image, blurred: np.ndarray, brush: float) ->
 def _directions(source: np.ndarray, brush: float, rng: np.random.Generator) -> np.ndarray:
     """Return unit vectors (y, x) along the edges: float [H, W, 2].
 
-    Opposite gradients mean the same edge, so squared complex gradients are averaged (the structure tensor's
-    angle). Where there is no gradient, strokes follow a random direction, one per layer.
+    Opposite gradients mean the same edge, so squared complex gradients are averaged. Where there is no
+    gradient, strokes follow a random direction, one per layer.
     """
     grey = ndimage.gaussian_filter(source @ LUMA, brush / 4)
     squared = (ndimage.sobel(grey, 1) + 1j * ndimage.sobel(grey, 0)) ** 2
-    near, far = (
-        ndimage.gaussian_filter(squared.real, s) + 1j * ndimage.gaussian_filter(squared.imag, s)
-        for s in (brush / 2, brush * 2)
-    )
+    near, far = (ndimage.gaussian_filter(squared, sigma) for sigma in (brush / 2, brush * 2))
     default = DEFAULT_GRADIENT * np.exp(2j * rng.normal(0.8, 0.5))
     angle = np.angle(near + 0.2 * far + default) / 2 + np.pi / 2
     return np.stack((np.sin(angle), np.cos(angle)), -1)
@@ -223,14 +188,6 @@ def _strokes(starts: np.ndarray, blurred: np.ndarray, directions: np.ndarray, br
         going &= (misfit < 2 * REPAINT_ERROR) | (step == 0)  # a stroke is never a mere dot
         points.append(np.where(going, ahead, points[-1]))
     return np.stack(points, 1)
-
-
-def _jittered_colours(colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return colours [N, 3] with random changes of hue, saturation and value: uint8."""
-    count = (len(colours), 1)
-    hue = rng.normal(0, 5, colours.shape)
-    value = rng.normal(1, 0.07, count)
-    return _to_uint8(_saturate(colours + hue, rng.normal(1, 0.15, count)) * value)
 
 
 def _draw(pen: ImageDraw.ImageDraw, strokes: np.ndarray, colours: np.ndarray, brush: float) -> None:

@@ -23,35 +23,26 @@ KID_SUBSETS = 20  # draws whose mean and deviation are the KID and its error
 def combined(parts: Mapping[str, float]) -> float:
     """Return style x content^3 x diversity x clean / (1 + kid)^2, in [0, 1]; missing parts are left out.
 
-    A product like ArtFID's (Wright and Ommer 2022, 2207.12280, equation 4), in which a good style cannot
-    make up for lost content, or the reverse. It is monotone in each part. The power of content, its
-    weight against style, was fixed by looking at 60 pairs. The power of the distance is the one for which
-    damaged photographs score less than the published setting after full training (judge/README.md).
+    A product like ArtFID's (Wright and Ommer 2022, 2207.12280, equation 4), in which a good style cannot make
+    up for lost content, or the reverse. judge/README.md says how the powers were chosen.
     """
     quality = parts["style"] * parts.get("content", 1.0) ** CONTENT_POWER * parts.get("diversity", 1.0)
     return quality * parts.get("clean", 1.0) / (1 + max(0.0, parts.get("kid", 0.0))) ** DISTANCE_POWER
 
 
-def plain(parts: Mapping[str, float]) -> float:
-    """Return the mean P(painting) alone, Salon's first formula. Searches exploit its errors easily."""
-    return parts["style"]
-
-
-# Formulas that a search can maximise, by their name for --score.
-FORMULAS: dict[str, Callable[[Mapping[str, float]], float]] = {"combined": combined, "plain": plain}
+# Formulas that a search can maximise, by their name for --score. Searches exploit the plain one easily.
+FORMULAS: dict[str, Callable[[Mapping[str, float]], float]] = {
+    "combined": combined, "plain": lambda parts: parts["style"]}
 DEFAULT_FORMULA = "combined"
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score and its parts, all finite."""
+    """A score and its parts by name, all finite."""
 
-    default: float
-    """The combination of the parts that the tuner maximises."""
+    default: float  # the combination of the parts that the tuner maximises
     parts: dict[str, float]
-    """Parts by name."""
-    extras: dict[str, float] = field(default_factory=dict)
-    """Other figures that a trial records; the tuner does not get them."""
+    extras: dict[str, float] = field(default_factory=dict)  # recorded; the tuner does not get them
 
     def as_dict(self) -> dict[str, float]:
         """Return `default` and the parts, as a trial reports them."""
@@ -59,11 +50,7 @@ class Score:
 
 
 def check_test_images(data: DataSet) -> None:
-    """Check, before training and without opening files, that there are enough test images.
-
-    Raises:
-        UserError: a domain has fewer than `MIN_IMAGES`.
-    """
+    """Raise UserError, before training, if a domain has fewer than `MIN_IMAGES` test images."""
     for files in data.test.values():
         if len(files) < MIN_IMAGES:
             raise UserError(
@@ -74,16 +61,13 @@ class Scorer:
     """Scores translations of the same photographs, at each report of a trial.
 
     Args:
-        judge: from `judge.model.load_judge`.
         sources: the photographs, float [N, 3, size, size] in [-1, 1], or None if unknown.
         paintings: real paintings to measure the distance to, float [M, 3, size, size], or None.
         formula: name in `FORMULAS` of the one that computes `default`.
     """
 
-    def __init__(
-        self, judge: Judge, sources: torch.Tensor | None, paintings: torch.Tensor | None,
-        formula: str = DEFAULT_FORMULA,
-    ):
+    def __init__(self, judge: Judge, sources: torch.Tensor | None, paintings: torch.Tensor | None,
+                 formula: str = DEFAULT_FORMULA):
         self.judge, self.sources, self.formula = judge, sources, FORMULAS[formula]
         self.painting_features = None if paintings is None else extract_features(judge, paintings)
         self.source_diversity = None if sources is None else vendi_score(extract_features(judge, sources))
@@ -93,21 +77,15 @@ class Scorer:
     def __call__(self, images: torch.Tensor) -> Score:
         """Return the score of `images`, float [N, 3, size, size] in [-1, 1], in the order of the sources.
 
-        Parts:
+        Parts, as far as there are sources or paintings to compare with:
             style: mean calibrated P(painting), in [0, 1].
-            content: mean `structure_similarity` to the sources, in [0, 1]; needs sources.
-            diversity: `vendi_score` of the judge's features, divided by that of the sources, at most 1 (1 / N
-                for N equal images of N different sources); needs sources.
-            clean: 1 without fine patterns that real images do not have, down to 0 (`FinePatterns`); needs
-                sources or paintings.
-            kid, kid_error: `kernel_inception_distance` to the paintings in the judge's features; needs
-                paintings.
-
-        Raises:
-            UserError: there are not as many images as sources.
+            content: mean `structure_similarity` to the sources, in [0, 1].
+            diversity: `vendi_score` of the judge's features, divided by that of the sources, at most 1.
+            clean: 1 without fine patterns that real images do not have, down to 0 (`FinePatterns`).
+            kid, kid_error: `kernel_inception_distance` to the paintings in the judge's features.
         """
         features = extract_features(self.judge, images)
-        parts = {"style": self.judge.painting(features).mean().item()}
+        parts = {"style": self.judge.painting_probability(features).mean().item()}
         if self.sources is not None:
             parts["content"] = structure_similarity(images, self.sources).mean().item()
             parts["diversity"] = min(1.0, vendi_score(features) / self.source_diversity)
@@ -124,10 +102,6 @@ def extract_features(judge: Judge, images: torch.Tensor, batch: int = 64) -> tor
     return torch.cat([judge.features(part) for part in images.split(batch)])
 
 
-# ---------------------------------------------------------------------------------------------
-# Content
-
-
 def structure_similarity(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
     """Return how much of its source's structure each image keeps, [N] in [0, 1].
 
@@ -136,8 +110,7 @@ def structure_similarity(images: torch.Tensor, sources: torch.Tensor) -> torch.T
       MS-SSIM) of luma at half the resolution, where brush strokes weigh less than the scene;
     - the correlation of luma over the whole image, which also detects inverted light in flat areas.
 
-    Raises:
-        UserError: there are not as many images as sources.
+    Raises UserError if there are not as many images as sources.
     """
     # Imported here because it takes a second.
     from torchmetrics.functional.image import structural_similarity_index_measure
@@ -154,18 +127,16 @@ def structure_similarity(images: torch.Tensor, sources: torch.Tensor) -> torch.T
 
 
 def edge_correlation(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-    """Return the Pearson correlation of edge strength between images and sources, [N] in [-1, 1].
+    """Return the Pearson correlation of edge strength (the gradient's norm) with the sources, [N] in [-1, 1].
 
-    0 where one has no edges. Inversion does not change it. Another measure of content than the score's,
-    to check the score with.
+    0 where one has no edges. Inversion does not change it. Another measure of content, to check the score.
     """
-    return correlation(*(edge_strength(precise_luma(x)) for x in (images, sources)))
-
-
-def edge_strength(grey: torch.Tensor) -> torch.Tensor:
-    """Return the norm of the gradient (differences to the right and down) as [N, 1, H - 1, W - 1]."""
-    corner = grey[..., :-1, :-1]
-    return torch.cat([grey[..., :-1, 1:] - corner, grey[..., 1:, :-1] - corner], 1).norm(dim=1, keepdim=True)
+    strengths = []
+    for grey in (precise_luma(images), precise_luma(sources)):
+        corner = grey[..., :-1, :-1]
+        gradient = torch.cat([grey[..., :-1, 1:] - corner, grey[..., 1:, :-1] - corner], 1)
+        strengths.append(gradient.norm(dim=1, keepdim=True))
+    return correlation(*strengths)
 
 
 def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -175,23 +146,15 @@ def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def precise_luma(images: torch.Tensor) -> torch.Tensor:
-    """Return `luma` in double precision: rounding in float would leave edges in a constant image."""
+    """Return `luma` in double precision: float's rounding would leave edges in a constant image."""
     return luma(images.double())
 
 
-# ---------------------------------------------------------------------------------------------
-# Fine patterns
-
-
 class FinePatterns:
-    """The spectrum of real images at high frequencies, to detect patterns that only networks leave.
+    """The spectrum of sets of real images at high frequencies, to detect patterns that only networks leave.
 
-    Upsampling layers leave grids, and generators hide information about their source in invisible
-    patterns. Both are peaks in the spectrum (Zhang et al. 2019, 1907.06515, section 3; Chu et al. 2017,
-    1712.02950).
-
-    Args:
-        real: sets of real images, float [N, 3, H, W] in [-1, 1] each.
+    Upsampling layers leave grids, and generators hide information in invisible patterns. Both are peaks in
+    the spectrum (Zhang et al. 2019, 1907.06515, section 3; Chu et al. 2017, 1712.02950).
     """
 
     def __init__(self, real: list[torch.Tensor]):
@@ -208,8 +171,7 @@ class FinePatterns:
 
 
 def fine_spectrum(images: torch.Tensor, batch: int = 64) -> torch.Tensor:
-    """Return the mean power of luma at frequencies from `FINE_FREQUENCY`, [F], of [N, 3, H, W], under a
-    Hann window."""
+    """Return the mean power of luma at frequencies from `FINE_FREQUENCY`, [F], under a Hann window."""
     height, width = images.shape[-2:]
     window = torch.hann_window(height)[:, None] * torch.hann_window(width)
     frequency = torch.maximum(torch.fft.fftfreq(height).abs()[:, None], torch.fft.rfftfreq(width))
@@ -222,10 +184,6 @@ def fine_spectrum(images: torch.Tensor, batch: int = 64) -> torch.Tensor:
 def peak_ratio(power: torch.Tensor, reference: torch.Tensor) -> float:
     """Return the largest ratio of two spectra."""
     return (power / reference.clamp(min=1e-9)).max().item()
-
-
-# ---------------------------------------------------------------------------------------------
-# Features
 
 
 def vendi_score(features: torch.Tensor) -> float:
@@ -242,13 +200,8 @@ def kernel_inception_distance(features: torch.Tensor, real: torch.Tensor) -> tup
     """Return the Kernel Inception Distance between two sets of features, and its standard error.
 
     Unbiased: around 0, also below, for equal distributions. Binkowski et al. 2018 (1801.01401), section 4.
-
-    Mean and standard deviation over random subsets of half the smaller set. The deviation over halves is
-    the standard error of the whole set (delete-half jackknife, Shao and Wu 1989), a little more if the
-    sets differ in size. The subsets are the same in every call, so that equal images have equal scores.
-
-    Raises:
-        UserError: a set has fewer than `MIN_IMAGES` rows.
+    The error is the deviation over random halves (delete-half jackknife, Shao and Wu 1989), which are the
+    same in every call. Raises UserError if a set has fewer than `MIN_IMAGES` rows.
     """
     from torchmetrics.image.kid import KernelInceptionDistance  # here because it takes a second
 

@@ -21,9 +21,9 @@ from tqdm import tqdm
 from judge.common.cli import LearningRate, PositiveInt, Weight
 from judge.common.device import supports_bf16
 from judge.common.errors import UserError
-from judge.common.rng import rng
+from judge.common.rng import rng, seeded
 from judge.corruptions import between, choice, corrupt, reencode_jpeg
-from judge.evaluation import class_weights, evaluate, load_domains
+from judge.evaluation import class_weights, evaluate, load_both_domains
 from judge.images import DataSet, load_images, to_float
 from judge.model import CLASSES, NEITHER, Judge, ModelCard, log_probabilities
 from judge.score import extract_features
@@ -60,17 +60,12 @@ class TrainingOptions:
     """Random seed. On a CPU, equal seeds give equal judges; on a GPU, sums vary from run to run."""
 
 
-# ---------------------------------------------------------------------------------------------
-# Data
-
-
 def augmentation(size: int) -> v2.Transform:
     """Return a random transform, uint8 [3, H, W] to uint8 [3, size, size], the same for every class.
 
-    Photographs and paintings come with different compression (photographs at JPEG quality 75 with halved
-    chroma, Monets often better), and a network would learn that instead of style. So every image is
-    resized by a random factor and re-encoded at a random quality, with or without halved chroma. Blur and
-    colour shifts move a CNN from texture towards shape (Geirhos et al. 2019, 1811.12231).
+    Photographs and paintings come with different compression, which a network would learn instead of style:
+    so every image is resized by a random factor and re-encoded at a random quality, with or without halved
+    chroma. Blur and colour shifts move a CNN from texture towards shape (Geirhos et al. 2019, 1811.12231).
     """
     return v2.Compose([
         v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.9, 1.1), antialias=True),
@@ -82,14 +77,11 @@ def augmentation(size: int) -> v2.Transform:
 
 
 class AugmentedViews(Dataset):
-    """Random views of training images, with equal numbers of each class.
+    """Random views of the images of each class, uint8 [N, 3, H, W], with equal numbers of each class.
 
-    An epoch has as many views as there are photographs and paintings. A view is a function of (seed,
-    epoch, index), so that the number of worker processes does not change the judge.
-
-    Args:
-        classes: images of each class, uint8 [N, 3, H, W]. Of the views of a third class, a share of
-            `GENERATED_FRACTION` are of its images, the others corrupted views of the first two classes.
+    An epoch has as many views as there are photographs and paintings. A view is a function of (seed, epoch,
+    index), so that the number of worker processes does not change the judge. Of the third class's views, a
+    share of `GENERATED_FRACTION` are of its images, the others corrupted views of the first two classes.
     """
 
     def __init__(self, classes: Sequence[torch.Tensor], size: int, seed: int = 0):
@@ -101,8 +93,7 @@ class AugmentedViews(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         label = index % len(self.classes)
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(rng(self.seed, "augment", self.epoch, index).get_state())
+        with seeded(self.seed, "augment", self.epoch, index):
             if label == NEITHER and between(0, 1) > GENERATED_FRACTION:
                 return corrupt(self._random_view(choice(*self.classes[:NEITHER]))), label
             return self._random_view(self.classes[label]), label
@@ -112,11 +103,7 @@ class AugmentedViews(Dataset):
 
 
 def split_held_out(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the indices of the images to train on and of those to hold out, the same share of each class.
-
-    Raises:
-        UserError: a class has fewer than two images.
-    """
+    """Return the indices of the images to train on and of those to hold out, the same share of each class."""
     if torch.bincount(labels, minlength=2).min() < 2:
         raise UserError("one image of a kind cannot be both trained on and held out: give at least 2")
     order = torch.randperm(len(labels), generator=rng(seed, "split"))
@@ -125,21 +112,13 @@ def split_held_out(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch
     return order[~torch.isin(order, held_out)], held_out
 
 
-# ---------------------------------------------------------------------------------------------
-# Training
-
-
 def train(
     data: DataSet, size: int, options: TrainingOptions, device: torch.device
 ) -> tuple[Judge, ModelCard]:
-    """Return a calibrated judge for images of `size` pixels, and its card.
-
-    Raises:
-        UserError: the architecture is unknown, the weights do not fit, or there are no images.
-    """
+    """Return a calibrated judge for images of `size` pixels, and its card."""
     started = time.perf_counter()
     judge, initial_weights = initial_judge(options, size, device)
-    pixels, labels, counts, paths = load_domains(data.train, round(size * CROP_MARGIN))
+    pixels, labels, counts, paths = load_both_domains(data.train, round(size * CROP_MARGIN))
     train_indices, held_out_indices = split_held_out(labels, options.seed)
     # Decoded again at the judge's size: resizing the larger ones would give softer images than a trial's,
     # and a calibration for those.
@@ -150,8 +129,8 @@ def train(
     epochs = fit(judge, AugmentedViews(classes, size, options.seed), held_out, options, device)
     calibrate(judge, *held_out)
     record = {
-        "data": data.name, "stand_in": data.stand_in, "counts": counts,
-        **vars(options), "weights": initial_weights, "epochs": epochs,
+        "data": data.name, "stand_in": data.stand_in, "counts": counts, **vars(options),
+        "weights": initial_weights, "epochs": epochs,
         "seconds": round(time.perf_counter() - started, 1), "device": str(device),
         "versions": {"torch": str(torch.__version__), "torchvision": torchvision.__version__},
     }
@@ -168,24 +147,22 @@ def class_images(
     if not options.neither:
         return [photos, paintings]
     count = min(MAX_GENERATORS, math.ceil(len(pixels) / IMAGES_PER_GENERATOR))
-    draw = rng(options.seed, "sources")
-    sources = torch.randint(len(photos), (count, IMAGES_PER_GENERATOR), generator=draw)
+    shape = count, IMAGES_PER_GENERATOR
+    sources = photos[torch.randint(len(photos), shape, generator=rng(options.seed, "sources"))]
     generators = undertrained_generators(photos, paintings, options.seed, device, count)
-    generated = torch.cat([translate_with(generator, photos[indices], device)
-                           for generator, indices in zip(generators, sources)])
-    return [photos, paintings, generated]
+    generated = [translate_with(*pair, device) for pair in zip(generators, sources)]
+    return [photos, paintings, torch.cat(generated)]
 
 
 def held_out_images(
     pixels: torch.Tensor, labels: torch.Tensor, options: TrainingOptions, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images for early stopping and calibration, float [-1, 1] [N, 3, size, size], and labels [N].
+    """Return float images [N, 3, size, size] for early stopping and calibration, and labels [N].
 
     With `options.neither`, half as many corrupted images are added to the real ones.
     """
     if options.neither:
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(rng(options.seed, "held out").get_state())
+        with seeded(options.seed, "held out"):
             indices = torch.randint(len(pixels), (math.ceil(len(pixels) / 2),))
             pixels = torch.stack([*pixels, *(corrupt(image) for image in pixels[indices])])
         labels = torch.cat([labels, torch.full_like(indices, NEITHER)])
@@ -193,31 +170,32 @@ def held_out_images(
 
 
 def initial_judge(options: TrainingOptions, size: int, device: torch.device) -> tuple[Judge, str]:
-    """Return an untrained judge and the source of its weights.
+    """Return an untrained judge and the source of its weights: random, if none can be downloaded.
 
-    If the pretrained weights cannot be downloaded, print so and start from random weights.
-
-    Raises:
-        UserError: the architecture is unknown, or a file's weights do not fit.
+    Raises UserError if the architecture is unknown, or a file's weights do not fit.
     """
     if not options.arch.startswith(("resnet", "wide_resnet", "resnext", "regnet")):
         raise UserError(f"--arch {options.arch} is neither a ResNet nor a RegNet: for example resnet18")
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(rng(options.seed, "init").get_state())
-        try:
-            judge = Judge(options.arch, size, CLASSES if options.neither else CLASSES[:NEITHER])
-        except ValueError as error:
-            raise UserError(f"--arch {options.arch}: {error}") from None
     source = options.weights
-    if options.weights == "imagenet":
+    try:
+        with seeded(options.seed, "init"):
+            judge = Judge(options.arch, size, CLASSES if options.neither else CLASSES[:NEITHER])
+    except ValueError as error:
+        raise UserError(f"--arch {options.arch}: {error}") from None
+    if source == "imagenet":
         try:
             state = models.get_model_weights(options.arch)["DEFAULT"].get_state_dict(progress=True)
             _load_backbone(state, judge)
         except (URLError, OSError, RuntimeError) as error:
             source = "none (imagenet could not be downloaded)"
             print(f"pretrained weights could not be downloaded ({error}): training from scratch")
-    elif options.weights != "none":
-        _load_file(options.weights, judge)
+    elif source != "none":
+        try:
+            _load_backbone(torch.load(source, map_location="cpu", weights_only=True), judge)
+        except FileNotFoundError:
+            raise UserError(f"no weights at {source}: give imagenet, none or a file") from None
+        except Exception:  # other files raise many types of errors, which all mean the same
+            raise UserError(f"{source} does not hold the weights of a torchvision {judge.arch}") from None
     return judge.to(device), source
 
 
@@ -226,24 +204,11 @@ def _load_backbone(state: dict, judge: Judge) -> None:
     judge.backbone.load_state_dict({name: x for name, x in state.items() if not name.startswith("fc.")})
 
 
-def _load_file(file: str, judge: Judge) -> None:
-    try:
-        _load_backbone(torch.load(file, map_location="cpu", weights_only=True), judge)
-    except FileNotFoundError:
-        raise UserError(f"no weights at {file}: give imagenet, none or a file") from None
-    except Exception:  # other files raise many types of errors, which all mean the same
-        raise UserError(f"{file} does not hold the weights of a torchvision {judge.arch}") from None
-
-
 def fit(
     judge: Judge, views: AugmentedViews, held_out: tuple[torch.Tensor, torch.Tensor],
     options: TrainingOptions, device: torch.device,
 ) -> int:
-    """Train `judge` in place, leave it with the weights of the best epoch, and return the number of epochs.
-
-    Raises:
-        UserError: the loss was never finite.
-    """
+    """Train `judge` in place, restore the weights of the best epoch, and return the number of epochs."""
     images_held_out, labels_held_out = held_out
     optimizer = torch.optim.AdamW(judge.parameters(), options.lr, weight_decay=options.weight_decay)
     held_out_loss = nn.CrossEntropyLoss(class_weights(labels_held_out, len(judge.classes)))
@@ -264,7 +229,8 @@ def fit(
                 optimizer.step()
                 schedule.step()
                 bar.update()
-            loss = held_out_loss(extract_logits(judge.eval(), images_held_out), labels_held_out).item()
+            logits = judge.head(extract_features(judge.eval(), images_held_out))
+            loss = held_out_loss(logits, labels_held_out).item()
             bar.set_postfix(held_out_loss=f"{loss:.3f}")
             if loss < best_loss:
                 best_weights, best_loss, best_epoch = copy.deepcopy(judge.state_dict()), loss, epoch
@@ -284,21 +250,14 @@ def batches(views: AugmentedViews, epoch: int, options: TrainingOptions, device:
     return DataLoader(views, options.batch_size, num_workers=workers)
 
 
-@torch.no_grad()
-def extract_logits(judge: Judge, images: torch.Tensor) -> torch.Tensor:
-    """Return the judge's logits before calibration, [N, classes], computed in batches."""
-    return judge.head(extract_features(judge, images))
-
-
 def calibrate(judge: Judge, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """Fit `judge.calibration` to held-out images: Dirichlet calibration (Kull et al. 2019, 1910.12656,
-    section 3).
+    """Fit `judge.calibration` to held-out images: Kull et al. 2019 (1910.12656), section 3.
 
     Every entry is regularised towards the identity with a normal prior of variance 1/2, where the paper
-    regularises towards a diagonal: few images, or images that the network separates perfectly, then change
-    its probabilities little.
+    regularises towards a diagonal: a few images then change the probabilities little.
     """
-    x = log_probabilities(extract_logits(judge.eval(), images).double())
+    logits = judge.head(extract_features(judge.eval(), images)).detach()
+    x = log_probabilities(logits.double())
     weights = class_weights(labels, x.shape[1]).double()
     identity = torch.eye(*judge.calibration.shape).to(x)
 

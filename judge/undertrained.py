@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import l1_loss, mse_loss
 from torchvision.transforms import v2
 
-from judge.common.rng import rng
+from judge.common.rng import seeded
 from judge.corruptions import between, choice
 from judge.images import to_bytes, to_float
 
@@ -20,18 +20,13 @@ def undertrained_generators(
 ) -> Iterator[nn.Module]:
     """Yield `count` small generators; the i-th was trained for `max_steps` * i // `count` steps.
 
-    Each is an encoder and decoder with transposed convolutions, like CycleGAN's, trained with the
-    least-squares GAN loss and a weighted L1 loss to its input. Learning rates differ by a factor of up
-    to 100. Outputs are checkerboards, blurred colours, inverted light and streaks, as in the first
-    hundred steps of the trials of a search.
-
-    Args:
-        photos, paintings: uint8 [N, 3, size, size].
+    Each is an encoder and decoder with transposed convolutions, like CycleGAN's, trained on `photos` and
+    `paintings`, uint8 [N, 3, size, size], with the least-squares GAN loss and a weighted L1 loss to its
+    input. Outputs are checkerboards, blurred colours, inverted light and streaks, as early in a trial.
     """
     for number in range(count):
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(rng(seed, "barely trained", number).get_state())
-            network = _train_generator(photos, paintings, max_steps * number // count, device)
+        with seeded(seed, "barely trained", number):
+            network = _train(photos, paintings, max_steps * number // count, device)
         yield network
 
 
@@ -41,9 +36,7 @@ def translate_with(network: nn.Module, photos: torch.Tensor, device: torch.devic
     return torch.cat([to_bytes(network(to_float(part).to(device))).cpu() for part in photos.split(64)])
 
 
-def _train_generator(
-    photos: torch.Tensor, paintings: torch.Tensor, steps: int, device: torch.device
-) -> nn.Module:
+def _train(photos: torch.Tensor, paintings: torch.Tensor, steps: int, device: torch.device) -> nn.Module:
     """Train a generator for `steps` steps, with settings and batches from torch's global generator."""
     G, D = _generator(choice(8, 16)).to(device), _discriminator(16).to(device)
     copy_weight = 10 ** between(-1, 1.3)
@@ -51,35 +44,35 @@ def _train_generator(
                       for network in (G, D))
     crop = v2.RandomCrop(min(CROP_SIZE, photos.shape[-1]))
     for _ in range(steps):
-        photo, painting = (
-            to_float(crop(images[torch.randint(len(images), (BATCH_SIZE,))])).to(device)
-            for images in (photos, paintings))
+        photo, painting = (to_float(crop(images[torch.randint(len(images), (BATCH_SIZE,))])).to(device)
+                           for images in (photos, paintings))
         fake = G(photo)
-        on_fake = D(fake)
-        loss = mse_loss(on_fake, torch.ones_like(on_fake)) + copy_weight * l1_loss(fake, photo)
-        adam_G.zero_grad()
-        loss.backward()
-        adam_G.step()
-        on_real, on_fake = D(painting), D(fake.detach())
-        loss = mse_loss(on_real, torch.ones_like(on_real)) + mse_loss(on_fake, torch.zeros_like(on_fake))
-        adam_D.zero_grad()
-        loss.backward()
-        adam_D.step()
+        _step(adam_G, _gan_loss(D(fake), 1.0) + copy_weight * l1_loss(fake, photo))
+        _step(adam_D, _gan_loss(D(painting), 1.0) + _gan_loss(D(fake.detach()), 0.0))
     return G.eval()
 
 
-def _generator(n: int) -> nn.Module:
-    def stage(convolution: nn.Module, features: int) -> list[nn.Module]:
-        return [convolution, nn.InstanceNorm2d(features), nn.ReLU(inplace=True)]
+def _gan_loss(logits: torch.Tensor, target: float) -> torch.Tensor:
+    return mse_loss(logits, torch.full_like(logits, target))
 
-    return nn.Sequential(
-        *stage(nn.Conv2d(3, n, 7, padding=3), n),
-        *stage(nn.Conv2d(n, 2 * n, 3, stride=2, padding=1), 2 * n),
-        *stage(nn.Conv2d(2 * n, 4 * n, 3, stride=2, padding=1), 4 * n),
-        *stage(nn.ConvTranspose2d(4 * n, 2 * n, 3, stride=2, padding=1, output_padding=1), 2 * n),
-        *stage(nn.ConvTranspose2d(2 * n, n, 3, stride=2, padding=1, output_padding=1), n),
-        nn.Conv2d(n, 3, 7, padding=3), nn.Tanh(),
-    )
+
+def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _generator(n: int) -> nn.Module:
+    convolutions = [
+        nn.Conv2d(3, n, 7, padding=3),
+        nn.Conv2d(n, 2 * n, 3, stride=2, padding=1),
+        nn.Conv2d(2 * n, 4 * n, 3, stride=2, padding=1),
+        nn.ConvTranspose2d(4 * n, 2 * n, 3, stride=2, padding=1, output_padding=1),
+        nn.ConvTranspose2d(2 * n, n, 3, stride=2, padding=1, output_padding=1),
+    ]
+    stages = [nn.Sequential(layer, nn.InstanceNorm2d(layer.out_channels), nn.ReLU(inplace=True))
+              for layer in convolutions]
+    return nn.Sequential(*stages, nn.Conv2d(n, 3, 7, padding=3), nn.Tanh())
 
 
 def _discriminator(n: int) -> nn.Module:

@@ -17,8 +17,7 @@ TEARDOWN_SECONDS = 240
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item):
-    """Print all threads' tracebacks and exit if a fixture's clean-up hangs: after a failed test the timeouts
-    of pytest and pytest-timeout are off, and the whole run would wait in silence."""
+    """Print tracebacks and exit if a clean-up hangs: pytest's timeouts are off after a failed test."""
     faulthandler.dump_traceback_later(TEARDOWN_SECONDS, exit=True, file=sys.__stderr__)
     try:
         return (yield)
@@ -30,8 +29,7 @@ def pytest_runtest_teardown(item):
 def isolated(tmp_path_factory):
     """Give the tests, and the commands that they start, a cache of their own and a single thread.
 
-    On networks and images this small, threads on busy cores wait for each other up to thirty times longer
-    than they compute.
+    On networks this small, threads on busy cores wait for each other much longer than they compute.
     """
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:

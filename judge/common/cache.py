@@ -7,10 +7,12 @@ import os
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from judge.common.files import atomic_write
 from judge.common.tensors import read_tensors
 
 MAX_AGE_DAYS = 30  # files that were not used for longer are removed
@@ -37,17 +39,13 @@ def get(name: str) -> dict | None:
 
 def put(name: str, content: dict) -> None:
     """Store a dict of tensors and plain data as `name`; print a note where that fails."""
-    file = cache_folder() / name
-    part = file.with_suffix(f".{os.getpid()}.part")  # other trials may be storing the same
+    folder = cache_folder()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"name": name, **content}, part)
-        part.replace(file)
-        _remove_old_files(file.parent)
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / name, partial(torch.save, {"name": name, **content}))
+        _remove_old_files(folder)
     except (OSError, RuntimeError) as error:  # torch.save raises the latter when the disk is full
-        with suppress(OSError):
-            part.unlink()
-        print(f"note: {name} could not be cached in {file.parent} ({error})", file=sys.stderr)
+        print(f"note: {name} could not be cached in {folder} ({error})", file=sys.stderr)
 
 
 def _remove_old_files(folder: Path) -> None:

@@ -47,6 +47,9 @@ Weight = NonNegativeFloat  # of a loss
 LearningRate = PositiveFloat
 Beta = Annotated[float, Range("a number from 0, below 1", lambda x: 0 <= x < 1)]  # Adam's decay rates
 
+DESCRIPTIONS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+JSON_TYPES = {float: (float, int), Path: (str, Path)}  # accepted for a type besides itself
+
 
 @dataclass(frozen=True)
 class ThreadOptions:
@@ -57,62 +60,50 @@ class ThreadOptions:
     at once) within the number of cores: threads that wait for each other slow everything down."""
 
 
-# ---------------------------------------------------------------------------------------------
-# Values
-
-DESCRIPTIONS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
-JSON_TYPES = {float: (float, int), Path: (str, Path)}  # accepted for a type besides itself
-
-
 def convert(value: Any, hint: Any, is_text: bool) -> Any:
-    """Return `value` as the type `hint`.
+    """Return `value` as the type `hint`; raise a ValueError that describes what is expected.
 
     Args:
         hint: str, int, float, bool, Path, a Literal, one of the number types above, or one of them `| None`.
         is_text: True for a word of a command line; False for a JSON value, where "5" is not a number.
-
-    Raises:
-        ValueError: `value` does not fit. The message describes what is expected.
     """
+    if value is None and NoneType in get_args(hint):
+        return None
+    hint = _without_none(hint)
     arguments = get_args(hint)
-    if NoneType in arguments:
-        return None if value is None else convert(value, _without_none(hint), is_text)
     if get_origin(hint) is Literal:
         if value not in arguments:
             raise ValueError(f"one of {', '.join(map(str, arguments))}")
         return value
     kind, allowed = arguments or (hint, Range(DESCRIPTIONS[hint], lambda x: True))
+    if is_text and kind is bool:
+        value = {"true": True, "false": False}.get(value.lower())
     try:
-        result = _cast(value, kind, is_text)
-        if allowed.contains(result):
-            return result
+        if is_text or _is_json_of(value, kind):
+            result = kind(value)
+            if allowed.contains(result) and value is not None:
+                return result
     except (ValueError, OverflowError):  # the latter: a whole number too large for a float
         pass
     raise ValueError(allowed.description)
 
 
-def _cast(value: Any, kind: type, is_text: bool) -> Any:
-    if is_text and kind is not bool:
-        return kind(value)
-    if is_text:
-        value = {"true": True, "false": False}.get(value.lower())
-    is_bool, wants_bool = isinstance(value, bool), kind is bool  # to Python, True is an int too
-    if is_bool != wants_bool or not isinstance(value, JSON_TYPES.get(kind, kind)):
-        raise ValueError
-    return kind(value)
+def _is_json_of(value: Any, kind: type) -> bool:
+    if isinstance(value, bool) != (kind is bool):  # to Python, True is an int too
+        return False
+    return isinstance(value, JSON_TYPES.get(kind, kind))
 
 
 def _without_none(hint: Any) -> Any:
-    """Return `int` for `int | None`."""
-    return next(option for option in get_args(hint) if option is not NoneType)
-
+    """Return `int` for `int | None`, and other types unchanged."""
+    arguments = get_args(hint)
+    return next(option for option in arguments if option is not NoneType) if NoneType in arguments else hint
 
 
 def parse_values(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON `values` converted to the types of the fields of the dataclass `cls`.
 
-    Raises:
-        UserError: `cls` has no field of that name, or a value does not fit its type.
+    Raises UserError if `cls` has no field of that name, or a value does not fit its type.
     """
     hints, converted = get_type_hints(cls, include_extras=True), {}
     for name, value in values.items():
@@ -123,10 +114,6 @@ def parse_values(cls: type, values: dict[str, Any]) -> dict[str, Any]:
         except ValueError as error:
             raise UserError(f"{name} is {value!r}, expected {error}") from None
     return converted
-
-
-# ---------------------------------------------------------------------------------------------
-# Parsers
 
 
 class Parser(argparse.ArgumentParser):
@@ -161,11 +148,7 @@ class Parser(argparse.ArgumentParser):
             self.add_argument("--" + field.name.replace("_", "-"), **options)
 
     def parse_args(self, arguments: Sequence[str] | None = None, namespace: Namespace | None = None):
-        """Parse as argparse does, with an option's underscores read as dashes.
-
-        Raises:
-            UserError: an option is unknown, missing or has a wrong value.
-        """
+        """Parse as argparse does, with an option's underscores read as dashes."""
         arguments = sys.argv[1:] if arguments is None else arguments
         dashed = [re.sub("^--[^=]+", lambda match: match[0].replace("_", "-"), word) for word in arguments]
         return super().parse_args(dashed, namespace)
@@ -184,8 +167,7 @@ def _parse_word(word: str, hint: Any) -> Any:
 
 def _metavar(hint: Any) -> str:
     """Return the placeholder of the value in the help text."""
-    if NoneType in get_args(hint):
-        return _metavar(_without_none(hint))
+    hint = _without_none(hint)
     if get_origin(hint) is Literal:
         return "{" + ",".join(map(str, get_args(hint))) + "}"
     kind = get_args(hint)[0] if get_args(hint) else hint
@@ -208,10 +190,6 @@ def field_docstrings(cls: type) -> dict[str, str]:
 def from_namespace(cls: type, options: Namespace) -> Any:
     """Return an instance of the dataclass `cls` made from the options that `Parser.add_fields` added."""
     return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
-
-
-# ---------------------------------------------------------------------------------------------
-# Running
 
 
 def subcommands(prog: str, description: str, commands: dict[str, tuple[Callable, Callable]]) -> None:
@@ -241,13 +219,13 @@ def main(prog: str, command: Callable[[list[str]], int | None]) -> None:
     """
     try:
         code = command(sys.argv[1:])
-    except UserError as error:
-        print(f"{prog}: {one_line(error)}", file=sys.stderr)
-        code = 2
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+    except (UserError, MemoryError, RuntimeError) as error:
+        text = one_line(error)
+        if is_out_of_memory(error):
+            text = f"out of memory, use smaller batches or images ({text})"
+        elif not isinstance(error, UserError):
             raise
-        print(f"{prog}: out of memory, use smaller batches or images ({one_line(error)})", file=sys.stderr)
+        print(f"{prog}: {text}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT

@@ -7,7 +7,7 @@ import torch
 
 
 def available_cores() -> int:
-    """Return the number of cores that this process may use; a container or `taskset` may allow only some."""
+    """Return the number of cores that a container or `taskset` lets this process use."""
     return len(os.sched_getaffinity(0))
 
 

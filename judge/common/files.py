@@ -14,42 +14,33 @@ from judge.common.errors import UserError, one_line
 def file_lock(file: Path, doing: str) -> IO:
     """Create `file` and lock it until it is closed or this process ends, however it ends.
 
-    The file is never removed: another process may have opened it already.
-
-    Args:
-        doing: the work that the lock protects, for the error message: "training in runs/x".
-
-    Raises:
-        UserError: another process holds the lock, or `file` cannot be written.
+    The file is never removed: another process may have opened it already. Raises UserError if another
+    process holds the lock; `doing` names the work that it protects, as in "training in runs/x".
     """
-    try:
+    with as_user_error(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = open(file, "w")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another process is {doing}: wait for it to end") from None
-    except OSError as error:
-        raise UserError(f"cannot write to {file.parent}: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is {doing}: wait for it to end") from None
     return lock
 
 
 @contextmanager
-def as_user_error(folder: Path) -> Iterator[None]:
-    """Turn a failed write to `folder` (disk full, no permission) into a UserError."""
+def as_user_error(path: Path) -> Iterator[None]:
+    """Turn a failed write to `path` (disk full, no permission) into a UserError."""
     try:
         yield
     except OSError as error:
         hint = ": make room and start it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        raise UserError(f"cannot write to {folder}: {error.strerror}{hint}") from None
+        raise UserError(f"cannot write to {path}: {error.strerror}{hint}") from None
     except RuntimeError as error:  # torch.save raises it when a write fails
-        raise UserError(f"cannot write to {folder}, is the disk full? {one_line(error)}") from None
+        raise UserError(f"cannot write to {path}, is the disk full? {one_line(error)}") from None
 
 
 def atomic_write(file: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` with a temporary path next to `file`, then rename that to `file`.
-
-    `file` is complete or unchanged at any time, even if two processes write it at once.
-    """
+    """Call `write` with a temporary path and rename that to `file`, which is complete or unchanged always."""
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
         write(part)

@@ -1,4 +1,4 @@
-"""Checks that data read from JSON has the expected form: a file may be damaged or come from elsewhere.
+"""Checks that data read from JSON has the expected form.
 
 A form is a type, a tuple of types, or for an object a dict of forms by key. A key that ends in `?` may be
 missing or null; `*` stands for every key. Further keys are allowed.

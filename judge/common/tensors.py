@@ -13,9 +13,7 @@ from judge.common.errors import one_line
 def read_tensors(file: Path | str, device: torch.device | str = "cpu") -> Any:
     """Return the tensors and plain data in `file`, without running any code that it may hold.
 
-    Raises:
-        FileNotFoundError: `file` does not exist.
-        ValueError: `file` is damaged or holds something else.
+    Raises FileNotFoundError, or ValueError if `file` is damaged or holds something else.
     """
     try:
         with zipfile.ZipFile(file) as archive:

@@ -27,7 +27,7 @@ class Brightness(Judge):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         return (images.mean((1, 2, 3), keepdim=True)[:, :, 0, 0] + 1) / 2
 
-    def against_photo(self, features: torch.Tensor) -> torch.Tensor:
+    def painting_probability_against_photo(self, features: torch.Tensor) -> torch.Tensor:
         return features[:, 0]
 
 
@@ -96,9 +96,3 @@ def test_a_broken_test_image_is_counted_and_left_out(greys):
     assert [Path(path).name for path in predictions["file"]] == ["B0.png", "B2.png", "A0.png", "A1.png"]
     assert predictions["label"].tolist() == [0, 0, 1, 1]
     assert len(metrics["counts"]["photos"]["skipped"]) == 1
-
-
-def test_each_class_has_the_same_total_weight():
-    labels = torch.tensor([0] * 30 + [1] * 10 + [2] * 20)
-    weights = evaluation.class_weights(labels, 3)
-    assert (torch.bincount(labels) * weights).tolist() == pytest.approx([20, 20, 20])

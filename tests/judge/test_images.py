@@ -7,8 +7,6 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +25,6 @@ PINK = (255, 204, 204)  # a fifth of red on white
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path_factory, monkeypatch) -> Path:
-    """Give each test an empty cache."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "salon"
@@ -65,29 +62,15 @@ def refused(function: Callable, *arguments, words: list[str]) -> None:
     assert "\n" not in text and all(word in text for word in words), text
 
 
-# ---------------------------------------------------------------------------------------------
-# Data sets
-
-
-def test_a_data_set_has_paintings_in_a_and_photographs_in_b(tmp_path):
-    data = images.find_dataset(str(save_dataset(tmp_path / "sample")))
-    for domain, letter in ((PAINTINGS, "A"), (PHOTOS, "B")):
-        assert [path.parent.name for path in data.train[domain]] == [f"train{letter}"] * 2
-        assert [path.parent.name for path in data.test[domain]] == [f"test{letter}"] * 2
-    assert (data.name, data.stand_in, data.description) == ("sample", False, "sample")
-
-
 def test_data_that_is_missing_or_incomplete_is_one_line_that_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(images.find_dataset, "x/nowhere", words=["x/nowhere", "give --data a folder"])
     refused(images.find_dataset, "monet2photo", words=["data/monet2photo", "judge data monet2photo"])
     for folder in ("trainA", "testA", "trainB", "testB"):
-        part = save_dataset(tmp_path / f"no-{folder}") / folder
-        for file in part.iterdir():
-            file.rename(file.with_suffix(".txt"))
-        refused(images.find_dataset, f"./no-{folder}", words=["no images in", f"no-{folder}/{folder}"])
-        shutil.rmtree(part)
+        shutil.rmtree(save_dataset(tmp_path / f"no-{folder}") / folder)
         refused(images.find_dataset, f"./no-{folder}", words=["no folder", f"no-{folder}/{folder}"])
+    (tmp_path / f"no-{folder}" / folder).mkdir()
+    refused(images.find_dataset, f"./no-{folder}", words=["no images in", f"no-{folder}/{folder}"])
 
 
 def test_auto_is_monet2photo_if_it_is_there_and_else_the_sample_marked_as_a_stand_in(tmp_path, monkeypatch):
@@ -97,19 +80,12 @@ def test_auto_is_monet2photo_if_it_is_there_and_else_the_sample_marked_as_a_stan
     assert data.stand_in and data.description == "sample (built-in stand-in, not real paintings)"
     save_dataset(Path("data/monet2photo"))
     data = images.find_dataset("auto")
-    assert (data.name, data.stand_in) == ("monet2photo", False)
+    assert (data.name, data.stand_in, data.description) == ("monet2photo", False, "monet2photo")
+    for domain in (PAINTINGS, PHOTOS):
+        assert [path.parent.name for path in data.train[domain]] == [f"train{domain}"] * 2
+        assert [path.parent.name for path in data.test[domain]] == [f"test{domain}"] * 2
     save_dataset(Path("monet2photo"))  # a folder of one's own with a known name
     assert images.find_dataset("./monet2photo").train[PAINTINGS][0] == Path("monet2photo/trainA/0.png")
-
-
-def test_the_sample_is_made_on_first_use_with_a_note_outside_the_output(tmp_path, monkeypatch, capsys):
-    made = []
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("judge.sample.make", lambda folder: made.append(save_dataset(folder)))
-    for _ in range(2):
-        images.find_dataset("sample")
-    assert made == [Path("data/sample")]
-    assert capsys.readouterr() == ("", "making the built-in sample in data/sample\n")
 
 
 def test_from_folders_holds_out_every_tenth_of_each_domain_and_refuses_fewer_than_ten(tmp_path):
@@ -127,30 +103,20 @@ def test_from_folders_holds_out_every_tenth_of_each_domain_and_refuses_fewer_tha
         refused(images.from_folders, [paintings], [photos], words=[str(few), "9 images are too few"])
 
 
-def test_images_are_listed_by_name_within_each_folder_in_the_order_of_the_folders(tmp_path):
+def test_visible_images_are_listed_by_name_within_each_folder_in_the_order_of_the_folders(tmp_path):
     names = ["a.JPG", "a10.jpeg", "a2.webp", "b.png", "c/a.png"]
     for name in names[::-1]:
         save_image(tmp_path / "z" / name)
     (tmp_path / "z/notes.txt").write_text("not an image")
     other = save_image(tmp_path / "a/0.png")
     expected = [*(tmp_path / "z" / name for name in names), other]
-    assert images.list_images([tmp_path / "z", tmp_path / "a"]) == expected
-
-
-def test_hidden_files_and_folders_are_ignored_unless_they_are_named(tmp_path):
-    shown = save_image(tmp_path / "0.png")
-    for name in (".0.png", "._0.png", ".thumbnails/0.png", "a/.ipynb_checkpoints/0.png"):
+    for name in (".0.png", ".thumbnails/0.png", "z/.ipynb_checkpoints/0.png"):
         save_image(tmp_path / name)
-    assert images.list_images([tmp_path]) == [shown]
+    assert images.list_images([tmp_path / "z", tmp_path / "a"]) == expected
     assert images.list_images([tmp_path / ".thumbnails"]) == [tmp_path / ".thumbnails/0.png"]
 
 
-# ---------------------------------------------------------------------------------------------
-# Broken files
-
-
 def avif_without_its_image(path: Path) -> None:
-    """libavif raises a RuntimeError, not an OSError like other decoders."""
     avif = save_image(path.with_suffix(".avif"))
     avif.write_bytes(avif.read_bytes().replace(b"pitm", b"free"))  # the box that says which item is the image
     avif.rename(path)
@@ -159,8 +125,6 @@ def avif_without_its_image(path: Path) -> None:
 BROKEN = {
     "a truncated JPEG": save_truncated_jpeg,
     "text": lambda path: path.write_text("<html>404</html>"),
-    "an empty file": lambda path: path.write_bytes(b""),
-    "a dangling link": lambda path: path.symlink_to("nowhere.png"),
     "a link to itself": lambda path: path.symlink_to(path.name),
     "a folder": lambda path: path.mkdir(),
     "an AVIF file without its image": avif_without_its_image,
@@ -205,36 +169,23 @@ print(len(loaded.paths), round(grown), *loaded.skipped, sep="\\n")
 """
 
 
-def load_in_a_process(*paths: Path) -> tuple[int, int, list[str]]:
-    """Return the number of images, the megabytes that the process grew by, and the skipped files."""
-    command = [sys.executable, "-W", "ignore", "-c", LOAD, *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    count, grown, *skipped = done.stdout.splitlines()
-    return int(count), int(grown), skipped
-
-
-def test_decompression_bombs_are_skipped_and_named_and_take_no_memory(tmp_path):
+def test_bombs_are_skipped_and_named_and_several_large_images_take_the_memory_of_one(tmp_path):
     much = b"a\0\0" + zlib.compress(bytes(100_000_000))
     bombs = [
         save_png(tmp_path / "declared.png", 60_000, 60_000, b""),
         save_png(tmp_path / "compressed.png", 60_000, 60_000, bytes(100_000_000)),
         save_png(tmp_path / "notes.png", 8, 8, bytes(16), png_chunk(b"zTXt", much)),
-        save_png(tmp_path / "profile.png", 8, 8, bytes(16), png_chunk(b"iCCP", much)),
         save_png(tmp_path / "absurd.png", 1, 2**31 - 1, b""),
         save_png(tmp_path / "none.png", 0, 0, b""),
     ]
-    count, grown, skipped = load_in_a_process(save_image(tmp_path / "0.png"), *bombs)
-    assert count == 1 and [reason.split(": ")[0] for reason in skipped] == [str(path) for path in bombs]
-    assert grown < 100, f"grew by {grown} MB"
-
-
-def test_several_large_images_take_the_memory_of_one(tmp_path):
-    """8 kB each as a file, 256 MB as pixels."""
-    first = save_png(tmp_path / "0.png", 8000, 8000, bytes(8000 * 1001))
-    copies = [Path(shutil.copy(first, tmp_path / f"{index}.png")) for index in range(1, 4)]
-    count, grown, _ = load_in_a_process(first, *copies)
-    assert count == 4 and grown < 1.7 * 256 + 200, f"grew by {grown} MB"
+    # 256 MB as pixels, 8 kB as a file
+    large = [save_png(tmp_path / f"{index}.png", 8000, 8000, bytes(8000 * 1001)) for index in range(3)]
+    command = [sys.executable, "-W", "ignore", "-c", LOAD, *map(str, large + bombs)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    count, grown, *skipped = done.stdout.splitlines()
+    assert count == "3" and [reason.split(": ")[0] for reason in skipped] == [str(path) for path in bombs]
+    assert int(grown) < 1.7 * 256 + 200, f"grew by {grown} MB"
 
 
 def test_postscript_is_not_read_whatever_its_name_because_pillow_would_run_it(tmp_path):
@@ -244,10 +195,6 @@ def test_postscript_is_not_read_whatever_its_name_because_pillow_would_run_it(tm
     assert images.list_images([tmp_path]) == [program, shown]
     loaded = images.load_images([program, shown], 64)
     assert loaded.paths == [str(shown)] and "cannot identify image file" in loaded.skipped[0]
-
-
-# ---------------------------------------------------------------------------------------------
-# Decoding: what a viewer shows
 
 
 def decode_saved(image: Image.Image, path: Path, **options) -> np.ndarray:
@@ -264,27 +211,22 @@ def two_halves(mode: str, left, right, palette=None) -> Image.Image:
     return image
 
 
-def grey16() -> Image.Image:
-    return Image.fromarray(np.repeat(np.uint16([[100 * 257, 65535]]), 8, 1).repeat(16, 0))
+GREY_16_BITS = Image.fromarray(np.repeat(np.uint16([[100 * 257, 65535]]), 8, 1).repeat(16, 0))
 
 
 @pytest.mark.parametrize(("image", "suffix", "options", "left", "right"), [
     (two_halves("L", 77, 200), "png", {}, (77,) * 3, (200,) * 3),
-    (two_halves("1", 0, 1), "png", {}, BLACK, WHITE),
     (two_halves("P", 1, 2, [*GREEN, 10, 20, 30, 200, 100, 50]), "png", {}, (10, 20, 30), (200, 100, 50)),
     # Transparency is laid on white.
     (two_halves("P", 0, 1, [*BLACK, *BLUE]), "png", {"transparency": 0}, WHITE, BLUE),
     (two_halves("P", 0, 1, [*BLACK, *BLUE]), "gif", {"transparency": 0}, WHITE, BLUE),
     (two_halves("P", 0, 1, [*BLACK, *BLUE]), "png", {"transparency": bytes([51, 255])}, (204,) * 3, BLUE),
-    (two_halves("RGBA", (*RED, 0), (*RED, 51)), "png", {}, WHITE, PINK),
     (two_halves("RGBA", (*RED, 0), (*RED, 51)), "webp", {"lossless": True, "exact": True}, WHITE, PINK),
-    (two_halves("RGBA", (*RED, 255), (0, 0, 0, 0)), "png", {}, RED, WHITE),
     (two_halves("LA", (0, 51), (100, 255)), "png", {}, (204,) * 3, (100,) * 3),
     (two_halves("RGB", GREEN, RED), "png", {"transparency": GREEN}, WHITE, RED),
-    (two_halves("L", 7, 8), "png", {"transparency": 7}, WHITE, (8,) * 3),
     # 16 bits are scaled to 8, not clipped.
-    (grey16(), "png", {}, (100,) * 3, WHITE),
-    (grey16(), "tif", {}, (100,) * 3, WHITE),
+    (GREY_16_BITS, "png", {}, (100,) * 3, WHITE),
+    (GREY_16_BITS, "tif", {}, (100,) * 3, WHITE),
 ])
 def test_every_colour_mode_decodes_to_what_a_viewer_shows(tmp_path, image, suffix, options, left, right):
     pixels = decode_saved(image, tmp_path / f"x.{suffix}", **options)
@@ -298,36 +240,20 @@ def test_rgb_is_unchanged_and_a_cmyk_jpeg_is_not_inverted(tmp_path):
     assert np.abs(red_ink.astype(int) - RED).max() <= 6
 
 
-def exif(orientation: int) -> Image.Exif:
-    data = Image.Exif()
-    data[0x0112] = orientation
-    return data
-
-
-@pytest.mark.parametrize(("orientation", "corner"), [
-    (1, (0, 0)), (2, (0, 1)), (3, (1, 1)), (4, (1, 0)), (5, (0, 0)), (6, (0, 1)), (7, (1, 1)), (8, (1, 0)),
-])
-def test_exif_orientation_moves_the_first_pixel_to_the_corner_of_the_standard(tmp_path, orientation, corner):
-    image = Image.new("RGB", (32, 32), BLACK)
-    image.paste(WHITE, (0, 0, 16, 16))
-    pixels = decode_saved(image, tmp_path / "x.jpg", exif=exif(orientation), quality=95)
-    bright = np.argwhere(pixels[4::24, 4::24].min(2) > 200)
-    assert bright.tolist() == [list(corner)]
-
-
 def test_exif_orientation_is_applied_before_the_square_is_cut_and_keeps_transparency(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
     portrait = Image.new("RGB", (96, 32), RED)  # stored lying
     portrait.paste(GREEN, (0, 0, 48, 32))
-    portrait.save(tmp_path / "x.jpg", exif=exif(6), quality=95)
+    portrait.save(tmp_path / "x.jpg", exif=exif, quality=95)
     pixels, _ = images.decode(tmp_path / "x.jpg", 32)
     assert pixels[2, 16, 1] > 200 > 100 > pixels[-2, 16, 1]  # green above, red below
     half_clear = two_halves("RGBA", (*RED, 255), (0, 0, 0, 0))
-    pixels = decode_saved(half_clear, tmp_path / "x.png", exif=exif(6))
+    pixels = decode_saved(half_clear, tmp_path / "x.png", exif=exif)
     assert pixels[0, 0].tolist() == list(RED) and pixels[-1, 0].tolist() == list(WHITE)
 
 
 def test_the_centre_square_is_cut_out_and_not_squashed(tmp_path):
-    """A disc stays round, and the red beside the centre square is gone."""
     y, x = np.mgrid[:100, :240]
     pixels = np.full((100, 240, 3), 255, np.uint8)
     pixels[(y - 49.5) ** 2 + (x - 119.5) ** 2 < 30**2] = 0
@@ -364,14 +290,9 @@ def test_the_format_is_told_by_the_content_and_of_an_animation_the_first_picture
 
 def test_floats_span_a_generators_range_and_return_to_the_same_bytes():
     pixels = torch.arange(256, dtype=torch.uint8)
-    floats = images.to_float(pixels)
-    assert floats[[0, 51, 255]].tolist() == pytest.approx([-1, -0.6, 1])
-    assert torch.equal(images.to_bytes(floats), pixels)
+    assert images.to_float(pixels)[[0, 51, 255]].tolist() == pytest.approx([-1, -0.6, 1])
+    assert torch.equal(images.to_bytes(images.to_float(pixels)), pixels)
     assert images.to_bytes(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
-
-
-# ---------------------------------------------------------------------------------------------
-# Cache
 
 
 @pytest.fixture
@@ -442,11 +363,8 @@ def change_one_byte(file: Path) -> None:
 
 DAMAGES = {
     "cut in half": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
-    "emptied": lambda file: file.write_bytes(b""),
-    "text": lambda file: file.write_text("hello world\n"),
     "another version's": lambda file: torch.save({"images": torch.zeros(3)}, file),
     "a tensor": lambda file: torch.save(torch.zeros(3), file),
-    "a judge's": lambda file: torch.save({"format": "x", "card": {}}, file),
     "one byte changed": change_one_byte,
     "code": lambda file: torch.save({"pixels": Evil(file.with_name("evil"))}, file),
 }
@@ -464,24 +382,6 @@ def test_a_damaged_cache_is_remade_and_code_in_it_is_not_run(tmp_path, cache_fol
     assert list(cache_folder.iterdir()) == [file]
 
 
-def test_a_cache_that_cannot_be_written_costs_one_note_outside_the_output(tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert first_pixel(images.load_images([save_image(tmp_path / "0.png", BLUE)], 16)) == BLUE
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith("note: images-") and err.count("\n") == 1
-
-
-def test_a_full_disk_leaves_no_unfinished_cache(tmp_path, cache_folder, monkeypatch):
-    def fail(content, file):
-        Path(file).write_bytes(b"half")
-        raise RuntimeError("unexpected pos 64 vs 0")  # as torch.save does
-
-    monkeypatch.setattr(torch, "save", fail)
-    images.load_images([save_image(tmp_path / "0.png")], 16)
-    assert not list(cache_folder.iterdir())
-
-
 def test_what_was_not_used_for_long_is_removed_when_something_new_is_cached(tmp_path, cache_folder):
     used, unused, new = (save_image(tmp_path / name) for name in ("0.png", "1.png", "2.png"))
     for path in (used, unused):
@@ -493,16 +393,3 @@ def test_what_was_not_used_for_long_is_removed_when_something_new_is_cached(tmp_
     [kept] = (file for file in cache_folder.iterdir() if file.stat().st_mtime > 0)
     images.load_images([new], 16)
     assert kept in cache_folder.iterdir() and len(list(cache_folder.iterdir())) == 2
-
-
-def sum_of_pixels(path: Path) -> int:
-    return images.load_images([path], 16).pixels.sum().item()
-
-
-def test_trials_that_start_at_once_leave_one_complete_cache(tmp_path, cache_folder, forbid_decoding):
-    path = save_image(tmp_path / "0.png", WHITE)
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        sums = list(pool.map(sum_of_pixels, [path] * 2))
-    forbid_decoding()
-    assert [*sums, sum_of_pixels(path)] == [255 * 3 * 16 * 16] * 3
-    assert len(list(cache_folder.iterdir())) == 1

@@ -3,8 +3,7 @@
 import json
 import os
 import runpy
-import signal
-import socket
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,8 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
-from judge import controls, images, model, sample, training
-from judge.common.errors import UserError
+from judge import controls, images, model, sample
 from judge.common.files import file_lock
 from judge.corruptions import HELD_OUT_CORRUPTIONS, TRAINING_CORRUPTIONS
 
@@ -45,16 +43,11 @@ class Result:
             assert word in self.out
 
     def refused(self, *words: str) -> None:
-        """It ended with code 2 and one line on stderr, below the progress bar of a download if any."""
-        *_, last = self.err.splitlines(keepends=True)
-        assert self.code == 2 and "Traceback" not in self.err, self
-        assert last.startswith("python -m judge: ") and last.endswith("\n"), self
+        """It ended with code 2 and one line on stderr, besides the progress bar of a download if any."""
+        lines = [line for line in self.err.split("\n")[:-1] if "%|" not in line and "making" not in line]
+        assert self.code == 2 and len(lines) == 1 and lines[0].startswith("python -m judge: "), self
         for word in words:
-            assert word in last
-
-    def refused_in_one_line(self, *words: str) -> None:
-        self.refused(*words)
-        assert self.err.count("\n") == 1, self.err
+            assert word in lines[0]
 
 
 @pytest.fixture(autouse=True)
@@ -81,17 +74,6 @@ def files(folder: Path) -> set[str]:
     """All files except locks, which remain."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")
             if path.is_file() and not path.name.endswith(".lock")}
-
-
-def copied(paths: list[Path], folder: Path) -> Path:
-    folder.mkdir()
-    for path in paths:
-        (folder / path.name).write_bytes(path.read_bytes())
-    return folder
-
-
-# ---------------------------------------------------------------------------------------------
-# train
 
 
 def test_from_training_to_a_score(judge, workplace, sample_data):
@@ -124,39 +106,27 @@ def test_train_on_ones_own_folders(judge, sample_data):
     assert not card.training["stand_in"]
 
 
-def test_threads_is_the_number_of_threads_that_train(judge, sample_data, monkeypatch):
-    def train(*_) -> None:
-        raise UserError(f"{torch.get_num_threads()} threads")
-
-    monkeypatch.setattr(training, "train", train)
-    before = torch.get_num_threads()
-    try:
-        for options, threads in (((), before), (("--threads", 3), 3)):
-            judge("train", "--data", sample_data, "--size", "sketch", *options).refused(f"{threads} threads")
-    finally:
-        torch.set_num_threads(before)
+def test_threads_is_the_number_of_threads_that_train(judge, monkeypatch):
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    for options in ((), ("--threads", 3)):
+        judge("train", "--data", "nowhere", *options).refused("no data folder")
+    assert threads == [3]
 
 
 def test_only_one_process_trains_a_judge(judge, workplace, sample_data):
     with file_lock(workplace / ".judge.pt.lock", "training"):
         second = judge("train", "--data", sample_data, "--out", "judge.pt")
-    second.refused_in_one_line("another process is training judge.pt")
+    second.refused("another process is training judge.pt")
     assert not files(workplace)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
     ("--data nowhere", "no data folder data/nowhere"),
     ("--paintings p", "--paintings and --photos go together"),
-    ("--photos p", "--paintings and --photos go together"),
     ("--paintings p --photos q", "no folder p"),
     ("--size huge", "--size"),
-    ("--epochs many", "epochs"),
-    ("--epochs 0", "epochs"),
     ("--batch_size 0", "batch-size"),
-    ("--patience 0", "patience"),
-    ("--lr 0", "lr"),
-    ("--weight-decay -1", "weight-decay"),
-    ("--nonsense 1", "--nonsense"),
     ("--data {sample} --arch vgg11", "--arch vgg11 is neither a ResNet nor a RegNet"),
     ("--data {sample} --arch resnet19", "--arch resnet19"),
     ("--data {sample} --weights nowhere.pth", "no weights at nowhere.pth: give imagenet, none or a file"),
@@ -167,12 +137,8 @@ def test_train_refuses_wrong_options_in_one_line_and_writes_nothing(
         judge, workplace, sample_data, arguments, words):
     (workplace / "file").write_text("not a folder")
     (workplace / "folder").mkdir()
-    judge("train", *arguments.format(sample=sample_data).split()).refused_in_one_line(words)
+    judge("train", *arguments.format(sample=sample_data).split()).refused(words)
     assert files(workplace) == {"file"}
-
-
-# ---------------------------------------------------------------------------------------------
-# evaluate
 
 
 def test_evaluate_lists_and_shows_the_mistakes_the_worst_first(judge, workplace, sample_data, judge_file):
@@ -187,54 +153,31 @@ def test_evaluate_lists_and_shows_the_mistakes_the_worst_first(judge, workplace,
     assert all((truth == "painting") == ("testA" in file) for file, truth, _ in rows)
     sheet = np.asarray(Image.open("j.mistakes.png"))
     assert sheet.shape == (4 * 66 + 2, 4 * 66 + 2, 3)  # all 16 test images, 2 px apart
-    for place in (0, 5):
-        top, left = 2 + 66 * (place // 4), 2 + 66 * (place % 4)
-        with Image.open(rows[place][0]) as image:
-            expected = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC)).astype(int)
-        assert np.abs(sheet[top:top + 64, left:left + 64] - expected).max() <= 1
-
-
-def test_evaluate_as_json_prints_json_only(judge, workplace, sample_data, judge_file):
-    result = judge("evaluate", "--judge", judge_file, "--data", sample_data, "--json")
-    result.succeeded()
-    metrics = json.loads(result.out)
-    assert set(metrics) == FIGURES | {"confusion", "counts", "data", "stand_in"}
-    assert metrics["stand_in"] is True
-    assert sum(map(sum, metrics["confusion"])) == 16
-    assert not files(workplace)
+    with Image.open(rows[5][0]) as image:
+        expected = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(sheet[68:132, 68:132] - expected).max() <= 1
 
 
 def test_json_stays_json_where_the_sample_is_made_first_and_nothing_can_be_cached(
-        judge, monkeypatch, judge_file):
+        judge, monkeypatch, workplace, judge_file):
     monkeypatch.setattr(sample, "make", partial(sample.make, train=2, test=4, pixels=64))
     Path("file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", "file")
     result = judge("evaluate", "--judge", judge_file, "--data", "sample", "--json")
-    assert result.code == 0 and FIGURES < set(json.loads(result.out))
+    metrics = json.loads(result.out)
+    assert set(metrics) == FIGURES | {"confusion", "counts", "data", "stand_in"} and metrics["stand_in"]
+    assert sum(map(sum, metrics["confusion"])) == 8 and not list(workplace.glob("*.png"))
     assert "making the built-in sample" in result.err and "could not be cached" in result.err
 
 
 def test_a_picture_that_cannot_be_written_is_one_line_after_the_figures(
         judge, workplace, sample_data, judge_file):
-    data = copied([], workplace / "data")
-    for folder in ("trainA", "testA", "trainB", "testB"):
-        copied(sorted((sample_data / folder).iterdir())[:4], data / folder)
+    data = shutil.copytree(sample_data, workplace / "data")
     (data / "testB/broken.jpg").write_text("not an image")
-    for sheet in ("nowhere/sheet.png", "sheet", "sheet.nonsense", "."):
+    for sheet in ("nowhere/sheet.png", "sheet.nonsense"):
         result = judge("evaluate", "--judge", judge_file, "--data", data, "--sheet", sheet)
-        result.refused_in_one_line(sheet)
+        result.refused(sheet)
         assert "auc" in result.out and "1 files could not be read" in result.out
-
-
-@pytest.mark.parametrize("command", [("evaluate",), ("score", "--images", "x")])
-def test_a_missing_file_or_one_that_is_no_judge_is_one_line(judge, sample_data, command):
-    Path("j.pt").write_text("hello world")
-    for file, words in (("j.pt", "j.pt is not a judge's file"), ("no.pt", "no judge at no.pt: python -m ")):
-        judge(*command, "--judge", file, "--data", sample_data).refused_in_one_line(words)
-
-
-# ---------------------------------------------------------------------------------------------
-# score
 
 
 @pytest.fixture
@@ -258,36 +201,26 @@ def test_score_has_content_and_diversity_with_sources_only(score, sample_data):
     assert [line.split()[0] for line in lines] == ["default", "style", "clean", "kid", "kid_error"]
 
 
-@pytest.mark.parametrize(("count", "sources", "words"), [
-    (3, None, "at least 4"), (5, 8, "5 images for 8 sources")])
-def test_score_refuses_too_few_images_in_one_line(score, workplace, sample_data, count, sources, words):
-    photos = sorted((sample_data / "testB").iterdir())
-    copied(photos[:count], workplace / "out")
-    sources = ("--sources", copied(photos[:sources], workplace / "in")) if sources else ()
-    score("--images", "out", *sources).refused_in_one_line(words)
-
-
-def test_score_refuses_a_folder_without_images_in_one_line(score, workplace):
-    score().refused_in_one_line("images")
-    score("--images", "out").refused_in_one_line("no folder out")
-    (workplace / "out").mkdir()
-    score("--images", "out").refused_in_one_line("no images in out")
-    (workplace / "out/0.jpg").write_text("x")
-    score("--images", "out").refused_in_one_line("none of 1 files")
+def test_score_refuses_a_missing_judge_and_missing_or_too_few_images_in_one_line(
+        judge, score, workplace, sample_data):
+    judge("score", "--images", "x", "--data", sample_data).refused("no judge at models/judge.pt")
+    score().refused("images")
+    score("--images", "out").refused("no folder out")
+    Path("out").mkdir()
+    for number in range(3):
+        shutil.copy(sample_data / f"testB/00{number}.png", "out")
+    score("--images", "out").refused("at least 4")
+    score("--images", "out", "--sources", sample_data / "testB").refused("3 images for 8 sources")
 
 
 def test_an_unreadable_image_is_left_out_but_refused_where_it_would_shift_the_pairs(
         score, workplace, sample_data):
-    photos = sorted((sample_data / "testB").glob("*.png"))
-    painted, sources = copied(photos, workplace / "painted"), copied(photos, workplace / "sources")
-    (painted / photos[2].name).write_text("not an image")
-    score("--images", painted, "--sources", sources).refused(photos[2].name, "each image needs its source")
+    sources = sample_data / "testB"
+    painted = shutil.copytree(sources, workplace / "painted")
+    (painted / "002.png").write_text("not an image")
+    score("--images", painted, "--sources", sources).refused("002.png", "each image needs its source")
     result = score("--images", painted, "--json")
-    assert result.code == 0 and photos[2].name in result.err and "style" in json.loads(result.out)
-
-
-# ---------------------------------------------------------------------------------------------
-# controls
+    assert result.code == 0 and "002.png" in result.err and "style" in json.loads(result.out)
 
 
 def test_controls_prints_a_row_for_each_control_also_as_csv(judge, judge_file, sample_data, monkeypatch):
@@ -305,9 +238,6 @@ def test_controls_prints_a_row_for_each_control_also_as_csv(judge, judge_file, s
     assert list(table["control"]) == names
     assert {"shown", "default", "style", "content", "painting", "kept"} <= set(table.columns)
 
-
-# ---------------------------------------------------------------------------------------------
-# data
 
 PARTS = ("trainA", "trainB", "testA", "testB")
 
@@ -358,7 +288,7 @@ def test_data_is_downloaded_and_unpacked_once(download, workplace):
     assert Path("data/monet2photo").stat().st_mode & 0o777 == 0o777 & ~mask
 
     Path("data/monet2photo/trainA/0.jpg").write_text("mine")
-    download(archive(*PARTS)).refused_in_one_line("data/monet2photo is already there")
+    download(archive(*PARTS)).refused("data/monet2photo is already there")
     assert Path("data/monet2photo/trainA/0.jpg").read_text() == "mine"
 
 
@@ -369,26 +299,23 @@ def spoiled(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (b"<html>not found</html>", "could not be downloaded and unpacked"),
     (archive(*PARTS)[:-100], "could not be downloaded and unpacked"),
     (spoiled(archive(*PARTS)), "could not be downloaded and unpacked"),
     (archive(*PARTS, name="horse2zebra"), "monet2photo"),
     (archive(*PARTS[:3]), PARTS[3]),
-], ids=["web page", "cut short", "spoiled", "another data set", "a folder missing"])
+], ids=["cut short", "spoiled", "another data set", "a folder missing"])
 def test_a_broken_or_incomplete_archive_is_refused_and_leaves_nothing(download, content, words):
     download(content).refused(words)
     assert not list(Path("data").iterdir())
 
 
-@pytest.mark.parametrize("file", ["x.tar", "x.tgz", "x.gz", "x.rar", "x"])
+@pytest.mark.parametrize("file", ["x.tgz", "x"])
 def test_an_archive_is_read_as_a_zip_file_whatever_its_name(download, file):
-    """Nothing else is unpacked: a tar file may hold links, and a gz file is read as a whole."""
     assert download(archive(*PARTS), file).code == 0
     buffer = BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.add(Path("data/monet2photo"), "vangogh2photo")
-    for content in (buffer.getvalue(), b"not an archive"):
-        download(content, file, "vangogh2photo").refused("could not be downloaded and unpacked", "zip")
+    download(buffer.getvalue(), file, "vangogh2photo").refused("could not be downloaded and unpacked", "zip")
     assert [path.name for path in Path("data").iterdir()] == ["monet2photo"]
 
 
@@ -412,27 +339,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(judge, sample_data, workpla
     judge(*command.format(sample=sample_data).split()).refused("cannot write to")
 
 
-def test_an_address_without_an_archive_is_one_line_and_leaves_nothing(judge, monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))  # and does not listen
-        for url in (f"http://127.0.0.1:{silent.getsockname()[1]}/x.zip", "nonsense", "http://[/x.zip"):
-            judge("data", "monet2photo", "--url", url).refused_in_one_line(f"{url} could not be downloaded")
-            assert not list(Path("data").iterdir())
+def test_an_address_without_an_archive_is_one_line_and_leaves_nothing(judge, download):
+    download(None).refused("404")
+    judge("data", "monet2photo", "--url", "nonsense").refused("nonsense could not be downloaded")
+    assert not list(Path("data").iterdir())
 
 
-def test_a_file_that_the_server_does_not_have_is_one_line(download):
-    download(None).refused_in_one_line("404")
-
-
-@pytest.mark.parametrize("name", ["../evil", "a/b", ".", "..", "", "/tmp/evil"])
+@pytest.mark.parametrize("name", ["../evil", ".", "..", "", "/tmp/evil"])
 def test_a_name_that_is_not_a_folders_is_refused_before_anything_is_written(judge, workplace, name):
-    judge("data", name, "--url", "http://127.0.0.1:1/x.zip").refused_in_one_line("name")
+    judge("data", name, "--url", "http://127.0.0.1:1/x.zip").refused("name")
     assert not list(workplace.iterdir())
-
-
-# ---------------------------------------------------------------------------------------------
-# halves
 
 
 def test_halves_share_no_image_leave_none_out_and_overwrite_nothing(judge, sample_data):
@@ -445,11 +361,7 @@ def test_halves_share_no_image_leave_none_out_and_overwrite_nothing(judge, sampl
             both = [path.resolve() for half in halves for path in getattr(half, split)[domain]]
             assert sorted(both) == sorted(path.resolve() for path in getattr(dataset, split)[domain])
             assert abs(len(getattr(halves[0], split)[domain]) * 2 - len(both)) <= 1
-    judge("halves", "--data", sample_data, "--out", "parts").refused_in_one_line("parts is already there")
-
-
-# ---------------------------------------------------------------------------------------------
-# All commands
+    judge("halves", "--data", sample_data, "--out", "parts").refused("parts is already there")
 
 
 def test_help_lists_the_commands_and_explains_their_options(judge):
@@ -461,19 +373,3 @@ def test_help_lists_the_commands_and_explains_their_options(judge):
         for block in result.out.split("\n  --")[1:]:
             option, *explanation = block.split()
             assert len(explanation) > 2, option
-
-
-@pytest.mark.parametrize("arguments", [(), ("paint",), ("--json",)])
-def test_no_command_or_an_unknown_one_is_one_line(judge, arguments):
-    judge(*arguments).refused_in_one_line()
-
-
-def test_a_reader_that_has_stopped_reading_causes_no_error_message():
-    """As `| head` does. Without torch, which takes seconds to import."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    code = "from judge.common.cli import main; main('judge', lambda _: print(1, flush=True))"
-    process = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, stdout=writer, stderr=subprocess.PIPE)
-    os.close(writer)
-    assert (process.returncode, process.stderr) == (128 + signal.SIGPIPE, b"")

@@ -1,8 +1,7 @@
 """The judge: its probabilities, its preprocessing, and its file."""
 
-import errno
 import os
-import pickle
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,10 +24,6 @@ def noise(count: int = 4, size: int = 64) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-# ---------------------------------------------------------------------------------------------
-# Probabilities
-
-
 def test_probabilities_of_a_new_judge_are_the_softmax_of_its_logits(judge):
     images = noise()
     features = judge.features(images)
@@ -36,8 +31,8 @@ def test_probabilities_of_a_new_judge_are_the_softmax_of_its_logits(judge):
     assert features.shape == (4, 512) and probabilities.shape == (4, 3)
     assert torch.allclose(probabilities, torch.softmax(judge(images), 1), atol=1e-6)
     photo, painting, neither = probabilities.T
-    assert torch.equal(judge.painting(features), painting)
-    assert torch.allclose(judge.against_photo(features), painting / (1 - neither))
+    assert torch.equal(judge.painting_probability(features), painting)
+    assert torch.allclose(judge.painting_probability_against_photo(features), painting / (1 - neither))
     assert torch.allclose(judge.features(images.flip(-1)), features, atol=1e-5)  # mirror images count alike
 
 
@@ -51,13 +46,7 @@ def test_calibration_maps_log_probabilities_linearly_and_leaves_the_logits(judge
     assert torch.equal(judge(images), logits)
 
 
-def test_log_probabilities_of_a_very_certain_network_are_finite():
-    log = model.log_probabilities(torch.tensor([[1e30, -1e30, 0.0]]))
-    assert log.tolist() == [[0, model.MIN_LOG_PROBABILITY, model.MIN_LOG_PROBABILITY]]
-
-
 def test_chroma_is_halved_and_luma_is_not():
-    """Luma stays, halving twice is nearly halving once, a grey image stays as it is."""
     luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     images = noise()
     halved = model.subsample_chroma(images)
@@ -71,7 +60,6 @@ def test_chroma_is_halved_and_luma_is_not():
 
 
 def test_images_are_normalised_as_pretrained_weights_expect(judge):
-    """ImageNet's mean colour becomes 0, and differences from it are in its standard deviations."""
     judge.backbone = nn.Identity()
     mean_colour = (torch.tensor(model.MEAN) * 2 - 1)[:, None, None].expand(3, 64, 64)
     normalised = judge.features(torch.stack([mean_colour, torch.ones(3, 64, 64)]))
@@ -80,28 +68,20 @@ def test_images_are_normalised_as_pretrained_weights_expect(judge):
     assert normalised[1, :, 0, 0].tolist() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("shape", [(65, 65), (64, 32), (128, 128)])
-def test_images_of_another_size_are_refused_with_both_sizes(judge, shape):
-    with pytest.raises(UserError, match=f"at 64 px, these images have {shape[0]}x{shape[1]}: train one"):
-        judge.features(torch.zeros(1, 3, *shape))
-
-
-@pytest.mark.parametrize(("size", "text"), [(64, "sketch (64 px)"), (256, "paper (256 px)"), (96, "96 px")])
-def test_sizes_have_a_name_if_a_preset_has_one(size, text):
-    assert model.describe_size(size) == text
+def test_images_of_another_size_are_refused_with_both_sizes(judge):
+    for shape in ((65, 65), (64, 32)):
+        with pytest.raises(UserError, match=f"at 64 px, these images have {shape[0]}x{shape[1]}: train one"):
+            judge.features(torch.zeros(1, 3, *shape))
+    assert [model.describe_size(size) for size in (64, 96)] == ["sketch (64 px)", "96 px"]
 
 
 def test_a_loaded_judge_is_frozen_does_not_change_and_passes_gradients_to_images(judge):
     before = {name: value.clone() for name, value in judge.state_dict().items()}
     images = noise().requires_grad_()
-    judge.painting(judge.features(images)).sum().backward()
+    judge.painting_probability(judge.features(images)).sum().backward()
     assert images.grad.abs().sum() > 0
     assert not judge.training and not any(weight.requires_grad for weight in judge.parameters())
     assert all(torch.equal(value, before[name]) for name, value in judge.state_dict().items())
-
-
-# ---------------------------------------------------------------------------------------------
-# Files
 
 
 def test_a_judge_is_bit_equal_after_a_round_trip(tmp_path):
@@ -146,49 +126,37 @@ class Evil:
         return os.mkdir, (str(self.folder),)
 
 
-@pytest.mark.parametrize("save", [torch.save, lambda x, file: file.write_bytes(pickle.dumps(x, protocol=2))])
-def test_a_judge_that_would_run_code_is_refused_without_running_it(tmp_path, save):
+def test_a_judge_that_would_run_code_is_refused_without_running_it(tmp_path):
     file, evil = tmp_path / "judge.pt", tmp_path / "evil"
-    save({"format": model.FORMAT, "card": Evil(evil), "weights": {}}, file)
+    torch.save({"format": model.FORMAT, "card": Evil(evil), "weights": {}}, file)
     refused(file, "not a judge's file")
     assert not evil.exists()
 
 
 def save_changed(file: Path, **changes) -> bytes:
-    """Save a judge of other content and return the file's bytes."""
     content = {"format": model.FORMAT, "card": vars(CARD), "weights": Judge("resnet18", 64).state_dict()}
     torch.save({**content, **changes}, file)
     return file.read_bytes()
 
 
-def save_integer_weights(file: Path) -> None:
-    weights = Judge("resnet18", 64).state_dict()
-    save_changed(file, weights={**weights, "head.weight": weights["head.weight"].long()})
-
-
-def save_with_another_byte(file: Path) -> None:
-    content = bytearray(save_changed(file))
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+def flip_a_bit(content: bytes) -> bytes:
+    half = len(content) // 2
+    return content[:half] + bytes([content[half] ^ 1]) + content[half + 1:]
 
 
 OTHER_FILES = {
     "text": lambda file: file.write_text("hello world\n" * 5),
-    "a text that reads like a pickle": lambda file: file.write_text("abstract\n"),
     "empty": lambda file: file.write_bytes(b""),
     "a folder": lambda file: file.mkdir(),
     "a tensor": lambda file: torch.save(torch.ones(3), file),
     "a state dict": lambda file: torch.save(Judge("resnet18", 64).state_dict(), file),
     "another format": lambda file: save_changed(file, format="salon-judge-0"),
-    "no card": lambda file: torch.save({"format": model.FORMAT}, file),
     "another card": lambda file: save_changed(file, card={"a": 1}),
     "another type in the card": lambda file: save_changed(file, card={**vars(CARD), "size": "64"}),
     "other classes": lambda file: save_changed(file, card={**vars(CARD), "classes": ("cat", "dog")}),
-    "no weights": lambda file: save_changed(file, weights={}),
     "another network's weights": lambda file: save_changed(file, weights=Judge("resnet34", 64).state_dict()),
-    "integer weights": save_integer_weights,
     "cut off": lambda file: file.write_bytes(save_changed(file)[:-1000]),
-    "one bit changed": save_with_another_byte,
+    "one bit changed": lambda file: file.write_bytes(flip_a_bit(save_changed(file))),
 }
 
 
@@ -199,40 +167,18 @@ def test_a_file_that_is_no_judge_is_refused_in_one_line(tmp_path, kind):
     refused(tmp_path / "judge.pt", "not a judge's file")
 
 
-def test_a_missing_judge_is_one_line_with_the_command_that_makes_it(tmp_path):
+def test_a_missing_judge_and_one_of_another_size_are_one_line(tmp_path, judge_file):
     refused(tmp_path / "nowhere.pt", "no judge at", f"--out {tmp_path / 'nowhere.pt'}")
-
-
-def test_a_judge_of_another_size_is_refused_with_both_sizes(judge_file):
     assert model.load_judge(judge_file, size=64)
     with pytest.raises(UserError, match=r"was trained at sketch \(64 px\), and this is paper \(256 px\)"):
         model.load_judge(judge_file, size=256)
 
 
-@pytest.mark.parametrize("error", [
-    OSError(errno.ENOSPC, "No space left on device"),
-    RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"),  # torch's full disk
-])
-def test_a_full_disk_leaves_the_old_judge_and_nothing_unfinished(tmp_path, monkeypatch, judge, error):
-    file = tmp_path / "judge.pt"
-    file.write_bytes(b"old")
-
-    def fail(content, part):
-        Path(part).write_bytes(b"half")
-        raise error
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(UserError, match="could not be written to .*judge.pt"):
-        model.save_judge(judge, CARD, file)
-    assert [path.name for path in tmp_path.iterdir()] == ["judge.pt"] and file.read_bytes() == b"old"
-
-
 def test_a_disk_that_is_really_full_leaves_the_old_judge(small_disk, judge_file, judge):
-    """The disk has the size of one and a half judges, so that the second is cut off in the middle."""
-    disk = small_disk(judge_file.stat().st_size * 3 // 2 // 1024)
+    disk = small_disk(judge_file.stat().st_size * 3 // 2 // 1024)  # the second judge is cut off in the middle
     file = disk / "judge.pt"
     file.write_bytes(judge_file.read_bytes())
-    with pytest.raises(UserError, match="could not be written to .*judge.pt") as caught:
+    with pytest.raises(UserError, match="cannot write to .*judge.pt, is the disk full") as caught:
         model.save_judge(judge, CARD, file)
     assert "\n" not in str(caught.value)
     assert [path.name for path in disk.iterdir()] == ["judge.pt"]
@@ -243,8 +189,7 @@ def test_a_disk_that_is_really_full_leaves_the_old_judge(small_disk, judge_file,
 def test_a_place_that_cannot_be_written_is_one_line_before_and_after_training(tmp_path, judge, place):
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match=f"cannot be written to .*{place}: "):
-        model.check_writable(tmp_path / place)
-    with pytest.raises(UserError, match=f"could not be written to .*{place}: "):
-        model.save_judge(judge, CARD, tmp_path / place)
+    for write in (model.check_writable, partial(model.save_judge, judge, CARD)):
+        with pytest.raises(UserError, match=f"cannot write to .*{place}: "):
+            write(tmp_path / place)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

@@ -32,10 +32,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-# ---------------------------------------------------------------------------------------------
-# Files
-
-
 def test_the_files_are_those_of_cyclegans_layout_with_credits_and_the_mark_of_a_stand_in(made, tmp_path):
     expected = {f"{split}{domain}/{index:03}.png"
                 for split, count in COUNTS.items() for domain in "AB" for index in range(count)}
@@ -50,17 +46,8 @@ def test_the_files_are_those_of_cyclegans_layout_with_credits_and_the_mark_of_a_
 
 
 def test_equal_arguments_write_equal_files_and_more_images_begin_with_the_same_ones(made, tmp_path):
-    np.random.seed(1)
-    before = np.random.get_state()[1].copy()
     sample.make(tmp_path / "more", train=5, test=3)
     assert contents(made).items() <= contents(tmp_path / "more").items()
-    assert (np.random.get_state()[1] == before).all(), "the global generator was used"
-
-
-def test_all_images_differ(tmp_path):
-    sample.make(tmp_path / "small", train=24, test=8, pixels=24)
-    files = [*contents(tmp_path / "small").values()]
-    assert len(set(files)) == len(files)
 
 
 def test_a_folder_that_exists_is_left_alone_also_if_it_appears_meanwhile(tmp_path, monkeypatch):
@@ -74,20 +61,6 @@ def test_a_folder_that_exists_is_left_alone_also_if_it_appears_meanwhile(tmp_pat
     for name in ("early", "late"):
         sample.make(tmp_path / name, train=1, test=1, pixels=16)
     assert contents(tmp_path) == {"early/mine.txt": b"mine", "late/mine.txt": b"mine"}
-
-
-def test_an_interrupted_make_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(image, rng):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sample, "paint", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        sample.make(tmp_path / "sample", **COUNTS)
-    assert not list(tmp_path.iterdir())
-
-
-# ---------------------------------------------------------------------------------------------
-# Crops
 
 
 def test_tiles_do_not_overlap_none_is_empty_and_both_splits_show_both_pictures():
@@ -119,10 +92,6 @@ def test_without_the_brushwork_the_domains_are_alike_but_share_no_crop(tmp_path,
     assert paintings == pytest.approx(photos, rel=0.1)
 
 
-# ---------------------------------------------------------------------------------------------
-# Paintings
-
-
 def ramp() -> np.ndarray:
     """Brighter from left to right: its edges run up and down."""
     return np.broadcast_to(np.linspace(60, 200, 96)[None, :, None], (96, 96, 3)).astype(np.uint8)
@@ -143,14 +112,13 @@ def test_paint_depends_on_image_and_generator_alone_and_leaves_its_input_unchang
     assert (first == again).all() and (first != other).any() and (image == before).all()
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_strokes_add_edges_and_run_along_those_of_the_source(seed):
+def test_strokes_add_edges_and_run_along_those_of_the_source():
     flat = np.full((96, 96, 3), 128, np.uint8)
-    assert roughness(flat) == (0, 0) and min(roughness(sample.paint(flat, np.random.default_rng(seed)))) > 0.5
-    upright = sample.paint(ramp(), np.random.default_rng(seed))
+    assert roughness(flat) == (0, 0) and min(roughness(sample.paint(flat, np.random.default_rng(0)))) > 0.5
+    upright = sample.paint(ramp(), np.random.default_rng(0))
     down, across = roughness(upright)
     assert across > 1.3 * down
-    lying = sample.paint(np.ascontiguousarray(ramp().transpose(1, 0, 2)), np.random.default_rng(seed))
+    lying = sample.paint(np.ascontiguousarray(ramp().transpose(1, 0, 2)), np.random.default_rng(0))
     down, across = roughness(lying)
     assert down > 1.3 * across
     at_training_size = Image.fromarray(upright).resize((64, 64), Image.Resampling.BICUBIC)

@@ -14,7 +14,6 @@ from judge.common.errors import UserError
 from judge.score import (
     FORMULAS,
     FinePatterns,
-    Score,
     Scorer,
     edge_correlation,
     extract_features,
@@ -45,10 +44,6 @@ def scenes(count: int) -> torch.Tensor:
     return interpolate(noise(count, 7, 8), size=(64, 64), mode="bicubic").clamp(-1, 1)
 
 
-# ---------------------------------------------------------------------------------------------
-# Content
-
-
 def test_structure_is_ssim_without_luminance_times_the_overall_correlation():
     """Against a plain transcription of Wang et al. 2004, equations 9 and 10, with C3 = C2 / 2."""
     images, sources = scenes(2) * 0.6 + 0.2 * noise(2, 1), scenes(2)
@@ -76,12 +71,8 @@ def test_structure_is_1_for_equal_images_0_for_inverted_light_and_falls_as_noise
     kept = [structure_similarity(sources + level * noise(4, 1), sources).mean()
             for level in (0, 0.2, 0.5, 1, 3)]
     assert kept == sorted(kept, reverse=True) and kept[-1] < 0.3
-
-
-def test_structure_ignores_brightness_and_nearly_ignores_colour():
-    images, sources = 0.5 * scenes(3) - 0.4, 0.5 * scenes(3)
-    assert structure_similarity(images, sources).min() > 0.999
-    grey = sources.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    assert structure_similarity(0.5 * sources - 0.4, 0.5 * sources).min() > 0.999  # brightness is free
+    grey = 0.5 * sources.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     assert structure_similarity(grey + torch.tensor([0.3, -0.1, 0.1])[:, None, None], grey).min() > 0.999
 
 
@@ -94,10 +85,6 @@ def test_edge_correlation_ignores_inversion_and_contrast():
 def test_one_colour_keeps_nothing_of_a_scene(measure):
     flat = torch.tensor([0.1, -0.37, 0.83])[:, None, None, None].expand(3, 3, 64, 64)
     assert measure(flat, scenes(3)).max() < 0.05
-
-
-# ---------------------------------------------------------------------------------------------
-# Diversity
 
 
 def test_the_vendi_score_counts_different_directions():
@@ -117,10 +104,6 @@ def test_diversity_is_a_share_of_the_sources_at_most_1_and_lowest_for_a_collapse
     assert Scorer(judge, few_alike, None)(noise(5, 3) * scenes(5)).parts["diversity"] == 1
 
 
-# ---------------------------------------------------------------------------------------------
-# Formulas
-
-
 @pytest.mark.parametrize("formula", FORMULAS.values())
 @pytest.mark.parametrize(("name", "worse", "better"), [
     ("style", 0.2, 0.3), ("content", 0.2, 0.3), ("diversity", 0.2, 0.3), ("clean", 0.2, 0.3),
@@ -129,23 +112,12 @@ def test_a_formula_is_monotone_in_each_part_and_stays_between_0_and_1(formula, n
     parts = {"style": 0.5, "content": 0.5, "diversity": 0.5, "clean": 0.5, "kid": 0.5}
     low, high = (formula(parts | {name: value}) for value in (worse, better))
     assert 0 <= low <= high <= 1
-    for end in (dict.fromkeys(parts, 0.0), dict.fromkeys(parts, 1.0) | {"kid": -0.1}):
-        assert 0 <= formula(end) <= 1
-
-
-def test_the_combined_formula_is_0_if_any_part_is_0_and_1_if_all_are_perfect():
-    perfect = {"style": 1.0, "content": 1.0, "diversity": 1.0, "clean": 1.0, "kid": 0.0}
-    for name in ("style", "content", "diversity", "clean"):
-        assert FORMULAS["combined"](perfect | {name: 0.0}) == 0
-    assert FORMULAS["combined"](perfect) == 1
-
-
-# ---------------------------------------------------------------------------------------------
-# Fine patterns
+    assert formula(dict.fromkeys(parts, 1.0) | {"kid": -0.1}) == 1
+    assert name == "kid" or FORMULAS["combined"](parts | {name: 0.0}) == 0
 
 
 def natural(count: int, seed: int) -> torch.Tensor:
-    """Images with a spectrum that falls as natural ones' does, [count, 3, 64, 64]."""
+    """Images with the spectrum of natural ones, [count, 3, 64, 64]."""
     draw = torch.Generator().manual_seed(seed)
     frequency = torch.hypot(torch.fft.fftfreq(64)[:, None], torch.fft.rfftfreq(64)).clamp(min=1 / 64)
     spectrum = torch.fft.rfft2(torch.randn(count, 3, 64, 64, generator=draw)) / frequency**1.5
@@ -171,20 +143,13 @@ def test_real_images_coarse_waves_and_one_colour_are_clean():
     assert patterns.clean(natural(32, 0)) == patterns.clean(torch.zeros(32, 3, 64, 64)) == 1
     for images in (natural(32, 2), 0.3 * natural(32, 2) + 0.5 * wave, 0.3 * natural(32, 2) + 0.5):
         assert patterns.clean(images) > 0.8
-
-
-def test_a_pattern_of_the_real_images_is_clean():
     assert FinePatterns([natural(32, 0) + lines(10)]).clean(natural(32, 2) + lines(10)) > 0.8
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 2])
 def test_few_real_images_are_enough_to_find_a_strong_pattern(count):
     patterns = FinePatterns([natural(count, 0)])
     assert patterns.clean(natural(4, 1) + lines(30)) < 0.3 * patterns.clean(natural(4, 1))
-
-
-# ---------------------------------------------------------------------------------------------
-# Kernel Inception Distance
 
 
 def unbiased_mmd(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -194,17 +159,6 @@ def unbiased_mmd(x: torch.Tensor, y: torch.Tensor) -> float:
 
     within = sum((kernel(a, a).sum() - kernel(a, a).trace()) / (len(a) * (len(a) - 1)) for a in (x, y))
     return (within - 2 * kernel(x, y).mean()).item()
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_samples_of_one_distribution_have_no_distance(seed):
-    distance, error = kernel_inception_distance(normal(80, 2 * seed), normal(80, 2 * seed + 1))
-    assert 0 < error and abs(distance) < 3 * error
-
-
-def test_the_distance_grows_with_a_shift():
-    near, far = (kernel_inception_distance(normal(80, 0) + shift, normal(80, 1)) for shift in (0.5, 1.0))
-    assert near[0] > 5 * near[1] and far[0] > near[0] + 5 * (near[1] + far[1])
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3, 1.0])
@@ -234,10 +188,6 @@ def test_a_distance_needs_four_images_on_each_side():
             kernel_inception_distance(normal(count, 0), normal(real_count, 1))
 
 
-# ---------------------------------------------------------------------------------------------
-# The score
-
-
 def test_style_is_the_mean_probability_of_a_painting(judge):
     expected = torch.softmax(judge(noise(6, 0)), 1)[:, 1].mean().item()  # of a judge not yet calibrated
     assert judge.classes[1] == "painting"
@@ -250,10 +200,6 @@ def test_default_comes_first_and_is_the_chosen_formula_of_the_parts(judge, formu
     assert list(score) == ["default", "style", "content", "diversity", "clean", "kid", "kid_error"]
     assert score["default"] == FORMULAS[formula](score)
     assert {type(value) for value in score.values()} == {float}
-
-
-def test_extras_are_not_reported():
-    assert Score(0.5, {"b": 1.0, "a": 2.0}, {"c": 3.0}).as_dict() == {"default": 0.5, "b": 1.0, "a": 2.0}
 
 
 def test_parts_without_their_reference_images_are_left_out(judge):
@@ -270,27 +216,11 @@ def test_equal_images_have_equal_scores_however_often_a_scorer_was_used(judge):
     assert scorer(noise(5, 2)) == first != scorer(noise(5, 3))
 
 
-def test_the_paintings_themselves_are_nearer_than_noise(judge):
-    ramp = torch.linspace(-1, 1, 64).expand(8, 3, 64, 64) * torch.linspace(0.2, 1, 8)[:, None, None, None]
-    scorer = Scorer(judge, None, ramp)
-    assert scorer(ramp).parts["kid"] < scorer(noise(8, 0)).parts["kid"]
-
-
-@pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
-def test_every_part_is_finite_for_images_of_one_colour(judge, value):
-    flat = torch.full((4, 3, 64, 64), value)
+def test_every_part_is_finite_for_images_of_one_colour(judge):
+    flat = torch.full((4, 3, 64, 64), -1.0)
     for sources, paintings in ((flat, flat), (noise(4, 0), noise(4, 1))):
         score = Scorer(judge, sources, paintings)(flat).as_dict()
         assert all(map(math.isfinite, score.values())), score
         assert 0 <= score["default"] <= 1
-
-
-def test_another_number_of_images_than_sources_is_refused(judge):
-    with pytest.raises(UserError, match="^5 images for 4 sources: "):
-        Scorer(judge, noise(4, 0), None)(noise(5, 0))
-
-
-def test_the_batch_size_does_not_change_the_features(judge):
-    at_once, in_batches = (extract_features(judge, noise(7, 0), batch) for batch in (64, 3))
-    assert torch.allclose(at_once, in_batches, atol=1e-5) and at_once.shape == (7, 512)
-    assert not at_once.requires_grad
+    with pytest.raises(UserError, match="^4 images for 5 sources: "):
+        Scorer(judge, noise(5, 0), None)(flat)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy import fft
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -47,10 +46,6 @@ def equal(a: nn.Module, b: nn.Module) -> bool:
     return all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
 
 
-# ---------------------------------------------------------------------------------------------
-# Training
-
-
 def test_a_judge_separates_easy_test_images_and_its_card_records_how(trained, easy):
     judge, card = trained
     assert card.metrics["auc"] == 1.0 and card.metrics == evaluation.evaluate(judge, easy, CPU)[0]
@@ -68,12 +63,13 @@ def test_the_seed_alone_decides_which_judge_is_trained(trained, easy):
     torch.manual_seed(99)  # whatever was drawn before
     again, again_card = training.train(easy, 64, OPTIONS, CPU)
     assert equal(judge, again) and card.metrics == again_card.metrics
-    starts = [training.initial_judge(replace(OPTIONS, seed=seed), 64, CPU)[0] for seed in (0, 0, 1)]
-    assert equal(starts[0], starts[1])
-    other, _ = training.train(easy, 64, replace(OPTIONS, seed=1, epochs=1), CPU)
-    for first, second in ((starts[0], starts[2]), (judge, other)):
-        assert not torch.equal(first.head.weight, second.head.weight)
-        assert not torch.equal(first.backbone.conv1.weight, second.backbone.conv1.weight)
+    starts = [training.initial_judge(replace(OPTIONS, seed=seed), 64, CPU)[0] for seed in (0, 1)]
+    assert not torch.equal(starts[0].head.weight, starts[1].head.weight)
+    assert not torch.equal(starts[0].backbone.conv1.weight, starts[1].backbone.conv1.weight)
+    labels = torch.tensor([0] * 100 + [1] * 40)
+    first, same, other = (training.split_held_out(labels, seed)[1] for seed in (0, 0, 1))
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    assert torch.bincount(labels[first]).tolist() == [10, 4]
 
 
 def test_a_training_that_diverges_is_refused_in_one_line(easy):
@@ -105,7 +101,6 @@ class Scripted(Judge):
 
 
 @pytest.mark.parametrize(("losses", "patience", "epochs", "best_epoch"), [
-    ([0.9, 0.5, 0.7, 0.8], 6, 4, 2),
     ([0.9, 0.5, 0.7, 0.4], 6, 4, 4),
     ([0.9, 0.5, 0.7, 0.8, 0.6, 0.1], 3, 5, 2),
     ([0.9, 0.5, 0.7, 0.8, 0.4, 0.6, 0.6], 3, 7, 5),
@@ -130,10 +125,6 @@ def test_two_images_of_each_class_are_enough_and_one_is_refused(easy):
         training.train(only(1), 64, replace(OPTIONS, epochs=1), CPU)
 
 
-# ---------------------------------------------------------------------------------------------
-# The third class
-
-
 def test_a_judge_recognises_images_that_are_neither(easy):
     judge, _ = training.train(easy, 64, replace(OPTIONS, epochs=12, seed=1), CPU)
     real = images.load_images([*easy.test["A"], *easy.test["B"]], 64).pixels
@@ -146,7 +137,6 @@ def test_a_judge_recognises_images_that_are_neither(easy):
 
 
 def test_a_judge_of_two_classes_is_calibrated_on_images_as_a_trial_shows_them(easy, monkeypatch):
-    """Decoded at the judge's size, not resized from the larger ones that crops are cut from."""
     held_out = []
     monkeypatch.setattr(training, "calibrate", lambda judge, images, labels: held_out.extend(images))
     judge, card = training.train(easy, 64, replace(OPTIONS, epochs=1, neither=False), CPU)
@@ -160,7 +150,7 @@ def test_a_judge_of_two_classes_is_calibrated_on_images_as_a_trial_shows_them(ea
 @pytest.mark.parametrize("neither", [False, True])
 def test_views_are_balanced_and_half_as_many_corrupted_as_real_images_are_held_out(easy, neither):
     options = replace(OPTIONS, neither=neither)
-    pixels, labels, *_ = training.load_domains(easy.train, 64)
+    pixels, labels, *_ = training.load_both_domains(easy.train, 64)
     views = AugmentedViews(training.class_images(pixels, labels, options, CPU), 64)
     shown = torch.cat([batch for _, batch in training.batches(views, 0, OPTIONS, CPU)])
     assert torch.bincount(shown).tolist() == ([8, 8, 8] if neither else [12, 12])
@@ -178,37 +168,30 @@ def test_the_third_class_shows_generated_images_in_their_share_and_corrupted_one
     assert red == pytest.approx(training.GENERATED_FRACTION, abs=0.1)
 
 
-# ---------------------------------------------------------------------------------------------
-# Initial weights
-
-
-def test_pretrained_weights_that_cannot_be_downloaded_are_reported_and_recorded(monkeypatch, capsys):
-    def offline(self, **options):
-        raise URLError("Name or service not known")
-
-    monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", offline)
-    _, source = training.initial_judge(TrainingOptions(), 64, CPU)
-    out = capsys.readouterr().out
-    assert out.count("\n") == 1 and "Name or service not known" in out and "from scratch" in out
-    assert source == "none (imagenet could not be downloaded)"
-
-
 @pytest.fixture(scope="module")
 def resnet18() -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
     return models.resnet18().state_dict()
 
 
-def test_pretrained_weights_are_torchvisions_except_the_head(monkeypatch, resnet18):
+def test_pretrained_weights_are_torchvisions_except_the_head_or_reported_and_recorded_as_absent(
+        monkeypatch, resnet18, capsys):
+    def offline(self, **options):
+        raise URLError("Name or service not known")
+
     monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", lambda self, **options: resnet18)
     judge, source = training.initial_judge(TrainingOptions(), 64, CPU)
     assert source == "imagenet" and judge.head.weight.shape == (3, 512)
     for name, value in judge.backbone.state_dict().items():
         assert torch.equal(value, resnet18[name]), name
 
+    monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", offline)
+    assert training.initial_judge(TrainingOptions(), 64, CPU)[1] == "none (imagenet could not be downloaded)"
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1 and "Name or service not known" in out and "from scratch" in out
+
 
 def test_weights_come_from_a_file_also_one_as_old_torch_saved_it(tmp_path, resnet18):
-    """Without `num_batches_tracked`, as before torch 0.4.1 and in torchvision's own files."""
     old = {name: value for name, value in resnet18.items() if not name.endswith("num_batches_tracked")}
     assert len(old) == 102
     for state in (resnet18, old):
@@ -221,35 +204,11 @@ def test_weights_come_from_a_file_also_one_as_old_torch_saved_it(tmp_path, resne
 
 def test_a_file_of_other_weights_is_refused_in_one_line(tmp_path, resnet18):
     file = tmp_path / "weights.pth"
-    for content in (
-        {name: value for name, value in resnet18.items() if not name.startswith("layer3.0.conv1")},
-        {**resnet18, "conv1.weight": torch.zeros(64, 1, 7, 7)},
-        {**resnet18, "layer1.2.conv1.weight": torch.zeros(64, 64, 3, 3)},
-        [1], "text",
-    ):
+    for content in ({**resnet18, "conv1.weight": torch.zeros(64, 1, 7, 7)}, {}, "text"):
         file.write_text(content) if content == "text" else torch.save(content, file)
         with pytest.raises(UserError) as caught:
             training.initial_judge(TrainingOptions(weights=str(file)), 64, CPU)
         assert str(caught.value) == f"{file} does not hold the weights of a torchvision resnet18"
-
-
-# ---------------------------------------------------------------------------------------------
-# Data
-
-
-def test_a_split_holds_out_the_same_share_of_each_class_and_follows_its_seed():
-    labels = torch.tensor([0] * 100 + [1] * 40)
-    train, held_out = training.split_held_out(labels, seed=0)
-    assert torch.bincount(labels[held_out]).tolist() == [10, 4]
-    assert sorted([*train.tolist(), *held_out.tolist()]) == list(range(140))
-    again, other = (training.split_held_out(labels, seed)[1] for seed in (0, 1))
-    assert torch.equal(held_out, again) and not torch.equal(held_out, other)
-    labels = torch.tensor([0] * 3 + [1] * 2)
-    assert sorted(labels[training.split_held_out(labels, seed=0)[1]].tolist()) == [0, 1]
-
-
-# ---------------------------------------------------------------------------------------------
-# Augmentation
 
 
 @pytest.fixture(scope="module")
@@ -269,12 +228,6 @@ def views_of(pixels: torch.Tensor, seed: int = 0, epoch: int = 0) -> AugmentedVi
     return views
 
 
-def test_a_view_is_bytes_of_the_judges_size():
-    for shape in ((80, 80), (64, 64), (100, 70)):
-        view = training.augmentation(64)(torch.zeros(3, *shape, dtype=torch.uint8))
-        assert view.shape == (3, 64, 64) and view.dtype == torch.uint8
-
-
 def test_a_view_is_a_function_of_seed_epoch_and_index(crops):
     pixels = crops[:1].expand(5, -1, -1, -1)  # one image five times
     views = views_of(pixels)
@@ -289,7 +242,7 @@ def test_a_view_is_a_function_of_seed_epoch_and_index(crops):
     epochs = [torch.cat([batch for batch, _ in training.batches(views, epoch, OPTIONS, CPU)])
               for epoch in (0, 1, 0)]
     assert torch.equal(epochs[0], epochs[2]) and not torch.equal(epochs[0], epochs[1])
-    assert len(epochs[0]) == 5
+    assert epochs[0].shape == (5, 3, 64, 64) and epochs[0].dtype == torch.uint8
 
 
 def fine_colour(pixels: torch.Tensor) -> np.ndarray:
@@ -298,23 +251,12 @@ def fine_colour(pixels: torch.Tensor) -> np.ndarray:
     return cb.diff(dim=-1).abs().mean((1, 2)).numpy()
 
 
-def silent_frequencies(pixels: torch.Tensor) -> np.ndarray:
-    """Share of high frequencies that are almost 0 in the blocks that JPEG would use, [N]."""
-    luma = (pixels.float() * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1).numpy()
-    count, rows, columns = (length // size for length, size in zip(luma.shape, (1, 8, 8)))
-    blocks = luma[:, : rows * 8, : columns * 8].reshape(count, rows, 8, columns, 8).swapaxes(2, 3)
-    high = fft.dctn(blocks, axes=(-2, -1), norm="ortho")[..., 4:, 4:]
-    return (np.abs(high) < 1.5).mean((1, 2, 3, 4))
-
-
-@pytest.mark.parametrize("trace", [fine_colour, silent_frequencies])
-def test_views_with_halved_chroma_show_no_trace_of_compression(crops, trace):
-    """The same pictures, lossless and as JPEG, differ by a trace; as views that a judge sees, hardly."""
+def test_views_with_halved_chroma_show_no_trace_of_compression(crops):
     lossless, lossy = crops, torch.stack([reencode_jpeg(image) for image in crops])
 
     def separation(a: torch.Tensor, b: torch.Tensor) -> float:
         """AUC of the trace: 0.5 not at all, 1 completely."""
-        auc = roc_auc_score([0] * len(a) + [1] * len(b), np.concatenate([trace(a), trace(b)]))
+        auc = roc_auc_score([0] * len(a) + [1] * len(b), np.concatenate([fine_colour(a), fine_colour(b)]))
         return max(auc, 1 - auc)
 
     def seen(pixels: torch.Tensor, seed: int) -> torch.Tensor:
@@ -323,10 +265,6 @@ def test_views_with_halved_chroma_show_no_trace_of_compression(crops, trace):
 
     assert separation(lossless, lossy) > 0.7
     assert separation(seen(lossless, 0), seen(lossy, 1)) < 0.58  # 96 views each: 0.5 +- 0.04
-
-
-# ---------------------------------------------------------------------------------------------
-# Calibration
 
 
 class Logits(Judge):
@@ -351,8 +289,6 @@ def calibrated(logits: torch.Tensor, labels: torch.Tensor) -> Judge:
 
 
 @pytest.mark.parametrize(("distort", "error_before", "error_after"), [
-    (lambda log_odds: 5.0 * log_odds, 0.1, 0.03),
-    (lambda log_odds: 0.3 * log_odds, 0.1, 0.03),
     (lambda log_odds: 5.0 * (log_odds + 1.5), 0.1, 0.03),
     (lambda log_odds: 0.3 * (log_odds + 1.5), 0.1, 0.03),
     # Overconfident of paintings only, which no temperature and no bias can correct.
@@ -364,7 +300,7 @@ def test_calibration_recovers_the_true_probabilities(distort, error_before, erro
     true = torch.sigmoid(log_odds)
     labels = (torch.rand(6000, generator=generator) < true).long()
     logits = torch.stack([-distort(log_odds) / 2, distort(log_odds) / 2], 1)
-    before, after = ((judge.against_photo(logits) - true).abs().mean()
+    before, after = ((judge.painting_probability_against_photo(logits) - true).abs().mean()
                      for judge in (Logits(), calibrated(logits, labels)))
     assert before > error_before and after < error_after
 
@@ -375,22 +311,3 @@ def test_a_judge_that_is_right_about_a_few_images_does_not_become_certain(scale)
         logits = torch.randn(2 + 3 * seed, 2, generator=torch.Generator().manual_seed(seed)) * scale
         calibration = calibrated(logits, logits.argmax(1)).calibration
         assert calibration.isfinite().all() and calibration.abs().max() < 6, seed
-
-
-def test_calibration_minimises_the_penalised_loss():
-    """The loss is convex: if no small step along an axis lowers it, none is lower."""
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(40, 2, generator=generator)
-    labels = (torch.rand(40, generator=generator) < torch.softmax(2 * logits, 1)[:, 1]).long()
-    judge, weights = calibrated(logits, labels), evaluation.class_weights(labels, 2)
-
-    def loss(calibration: torch.Tensor) -> float:
-        judge.calibration.copy_(calibration)
-        likelihood = nn.functional.nll_loss(judge.probabilities(logits).log(), labels, weights)
-        return (likelihood + (calibration - torch.eye(2, 3)).square().sum() / 40).item()
-
-    fitted = judge.calibration.clone()
-    minimum = loss(fitted)
-    for axis in torch.eye(6).view(6, 2, 3):
-        for step in (0.05, -0.05):
-            assert loss(fitted + step * axis) > minimum

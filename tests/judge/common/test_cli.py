@@ -17,20 +17,13 @@ from judge.common.errors import UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of these tests."""
-
     cycle_weight: cli.Weight = 10.0
     """Weight of 100 % of the cycle."""
     generator_lr: cli.LearningRate = 2e-4
-    """Learning rate."""
     budget: cli.Fraction = 1.0
-    """Share of the schedule."""
     beta: cli.Beta = 0.5
-    """Decay."""
     name: str = "trial_1"
-    """Name."""
     seed: int = 0
-    """Seed."""
     laps: cli.PositiveInt | None = None
     """Laps."""
     out: Path | None = None
@@ -43,15 +36,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Required:
-    """An option without a default."""
-
     images: Path
-    """Folder of images."""
 
 
 @pytest.fixture
 def run(monkeypatch, capsys) -> Callable:
-    """Run a command on arguments and return exit code, stdout and stderr."""
     def run(command: Callable, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["x", *arguments])
         with pytest.raises(SystemExit) as caught:
@@ -67,15 +56,9 @@ def parse(*arguments: str, cls: type = Settings):
     return from_namespace(cls, parser.parse_args(arguments))
 
 
-# ---------------------------------------------------------------------------------------------
-# Options
-
-
 @pytest.mark.parametrize(("arguments", "field", "value"), [
     (["--cycle-weight", "3"], "cycle_weight", 3.0),
-    (["--cycle_weight", "3"], "cycle_weight", 3.0),
     (["--cycle_weight=3"], "cycle_weight", 3.0),
-    (["--name", "my_trial_2"], "name", "my_trial_2"),
     (["--name=my_trial_2"], "name", "my_trial_2"),
     (["--name", "7"], "name", "7"),
     (["--seed", "-1"], "seed", -1),
@@ -85,9 +68,7 @@ def parse(*arguments: str, cls: type = Settings):
     (["--keep"], "keep", True),
     (["--keep", "True"], "keep", True),
     (["--keep=false"], "keep", False),
-    (["--cycle-weight", "0"], "cycle_weight", 0.0),
     (["--generator-lr", "1e-12"], "generator_lr", 1e-12),
-    (["--budget", "1"], "budget", 1.0),
     (["--beta", "0"], "beta", 0.0),
 ])
 def test_an_option_sets_its_field_alone_with_a_plain_value_of_its_type(arguments, field, value):
@@ -148,32 +129,22 @@ def test_a_wrong_value_of_json_is_one_line_that_names_it(values, message):
         parse_values(Settings, values)
 
 
-# ---------------------------------------------------------------------------------------------
-# Exit codes
-
-
-def test_a_users_mistake_is_one_line_on_stderr_and_code_2(run):
+@pytest.mark.parametrize(("error", "text"), [
+    (UserError("no folder x:\n  make\tone"), "no folder x: make one"),
+    (RuntimeError("DefaultCPUAllocator: can't\n allocate"), "out of memory, use smaller batches or images ("
+     "DefaultCPUAllocator: can't allocate)"),
+])
+def test_a_users_mistake_and_a_lack_of_memory_are_one_line_on_stderr_and_code_2(run, error, text):
     def wrong(arguments):
         print("so far so good")
-        raise UserError("no folder x:\n  make\tone")
+        raise error
 
-    assert run(wrong) == (2, "so far so good\n", "python -m x: no folder x: make one\n")
-
-
-def test_a_lack_of_memory_is_one_line_and_code_2(run):
-    def greedy(arguments):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate\n memory")
-
-    code, _, err = run(greedy)
-    assert code == 2 and err.count("\n") == 1 and "out of memory" in err
+    assert run(wrong) == (2, "so far so good\n", f"python -m x: {text}\n")
 
 
-@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
-def test_the_exit_code_is_what_the_command_returns(run, returned, code):
-    assert run(lambda arguments: returned) == (code, "", "")
-
-
-def test_ctrl_c_is_code_130_without_a_traceback(run):
+def test_the_exit_code_is_what_the_command_returns_and_130_after_ctrl_c(run):
+    for returned, code in ((None, 0), (0, 0), (3, 3)):
+        assert run(lambda arguments, returned=returned: returned) == (code, "", "")
     assert run(lambda arguments: signal.raise_signal(signal.SIGINT)) == (130, "", "")
 
 
@@ -194,13 +165,8 @@ def test_a_bug_keeps_its_traceback(error):
         cli.main("python -m x", buggy)
 
 
-# ---------------------------------------------------------------------------------------------
-# Subcommands
-
-
 @pytest.fixture
 def greet(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """Run a program of two subcommands and return exit code, stdout and stderr."""
     def hello(options) -> None:
         """Say hello.
 
@@ -223,12 +189,9 @@ def greet(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
     return greet
 
 
-def test_a_subcommand_has_options_and_an_exit_code_of_its_own(greet):
+def test_a_subcommand_has_options_an_exit_code_and_a_help_of_its_own(greet):
     assert greet("hello", "--first_name", "Ada") == (0, "hello Ada\n", "")
     assert greet("bye") == (4, "", "")
-
-
-def test_help_lists_the_subcommands_and_shows_the_whole_docstring_of_one(greet):
     code, out, _ = greet("--help")
     assert code == 0 and all(words in out for words in ("Greet.", "Say hello.", "bye", "Say goodbye."))
     code, out, _ = greet("hello", "--help")
