@@ -145,7 +145,15 @@ def test_a_users_mistake_and_a_lack_of_memory_are_one_line_on_stderr_and_code_2(
 def test_the_exit_code_is_what_the_command_returns_and_130_after_ctrl_c(run):
     for returned, code in ((None, 0), (0, 0), (3, 3)):
         assert run(lambda arguments, returned=returned: returned) == (code, "", "")
-    assert run(lambda arguments: signal.raise_signal(signal.SIGINT)) == (130, "", "")
+
+    def interrupted(arguments):
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background shell
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    assert run(interrupted) == (130, "", "")
 
 
 def test_a_closed_pipe_ends_a_command_without_a_traceback():
