@@ -72,9 +72,10 @@ class Reporter:
         """Write the sheet to samples/, and the sheet and the scalars in `groups` to TensorBoard's folder."""
         from torch.utils.tensorboard import SummaryWriter  # not above: the import takes a second
 
-        samples = self._folder / "samples"
-        samples.mkdir(exist_ok=True)
-        save_image(sheet, samples / f"step_{step:06d}.png")
+        file = self._folder / "samples" / f"step_{step:06d}.png"
+        file.parent.mkdir(exist_ok=True)
+        # Half a sheet would take the last of a full disk, and the log could not say what is wrong.
+        atomic_write(file, lambda part: save_image(sheet, part, format="png"))
         if self._writer is None:  # NNI's TensorBoard button opens a folder of this name
             self._writer = SummaryWriter(self._folder / "tensorboard", purge_step=step)
         for group, scalars in groups.items():
