@@ -80,7 +80,7 @@ def report(options: Namespace) -> None:
 
 
 def show_report(experiment: Experiment, judge=None, data=None, out: Path | None = None) -> Path:
-    """Print an experiment's table, of a promotion also by an independent judge; write and return its page."""
+    """Print an experiment's table, a confirmation's also by an independent judge; write and return its page."""
     from experiments import confirmation
     from experiments.report import page, results
 
@@ -115,16 +115,16 @@ def compare(options: Namespace) -> None:
 def promote(options: Namespace) -> int:
     """Train the best trials and the published setting to the end, with several seeds, and compare them.
 
-    Trained parts are not trained again, so the same command also continues an interrupted promotion.
+    Trained parts are not trained again, so the same command also continues an interrupted confirmation.
     """
     from experiments import confirmation, search
 
     check_yardstick(options)
     source = find_experiment(options.experiment)
     with file_lock(source.folder / ".promote.lock", f"promoting experiment {source.id}"):
-        promotion, code = search.run(confirmation.write(source, options.top, options.seeds))
+        confirmed, code = search.run(confirmation.write(source, options.top, options.seeds))
     print()
-    show_report(promotion, options.yardstick, options.yardstick_data)
+    show_report(confirmed, options.yardstick, options.yardstick_data)
     return code
 
 

@@ -34,7 +34,7 @@ def write(search: Experiment) -> Path:
         raise UserError(f"experiment {search.id} is still running: nnictl stop {search.id} ends it")
     if (search.config.get("tuner") or {}).get("className") != TUNER:
         raise UserError(f"experiment {search.id} is not by {TUNER}, and only that can resume a search; "
-                        "to resume a promotion, repeat the `promote` command")
+                        "to resume a confirmation, repeat the `promote` command")
     rest = config(search)
     if rest.get("maxTrialNumber") == 0:
         raise UserError(f"experiment {search.id} is complete: {search.max_trials} trials")
