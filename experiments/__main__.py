@@ -80,7 +80,7 @@ def report(options: Namespace) -> None:
 
 
 def show_report(experiment: Experiment, judge=None, data=None, out: Path | None = None) -> Path:
-    """Print an experiment's table, a confirmation's also by an independent judge; write and return its page."""
+    """Print an experiment's table (a confirmation's also by an independent judge); write, return its page."""
     from experiments import confirmation
     from experiments.report import page, results
 
