@@ -18,34 +18,36 @@ each step minimises first the generators' loss, then the discriminators':
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch.nn.functional import l1_loss
 from torch.optim import Adam
 
 from judge import images, model
-from judge.common.cli import Beta, Fraction, LearningRate, NonNegativeInt, PositiveInt, Weight
+from judge.common.cli import Beta, Fraction, LearningRate, NonNegativeInt, PositiveInt, Range, Weight
 from judge.common.device import supports_bf16
-from judge.common.errors import UserError
+from judge.common.errors import UserError, is_out_of_memory, one_line
 from judge.common.rng import rng, seeded
 from judge.images import DataSet
 from judge.score import DEFAULT_FORMULA, FORMULAS, MIN_IMAGES, Scorer, check_test_images
+from trials.parts import graphs
 from trials.parts.batches import load_held_out, load_unpaired
 from trials.parts.losses import lsgan
-from trials.parts.networks import PatchDiscriminator, ResnetGenerator
+from trials.parts.networks import UPSAMPLING, PatchDiscriminator, ResnetGenerator
 from trials.parts.pool import HistoryPool
 from trials.parts.schedule import decay_factor, set_lr
 from trials.parts.sheets import sheet
 from trials.session import Checkpointed, DiskUse, Session, fill_unset, run
 
 # `paper` is the published configuration. The others are smaller, and their schedules are counted in steps, so
-# that a trial takes as long with any data. The pixels of a size are in judge.images.SIZES.
+# that a trial takes as long with any data. The pixels of a size are in judge.images.SIZES. At 64 px two
+# downsamplings leave too few features for a scene.
 PRESETS = {
-    "sketch": {"ngf": 16, "blocks": 3, "ndf": 16, "steps": 5_000,  "epochs": None, "photos": 64},
-    "draft":  {"ngf": 32, "blocks": 6, "ndf": 32, "steps": 50_000, "epochs": None, "photos": 128},
-    "paper":  {"ngf": 64, "blocks": 9, "ndf": 64, "steps": None,   "epochs": 200,  "photos": 256},
-}  # fmt: skip
+    "sketch": {"ngf": 24, "blocks": 4, "downsamplings": 1, "ndf": 16, "steps": 2_000, "photos": 64},
+    "draft": {"ngf": 32, "blocks": 6, "downsamplings": 2, "ndf": 32, "steps": 12_000, "photos": 128},
+    "paper": {"ngf": 64, "blocks": 9, "downsamplings": 2, "ndf": 64, "epochs": 200, "photos": 256},
+}
 
 SHEET_PHOTOS = 8  # photographs on the sample sheet
 
@@ -53,6 +55,8 @@ SHEET_PHOTOS = 8  # photographs on the sample sheet
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides what a trial computes. Defaults are the published ones; None is by size."""
+
+    OLDER: ClassVar = {"downsamplings": 2, "upsampling": "transposed"}  # of records that do not have them
 
     data: str = "auto"
     """monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB (photographs); auto is
@@ -64,7 +68,7 @@ class Settings:
     the judge's mean P(painting)."""
     size: Literal[("auto", *images.SIZES)] = "auto"
     """Pixels, networks and schedule: sketch 64 px, draft 128 px, paper 256 px as published; auto is sketch
-    without a GPU and paper with one."""
+    without a GPU and draft with one."""
     budget: Fraction = 1.0
     """Share of the full schedule to train for. The same trial with a larger budget continues."""
     seed: int = 0
@@ -95,7 +99,11 @@ class Settings:
     """Share of the schedule, at its end, over which the rates fall linearly to 0 (100 of 200 epochs)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of the networks in training; auto is bf16 if the device computes in it natively. Weights,
-    optimizers and paintings are always fp32."""
+    optimizers and paintings are always fp32. On a GPU, PyTorch computes the convolutions of fp32 in TF32."""
+    graphs: Literal["auto", "off"] = "auto"
+    """Run a step as CUDA graphs, which compute the same several times as fast; auto is on with a GPU."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the networks (torch.compile), which takes a minute or more; auto is off."""
     reports: PositiveInt = 50
     """Reports in the full schedule, so that a number of reports is the same share of it at any size."""
 
@@ -103,6 +111,11 @@ class Settings:
     """Features of the first convolution of a generator."""
     blocks: PositiveInt | None = None
     """Residual blocks of a generator."""
+    downsamplings: Annotated[int, Range("1, 2 or 3", lambda x: 1 <= x <= 3)] | None = None
+    """Convolutions of stride 2 of a generator, and as many that upsample."""
+    upsampling: Literal[tuple(UPSAMPLING)] = "transposed"
+    """How a generator upsamples: by transposed convolutions as published, or by the nearest neighbour and a
+    convolution (resize), which leaves no grid."""
     ndf: PositiveInt | None = None
     """Features of the first convolution of a discriminator."""
     steps: PositiveInt | None = None
@@ -165,19 +178,73 @@ class CycleGAN(Checkpointed):
     parts = ("G_AB", "G_BA", "D_A", "D_B", "optimizer_G", "optimizer_D")
 
     def __init__(self, settings: Settings, schedule: int, device: torch.device):
-        self.settings, self.schedule = settings, schedule
-        # Memory format of the images, which the layers keep. A CPU convolves and pads faster in this one.
-        self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        self.settings, self.schedule, self.device = settings, schedule, device
+        # Memory format of the images, which layers keep. A CPU and compiled layers are faster in this one.
+        last = device.type == "cpu" or settings.compile == "on"
+        self.layout = torch.channels_last if last else torch.contiguous_format
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
         with seeded(settings.seed, "networks"):  # drawn on the CPU: the same weights on every device
-            self.G_AB = ResnetGenerator(settings.ngf, settings.blocks).to(device)
-            self.G_BA = ResnetGenerator(settings.ngf, settings.blocks).to(device)
+            generator = (settings.ngf, settings.blocks, settings.downsamplings, settings.upsampling)
+            self.G_AB = ResnetGenerator(*generator).to(device)
+            self.G_BA = ResnetGenerator(*generator).to(device)
             self.D_A = PatchDiscriminator(settings.ndf).to(device)
             self.D_B = PatchDiscriminator(settings.ndf).to(device)
         options = {"betas": (settings.beta1, settings.beta2), "fused": True}  # `update` sets the rates
         self.optimizer_G = Adam([*self.G_AB.parameters(), *self.G_BA.parameters()], **options)
         self.optimizer_D = Adam([*self.D_A.parameters(), *self.D_B.parameters()], **options)
         self.pool_A, self.pool_B = HistoryPool(settings.pool_size), HistoryPool(settings.pool_size)
+        self._release()
+
+    def prepare(self, a: torch.Tensor, b: torch.Tensor) -> str | None:
+        """Make the following steps faster, as `graphs` and `compile` allow; they compute the same.
+
+        Args:
+            a, b: a batch as for `update`, of the size that all steps will have. It changes no weights.
+
+        Returns:
+            Why steps are not CUDA graphs although they were to be; None if they are, or were not to be.
+        """
+        if self.settings.compile == "on":
+            for network in (self.G_AB, self.G_BA, self.D_A, self.D_B):
+                network.compile(dynamic=False)
+        if self.settings.graphs == "off" or not graphs.are_supported(self.device):
+            return None
+        if self.settings.discriminator_threshold:
+            return "--discriminator-threshold needs the losses at each step"
+        try:
+            self.record(a, b)
+        except RuntimeError as error:
+            self._release()
+            if is_out_of_memory(error):
+                raise
+            return one_line(error)
+        return None
+
+    def record(self, a: torch.Tensor, b: torch.Tensor) -> None:
+        """Record the two halves of a step as CUDA graphs. The pools between them draw on the CPU.
+
+        Raises RuntimeError if CUDA cannot record them.
+        """
+        optimizers = [self.optimizer_G, self.optimizer_D]
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
+            group["capturable"] = self.device.type == "cuda"
+        a, b = a.contiguous(memory_format=self.layout), b.contiguous(memory_format=self.layout)
+        with graphs.state_restored([self.G_AB, self.G_BA, self.D_A, self.D_B], optimizers):
+            self._halves = (graphs.Graph(self._update_generators, a, b),
+                            graphs.Graph(self._update_discriminators, a, b, a, b))  # fmt: skip
+
+    def _release(self) -> None:
+        """Make steps eager: graphs use weights and states that are about to be replaced."""
+        self._halves = self._update_generators, self._update_discriminators
+        for optimizer in (self.optimizer_G, self.optimizer_D):
+            for group in optimizer.param_groups:
+                group |= {"lr": float(group["lr"]), "capturable": False}
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether steps are CUDA graphs."""
+        return isinstance(self._halves[0], graphs.Graph)
 
     def update(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
         """Take one training step, and return the unweighted losses by name.
@@ -189,10 +256,11 @@ class CycleGAN(Checkpointed):
         set_lr(self.optimizer_G, self.settings.generator_lr * factor)
         set_lr(self.optimizer_D, self.settings.discriminator_lr * factor)
         a, b = a.contiguous(memory_format=self.layout), b.contiguous(memory_format=self.layout)
-        losses, fake_a, fake_b = self._update_generators(a, b)
+        update_generators, update_discriminators = self._halves
+        losses, fake_a, fake_b = update_generators(a, b)
         draw = rng(self.settings.seed, "pool", self.step)
         shown_a, shown_b = self.pool_A.swap(fake_a, draw), self.pool_B.swap(fake_b, draw)
-        losses |= self._update_discriminators(a, b, shown_a, shown_b)
+        losses = losses | update_discriminators(a, b, shown_a, shown_b)  # a graph keeps its dict of losses
         self.step += 1
         return losses
 
@@ -244,14 +312,17 @@ class CycleGAN(Checkpointed):
     def paint(self, photos: torch.Tensor, batch: int = 16) -> torch.Tensor:
         """Return photographs as paintings, both float [N, 3, H, W] in [-1, 1]."""
         photos = photos.contiguous(memory_format=self.layout)
-        return torch.cat([self.G_BA(part) for part in photos.split(batch)]).contiguous()
+        paint = self.G_BA.forward  # not compiled: this batch has another size
+        return torch.cat([paint(part) for part in photos.split(batch)]).contiguous()
 
     def state_dict(self) -> dict:
         return super().state_dict() | {"pool_A": self.pool_A.fakes, "pool_B": self.pool_B.fakes}
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
-        self.pool_A.fakes, self.pool_B.fakes = state["pool_A"], state["pool_B"]
+        self._release()
+        for pool, fakes in ((self.pool_A, state["pool_A"]), (self.pool_B, state["pool_B"])):
+            pool.fakes = [fake.to(self.device) for fake in fakes]
 
     def footprint(self, reports: int, pixels: int) -> DiskUse:
         """Return the disk space of a trial, with that of the pools in its checkpoint."""
@@ -280,19 +351,26 @@ def train(settings: Settings, session: Session) -> None:
               "train": {"paintings": paintings.counts, "photos": photos.counts}},
         judge=card.summary(settings.judge),
     )  # fmt: skip
+
+    def batches(step: int) -> list[torch.Tensor]:
+        return [domain.batch(settings.seed, step, settings.batch_size) for domain in (paintings, photos)]
+
     net = CycleGAN(settings, schedule, device)
     session.restore(net)
-    session.record.update(schedule={"steps": schedule, "until": last})
+    fallback = net.prepare(*batches(net.step))
+    session.record.update(schedule={"steps": schedule, "until": last},
+                          step="graphs" if net.is_recorded else "eager", graphs_fallback=fallback)
     print(f"CycleGAN, {model.describe_size(settings.pixels)}, {data.description}, {last} of {schedule} steps")
     for counts in (paintings.counts, photos.counts, *test.counts.values()):
         for file in counts["skipped"]:
             print(f"warning: skipped, cannot be read: {file}")
     if card.training["data"] != data.name:
         print(f"warning: the judge was trained on {card.training['data']}, not on {data.name}")
+    if fallback:
+        print(f"warning: steps are not CUDA graphs, so they are slower: {fallback}")
 
     for step in session.steps(net, last):
-        a, b = (domain.batch(settings.seed, step, settings.batch_size) for domain in (paintings, photos))
-        session.add_losses(net.update(a, b))
+        session.add_losses(net.update(*batches(step)))
         if net.step % every == 0 or net.step == last:
             with session.scoring():
                 painted = net.paint(test.photos)

@@ -34,7 +34,6 @@ from trials.parts.networks import ResidualBlock
 from trials.session import RunOptions
 from trials.session.records import read_record
 
-STRIDE = 4  # a generator downsamples by this: image sizes are padded to its multiples
 MIN_PIXELS = 32  # width and height that reflection padding and instance normalisation need
 MAX_ONNX_DIFFERENCE = 1 / 255  # share of the range of values
 
@@ -123,7 +122,8 @@ def translate_image(
 ) -> torch.Tensor:
     """Return the translation of `source`, both uint8 [3, H, W]; in tiles if a side is longer than `tile`."""
     height, width = source.shape[1:]
-    below, right = (max(MIN_PIXELS, -(-size // STRIDE) * STRIDE) - size for size in (height, width))
+    stride = generator.stride
+    below, right = (max(MIN_PIXELS, -(-size // stride) * stride) - size for size in (height, width))
     image = pad(to_float(source)[None], (0, right, 0, below), mode="replicate").to(device)
     try:
         tiled = max(image.shape[2:]) > tile
@@ -139,13 +139,11 @@ def translate_in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> 
     The generator sees each tile with a margin as wide as its receptive field, and normalises it by the
     statistics of a thumbnail of the whole image.
     """
-    # Radius of the receptive field: 15, rounded up to a multiple of STRIDE, for the convolutions at the ends,
-    # and 8 for each residual block: two 3x3 convolutions at a quarter of the size.
-    margin = 16 + 8 * sum(isinstance(part, ResidualBlock) for part in generator)
-    step = max(STRIDE, tile // STRIDE * STRIDE)
+    stride, margin = generator.stride, tile_margin(generator)
+    step = max(stride, tile // stride * stride)
     height, width = image.shape[2:]
     scale = tile / max(height, width)
-    thumbnail_size = [max(MIN_PIXELS, round(size * scale / STRIDE) * STRIDE) for size in (height, width)]
+    thumbnail_size = [max(MIN_PIXELS, round(size * scale / stride) * stride) for size in (height, width)]
     painted = torch.empty_like(image)
     with shared_statistics(generator, resize(image, thumbnail_size, antialias=True)):
         for y in range(0, height, step):
@@ -155,6 +153,13 @@ def translate_in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> 
                 part = part[:, :, y - top : y - top + step, x - left : x - left + step]
                 painted[:, :, y : y + step, x : x + step] = part
     return painted
+
+
+def tile_margin(generator: nn.Module) -> int:
+    """Return at least the radius of the receptive field in pixels, a multiple of the stride: the two 3x3
+    convolutions of a residual block take 2 strides, the other layers less than 5."""
+    blocks = sum(isinstance(part, ResidualBlock) for part in generator)
+    return (2 * blocks + 5) * generator.stride
 
 
 @contextmanager
@@ -178,7 +183,7 @@ def shared_statistics(generator: nn.Module, thumbnail: torch.Tensor) -> Iterator
 
 
 def export(generator: nn.Module, file: Path) -> None:
-    """Write `generator` to `file` for any batch and any size that is a multiple of 4, and check the file."""
+    """Write `generator` to `file` for any batch and any size that its stride divides, and check the file."""
     try:
         import onnx  # noqa: F401 (torch's exporter needs it)
         import onnxruntime

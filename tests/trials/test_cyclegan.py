@@ -142,7 +142,7 @@ def test_size_and_precision_depend_on_the_device_unless_they_are_given(monkeypat
 
 
 def test_the_budget_is_a_share_of_the_schedule_given_in_steps_or_epochs():
-    assert Settings(size="sketch", budget=0.1).complete(CPU).last_step(larger=100) == 500
+    assert Settings(size="sketch", budget=0.1).complete(CPU).last_step(larger=100) == 200
     assert Settings(steps=3, budget=0.1).complete(CPU).last_step(larger=9) == 1
     with pytest.raises(UserError, match="give one"):
         Settings(steps=5, epochs=5).complete(CPU)

@@ -24,21 +24,24 @@ from trials.parts.pool import HistoryPool
 from trials.parts.schedule import decay_factor, set_lr
 
 
-def plain_generator(n: int, blocks: int) -> nn.Sequential:
-    """Return c7s1-n, d2n, d4n, R4n x blocks, u2n, un, c7s1-3 of section 7.2."""
-    up = {"stride": 2, "padding": 1, "output_padding": 1}
-    return nn.Sequential(
-        nn.ReflectionPad2d(3), nn.Conv2d(3, n, 7), nn.InstanceNorm2d(n), nn.ReLU(True),
-        nn.Conv2d(n, 2 * n, 3, 2, 1), nn.InstanceNorm2d(2 * n), nn.ReLU(True),
-        nn.Conv2d(2 * n, 4 * n, 3, 2, 1), nn.InstanceNorm2d(4 * n), nn.ReLU(True),
-        *[ResidualBlock(
-            nn.ReflectionPad2d(1), nn.Conv2d(4 * n, 4 * n, 3), nn.InstanceNorm2d(4 * n), nn.ReLU(True),
-            nn.ReflectionPad2d(1), nn.Conv2d(4 * n, 4 * n, 3), nn.InstanceNorm2d(4 * n),
-        ) for _ in range(blocks)],
-        nn.ConvTranspose2d(4 * n, 2 * n, 3, **up), nn.InstanceNorm2d(2 * n), nn.ReLU(True),
-        nn.ConvTranspose2d(2 * n, n, 3, **up), nn.InstanceNorm2d(n), nn.ReLU(True),
-        nn.ReflectionPad2d(3), nn.Conv2d(n, 3, 7), nn.Tanh(),
-    )  # fmt: skip
+def plain_generator(n: int, blocks: int, downsamplings: int, upsampling: str) -> nn.Sequential:
+    """Return c7s1-n, d2n, d4n, R4n x blocks, u2n, un, c7s1-3 of section 7.2, or with other downsamplings."""
+    widths = [n * 2**level for level in range(downsamplings + 1)]
+    widest = widths[-1]
+    layers = [nn.ReflectionPad2d(3), nn.Conv2d(3, n, 7), nn.InstanceNorm2d(n), nn.ReLU(True)]
+    for m in widths[1:]:
+        layers += [nn.Conv2d(m // 2, m, 3, 2, 1), nn.InstanceNorm2d(m), nn.ReLU(True)]
+    layers += [ResidualBlock(
+        nn.ReflectionPad2d(1), nn.Conv2d(widest, widest, 3), nn.InstanceNorm2d(widest), nn.ReLU(True),
+        nn.ReflectionPad2d(1), nn.Conv2d(widest, widest, 3), nn.InstanceNorm2d(widest),
+    ) for _ in range(blocks)]  # fmt: skip
+    for m in reversed(widths[:-1]):
+        if upsampling == "resize":
+            layers += [nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1), nn.Conv2d(2 * m, m, 3)]
+        else:
+            layers += [nn.ConvTranspose2d(2 * m, m, 3, stride=2, padding=1, output_padding=1)]
+        layers += [nn.InstanceNorm2d(m), nn.ReLU(True)]
+    return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(n, 3, 7), nn.Tanh())
 
 
 def plain_discriminator(n: int) -> nn.Sequential:
@@ -58,8 +61,9 @@ class PlainCycleGAN:
     def __init__(self, net: CycleGAN):
         s = self.settings = net.settings
         self.step, self.schedule = net.step, net.schedule
-        device = next(net.G_AB.parameters()).device
-        self.G_AB, self.G_BA = (plain_generator(s.ngf, s.blocks).to(device) for _ in range(2))
+        device = net.device
+        generator = (s.ngf, s.blocks, s.downsamplings, s.upsampling)
+        self.G_AB, self.G_BA = (plain_generator(*generator).to(device) for _ in range(2))
         self.D_A, self.D_B = (plain_discriminator(s.ndf).to(device) for _ in range(2))
         for name in ("G_AB", "G_BA", "D_A", "D_B"):
             getattr(self, name).load_state_dict(getattr(net, name).state_dict())
@@ -119,7 +123,10 @@ class AuthorsCycleGAN:
 
     def __init__(self, net: CycleGAN, checkout: Path):
         s = self.settings = net.settings
-        self.step, device = net.step, next(net.G_AB.parameters()).device
+        self.step, device = net.step, net.device
+        if (s.downsamplings, s.upsampling) != (2, "transposed"):
+            raise UserError("--peer-path: the authors' generator has two downsamplings and transposed "
+                            "convolutions: add --downsamplings 2 --upsampling transposed")
         if not (checkout / "models" / "cycle_gan_model.py").is_file():
             raise UserError(f"--peer-path {checkout} is not a checkout of pytorch-CycleGAN-and-pix2pix: "
                             "it has no models/cycle_gan_model.py")

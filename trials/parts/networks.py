@@ -28,6 +28,8 @@ class ReflectionPad(nn.ReflectionPad2d):
     """Reflection padding in the precision of its input; autocast on a CPU would compute it in fp32."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.is_cuda:  # autocast on a GPU leaves it alone
+            return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x)
 
@@ -48,27 +50,41 @@ def _norm_relu(convolution: nn.Conv2d | nn.ConvTranspose2d, affine: bool = False
 
 
 class ResnetGenerator(nn.Sequential):
-    """CycleGAN's generator: image to image, [N, 3, H, W] in [-1, 1] -> the same; 4 divides H and W.
+    """CycleGAN's generator: image to image, [N, 3, H, W] in [-1, 1] -> the same; 2^downsamplings divides H
+    and W.
 
-    Paper, section 7.2: c7s1-64, d128, d256, R256 x `blocks`, u128, u64, c7s1-3 for `channels` (ngf) 64.
-    resnet_9blocks, for 256 px, has 11.378 M parameters; resnet_6blocks is for 128 px.
+    Paper, section 7.2: c7s1-64, d128, d256, R256 x `blocks`, u128, u64, c7s1-3 for `channels` (ngf) 64 and
+    2 `downsamplings`. resnet_9blocks, for 256 px, has 11.378 M parameters; resnet_6blocks is for 128 px.
+    `upsampling` is `transposed`, as published, or `resize`: the nearest neighbour and a convolution, which
+    leave no grid (Odena et al. 2016, distill.pub/2016/deconv-checkerboard).
     """
 
-    def __init__(self, channels: int, blocks: int):
-        n = channels
+    def __init__(self, channels: int, blocks: int, downsamplings: int = 2, upsampling: str = "transposed"):
+        n, upsample = channels * 2**downsamplings, UPSAMPLING[upsampling]
+        levels = [channels * 2**level for level in range(downsamplings)]
         super().__init__(
-            ReflectionPad(3), *_norm_relu(nn.Conv2d(3, n, 7)),
-            *_norm_relu(nn.Conv2d(n, 2 * n, 3, stride=2, padding=1)),
-            *_norm_relu(nn.Conv2d(2 * n, 4 * n, 3, stride=2, padding=1)),
+            ReflectionPad(3), *_norm_relu(nn.Conv2d(3, channels, 7)),
+            *[layer for m in levels for layer in _norm_relu(nn.Conv2d(m, 2 * m, 3, stride=2, padding=1))],
             *[ResidualBlock(
-                ReflectionPad(1), *_norm_relu(nn.Conv2d(4 * n, 4 * n, 3)),
-                ReflectionPad(1), nn.Conv2d(4 * n, 4 * n, 3), InstanceNorm(4 * n),
+                ReflectionPad(1), *_norm_relu(nn.Conv2d(n, n, 3)),
+                ReflectionPad(1), nn.Conv2d(n, n, 3), InstanceNorm(n),
             ) for _ in range(blocks)],
-            *_norm_relu(nn.ConvTranspose2d(4 * n, 2 * n, 3, stride=2, padding=1, output_padding=1)),
-            *_norm_relu(nn.ConvTranspose2d(2 * n, n, 3, stride=2, padding=1, output_padding=1)),
-            ReflectionPad(3), nn.Conv2d(n, 3, 7), nn.Tanh(),
+            *[layer for m in reversed(levels) for layer in upsample(2 * m, m)],
+            ReflectionPad(3), nn.Conv2d(channels, 3, 7), nn.Tanh(),
         )  # fmt: skip
+        self.stride = 2**downsamplings  # H and W are multiples of it
         init_weights(self)
+
+
+def _transposed(inputs: int, outputs: int) -> list[nn.Module]:
+    return _norm_relu(nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1))
+
+
+def _resize(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Upsample(scale_factor=2), ReflectionPad(1), *_norm_relu(nn.Conv2d(inputs, outputs, 3))]
+
+
+UPSAMPLING = {"transposed": _transposed, "resize": _resize}  # layers that double the resolution, by name
 
 
 class PatchDiscriminator(nn.Sequential):

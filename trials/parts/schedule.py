@@ -15,4 +15,7 @@ def decay_factor(step: int, schedule: int, decay: float) -> float:
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of every parameter group; a scheduler's state would have to be saved."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], torch.Tensor):  # a CUDA graph reads it there
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr

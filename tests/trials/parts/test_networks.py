@@ -16,12 +16,14 @@ from trials.parts.networks import (
     StarganDiscriminator,
     StarganGenerator,
 )
+from trials.translate import tile_margin
 
 IMAGE = (3, 64, 64)
 
 
 @pytest.mark.parametrize("network, published", [
     (ResnetGenerator(64, 9), 11_378_179), (PatchDiscriminator(64), 2_764_737),
+    (ResnetGenerator(64, 9, upsampling="resize"), 11_378_179),  # 3x3 convolutions both
     (StarganGenerator(64, 6, 5), 8_430_528), (StarganDiscriminator(64, 6, 5, 128), 44_762_048),
     (DcganGenerator(100, 64, IMAGE), 3_576_704), (DcganDiscriminator(64, IMAGE), 2_765_568),
 ])
@@ -32,6 +34,8 @@ def test_networks_have_the_published_numbers_of_parameters(network, published):
 
 @pytest.mark.parametrize("network, given, shapes", [
     (ResnetGenerator(4, 1), (2, 3, 128, 96), [(2, 3, 128, 96)]),
+    (ResnetGenerator(4, 1, 1, "resize"), (2, 3, 38, 62), [(2, 3, 38, 62)]),
+    (ResnetGenerator(4, 1, 3, "resize"), (2, 3, 64, 96), [(2, 3, 64, 96)]),
     (StarganGenerator(4, 2, 4), (2, 3 + 4, 128, 96), [(2, 3, 128, 96)]),
     (DcganGenerator(10, 2, (1, 8, 8)), (3, 10), [(3, 1, 8, 8)]),
     (DcganGenerator(10, 2, (3, 128, 128)), (3, 10), [(3, 3, 128, 128)]),
@@ -132,3 +136,37 @@ def test_a_resolution_is_faded_in_without_a_jump(before, after):
     G.place = D.place = after
     torch.testing.assert_close(made, G(z), atol=1e-4, rtol=0)
     torch.testing.assert_close(said, D(images), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("downsamplings", [1, 2, 3])
+@pytest.mark.parametrize("upsampling, spread", [("transposed", True), ("resize", False)])
+def test_transposed_convolutions_leave_a_grid_and_resized_ones_none(downsamplings, upsampling, spread):
+    """Odena et al. 2016: with equal weights one makes a grid of a constant image, the other a constant."""
+    network = ResnetGenerator(2, 1, downsamplings, upsampling)
+    linear(network)
+    image = network(torch.ones(1, 3, 96, 96, dtype=torch.double))[..., 32:64, 32:64]
+    assert (image.std().item() > 0.01 * image.mean().item()) == spread
+
+
+@pytest.mark.parametrize("downsamplings, upsampling, radius", [
+    (1, "transposed", 8 + 4), (1, "resize", 9 + 4), (2, "transposed", 12 + 8), (2, "resize", 15 + 8)])
+def test_a_generator_sees_so_far_and_translated_tiles_have_a_margin_for_it(downsamplings, upsampling, radius):
+    network = ResnetGenerator(2, 1, downsamplings, upsampling)
+    linear(network)
+    distances = []
+    for place in range(48, 48 + network.stride):
+        image = torch.zeros(1, 3, 96, 96, dtype=torch.double, requires_grad=True)
+        network(image)[0, 0, place, place].backward()
+        rows = image.grad.sum((0, 1, 3)).nonzero().flatten().tolist()
+        distances += [place - rows[0], rows[-1] - place]
+    assert max(distances) == radius <= tile_margin(network)
+
+
+def linear(network: nn.Module) -> None:
+    """Leave the convolutions, all weights 1, and the paddings."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.InstanceNorm2d | nn.ReLU | nn.Tanh):
+                setattr(parent, name, nn.Identity())
+    for parameter in network.double().parameters():
+        nn.init.ones_(parameter)
