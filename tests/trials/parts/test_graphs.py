@@ -1,9 +1,11 @@
 """Claims about steps that are recorded as CUDA graphs: they compute what eager steps compute."""
 
 import copy
+from functools import partialmethod
 
 import pytest
 import torch
+from torch import nn
 
 from trials.cyclegan import CycleGAN, Settings
 from trials.parts import graphs
@@ -132,6 +134,17 @@ def test_out_of_memory_while_recording_is_no_reason_to_stay_eager(on_a_cpu, monk
 def test_steps_are_eager_where_they_were_asked_to_be_and_on_a_cpu(settings):
     net = cyclegan(CPU, **settings)
     assert net.prepare(*batch(0, CPU)) is None and not net.is_recorded
+
+
+def test_compiled_networks_compute_the_same_and_keep_their_names_in_checkpoints(monkeypatch):
+    fast = partialmethod(nn.Module.compile, backend="eager")  # inductor, the default, takes minutes
+    monkeypatch.setattr(nn.Module, "compile", fast)
+    compiled, eager = cyclegan(CPU, compile="on"), cyclegan(CPU)
+    assert compiled.prepare(*batch(0, CPU)) is None
+    check_same(compiled, eager, range(3), 1e-6)
+    assert compiled.G_BA.state_dict().keys() == eager.G_BA.state_dict().keys()
+    a, _ = batch(0, CPU)
+    torch.testing.assert_close(compiled.paint(a), eager.paint(a), atol=1e-3, rtol=0)
 
 
 @pytest.mark.cuda
