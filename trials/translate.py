@@ -67,7 +67,9 @@ def command(arguments: list[str]) -> int:
     parser = Parser(__doc__, prog="python -m trials.translate")
     parser.add_fields(Options)
     options = from_namespace(Options, parser.parse_args(arguments))
-    if not options.onnx and not (options.photos and options.out):
+    if bool(options.photos) != bool(options.out):
+        raise UserError("--photos needs --out, and --out needs --photos: give both")
+    if not options.photos and not options.onnx:
         raise UserError("give --photos and --out, or --onnx")
     device = RunOptions(device=options.device).torch_device()
     net = load_trained(options.run, device)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -50,12 +50,37 @@ def scene(height: int, width: int) -> torch.Tensor:
     return to_bytes(interpolate(coarse, (height, width), mode="bicubic"))[0]
 
 
+def change_settings(folder: Path, change) -> None:
+    record = json.loads((folder / "run.json").read_text())
+    change(record["settings"])
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def test_a_record_without_downsamplings_is_of_the_two_published_ones(trial):
+    folder, net = trial
+    change_settings(folder, lambda settings: [settings.pop(name) for name in Settings.OLDER])
+    with pytest.raises(UserError, match="cannot be read.*state_dict"):  # the checkpoint is of a sketch
+        translate.load_trained(folder, CPU)
+    published = CycleGAN(replace(net.settings, downsamplings=2), 10, CPU)
+    torch.save(published.state_dict(), folder / "checkpoint.pt")
+    photos = torch.rand(3, 3, 64, 64) * 2 - 1
+    assert translate.load_trained(folder, CPU).paint(photos).equal(published.paint(photos))
+
+
+def test_a_record_without_a_networks_size_is_refused_by_name(trial):
+    change_settings(trial[0], lambda settings: settings.update(ngf=None))
+    with pytest.raises(UserError, match="another version.*ngf"):
+        translate.load_trained(trial[0], CPU)
+
+
 def test_a_trained_generator_paints_as_in_its_trial_and_another_folder_is_one_line(tmp_path, trial):
     photos = torch.rand(3, 3, 64, 64) * 2 - 1
     loaded = translate.load_trained(trial[0], CPU)
     assert loaded.step == 1 and loaded.paint(photos).equal(trial[1].paint(photos))
     with pytest.raises(UserError, match="is not the folder of a CycleGAN trial"):
         translate.load_trained(tmp_path / "elsewhere", CPU)
+    with pytest.raises(UserError, match="--photos needs --out"):
+        translate.command([f"--run={trial[0]}", "--photos=.", "--onnx=x.onnx"])
     (trial[0] / "checkpoint.pt").unlink()
     with pytest.raises(UserError, match="has no checkpoint yet"):
         translate.load_trained(trial[0], CPU)

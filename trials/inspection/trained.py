@@ -15,7 +15,7 @@ from judge.common.errors import UserError, one_line
 from judge.common.tensors import read_tensors
 from judge.images import to_float
 from judge.labelled import LabelledImages
-from trials.session.records import read_record
+from trials.session.records import read_record, recorded_settings
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,15 @@ def read_trial(folder: Path) -> tuple[dict, ModuleType]:
 def settings_of(Settings: type, record: dict, folder: Path) -> Any:
     """Return the settings in a trial's record. Raises UserError if another version of Salon wrote them."""
     try:
-        return Settings(**parse_values(Settings, record["settings"]))
+        settings = Settings(**parse_values(Settings, recorded_settings(Settings, record)))
+        complete = settings.complete(torch.device("cpu"))
+        missing = [name for name, value in vars(complete).items()
+                   if value is not None and getattr(settings, name) is None]
+        if missing:
+            raise UserError(f"its run.json lacks {', '.join(missing)}")
     except UserError as error:
         raise UserError(f"{folder} was trained by another version: {one_line(error)}") from None
+    return settings
 
 
 def restore(net: Any, folder: Path, device: torch.device) -> None:

@@ -239,6 +239,7 @@ def test_a_mistake_is_one_line(digits, tmp_path, command):
     ("dcgan", {}, None, "no checkpoint yet"),
     ("style_transfer", {}, None, "trains no networks: only curves and progress work"),
     ("dcgan", {"colour": "red"}, b"damaged", "another version.*colour"),
+    ("dcgan", {"ngf": None}, b"damaged", "another version.*ngf"),
     ("dcgan", {}, b"damaged", "checkpoint.pt cannot be read"),
 ])
 def test_a_trial_that_cannot_be_loaded_is_one_line(tmp_path, command, system, changes, checkpoint, message):
