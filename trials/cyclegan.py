@@ -265,7 +265,7 @@ class CycleGAN(Checkpointed):
         return losses
 
     def _update_generators(self, a: torch.Tensor, b: torch.Tensor) -> tuple[dict, torch.Tensor, torch.Tensor]:
-        """Take a step of both generators; return the losses and the generated images, detached, in fp32."""
+        """Take a step of both generators; return the losses and the fp32 generated images, all detached."""
         s = self.settings
         for D in (self.D_A, self.D_B):  # gradients pass through, but none are computed for it
             D.requires_grad_(False)
@@ -291,7 +291,7 @@ class CycleGAN(Checkpointed):
         self.optimizer_G.zero_grad()
         total.backward()
         self.optimizer_G.step()
-        return losses, fake_a.detach().float(), fake_b.detach().float()
+        return detached(losses), fake_a.detach().float(), fake_b.detach().float()
 
     def _update_discriminators(self, a, b, shown_a, shown_b) -> dict[str, torch.Tensor]:
         """Take a step of both discriminators with the fakes `shown_a`, `shown_b`; return the losses."""
@@ -306,7 +306,7 @@ class CycleGAN(Checkpointed):
             if not threshold or loss.item() >= threshold:
                 loss.backward()
         self.optimizer_D.step()
-        return losses
+        return detached(losses)
 
     @torch.no_grad()
     def paint(self, photos: torch.Tensor, batch: int = 16) -> torch.Tensor:
@@ -329,6 +329,11 @@ class CycleGAN(Checkpointed):
         checkpoint, sheets = super().footprint(reports, pixels)
         pools = 2 * self.settings.pool_size * 3 * self.settings.pixels**2 * 4  # fp32
         return DiskUse(checkpoint + pools, sheets)
+
+
+def detached(losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the losses without what their gradients were computed from, which a graph would keep."""
+    return {name: loss.detach() for name, loss in losses.items()}
 
 
 # ---------------------------------------------------------------------------------------------
