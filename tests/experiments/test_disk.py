@@ -23,7 +23,8 @@ def test_kept_checkpoints_sheets_of_all_and_trials_under_way_are_counted():
 
 def test_a_disk_without_room_is_refused_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: namedtuple("Usage", "free")(10**9))
-    assert disk.check({tmp_path / "not" / "yet": 5 * 10**8}) == f"disk: about 0.5 GB of 1 GB free in {tmp_path}"
+    line = disk.check({tmp_path / "not" / "yet": 5 * 10**8})
+    assert line == f"disk: about 0.5 GB of 1 GB free in {tmp_path}"
     with pytest.raises(UserError, match="needs about 2 GB, but .* has 1 GB free"):
         disk.check({tmp_path: 2 * 10**9})
 
@@ -40,9 +41,10 @@ def test_experiment_and_cache_are_added_on_one_disk_and_not_on_two(tmp_path, sma
 
 def test_kept_paintings_and_images_that_will_be_cached_are_counted(sample_data, monkeypatch):
     settings = cyclegan.Settings(data=str(sample_data), size="sketch", photos=6, reports=10)
-    settings = settings.complete(torch.device("cpu"))
+    cpu = torch.device("cpu")
+    settings, digits = settings.complete(cpu), gan.Settings().complete(cpu)
     paintings = disk.paintings(settings)
-    assert paintings == (10 + 1) * 6 * 3 * 64**2 and disk.paintings(gan.Settings()) == 0
+    assert paintings == (10 + 1) * 6 * 3 * 64**2 and disk.paintings(digits) == 0
     one = DiskUse(checkpoint=100, sheets=1)
     assert disk.disk_needed(one, 3, 1, 10, paintings) - disk.disk_needed(one, 3, 1, 10) == 3 * paintings
     counted = []
@@ -51,7 +53,7 @@ def test_kept_paintings_and_images_that_will_be_cached_are_counted(sample_data, 
     monkeypatch.setattr(batches, "held_out_photos", lambda data, count: data.test["B"][:count], raising=False)
     monkeypatch.setattr(batches, "load_size", lambda size: size + 8, raising=False)
     assert disk.cache_needed(settings) == 4 * 5 and counted == [(12, 72), (12, 72), (8, 64), (6, 64)]
-    assert disk.cache_needed(gan.Settings()) == 0
+    assert disk.cache_needed(digits) == 0
 
 
 def test_checkpoints_beyond_the_best_are_removed_and_nothing_else(recorded):
