@@ -237,8 +237,9 @@ def is_remote(config: Any) -> bool:
 
 def trials_per_gpu(config: Any) -> int:
     """Return how many trials share a GPU of this machine at most."""
-    return config.training_service.max_trial_number_per_gpu if config.trial_gpu_number else (
-        config.trial_concurrency)
+    if not config.trial_gpu_number:
+        return config.trial_concurrency
+    return config.training_service.max_trial_number_per_gpu
 
 
 def gpus_used(config: Any, run_options: RunOptions) -> int:

@@ -91,7 +91,7 @@ def search_seconds(plan: Plan, cost: Cost) -> float | None:
     if config.max_trial_number:
         trials, at_once = config.max_trial_number, config.trial_concurrency
         alone, places = NNI_SECONDS + cost.start + cost.computing, plan.gpus or at_once
-        each = max(cost.computing, alone / math.ceil(at_once / plan.gpus)) if plan.gpus else alone
+        each = max(cost.computing, alone / (at_once // plan.gpus)) if plan.gpus else alone
         ends.append(math.ceil(trials / places) * each)
     return min(ends, default=None)
 
