@@ -29,7 +29,9 @@ def check(options: Namespace) -> None:
     """Find mistakes in an experiment file and say what the search will cost, before anything runs."""
     from experiments import search
 
-    search.prepare(options.file, options.keep, options.unmeasured, options.long)
+    plan = search.check(options.file)
+    print(search.describe(plan, options.keep), flush=True)
+    search.check_cost(plan, options.unmeasured, options.long)
 
 
 def run(options: Namespace) -> int:

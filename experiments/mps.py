@@ -6,6 +6,7 @@ Without it, processes that share a GPU take turns.
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,5 +42,8 @@ def daemon(gpus: int) -> Iterator[dict[str, str]]:
         try:
             yield variables
         finally:
-            subprocess.run([CONTROL], input="quit\n", env=environment, text=True, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL, timeout=QUIT_TIMEOUT)
+            try:
+                subprocess.run([CONTROL], input="quit\n", env=environment, text=True, timeout=QUIT_TIMEOUT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            except subprocess.TimeoutExpired:
+                print(f"--mps: {CONTROL} has not ended within {QUIT_TIMEOUT} s", file=sys.stderr)

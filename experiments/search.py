@@ -35,24 +35,24 @@ def run(file: Path, keep: int | None = None, *, unmeasured: bool = False, long: 
 
     The code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C. Checkpoints are deleted except
     those of the best `keep` trials; None keeps all. With `mps`, NVIDIA's MPS runs during the search. For
-    `unmeasured` and `long` see `prepare`.
+    `unmeasured` and `long` see `check_cost`.
     """
     # Also if a shell started us with SIGINT ignored: whatever ends us, NNI must be stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
-    plan = prepare(file, keep, unmeasured, long)
+    plan = check(file)
+    print(describe(plan, keep), flush=True)
     with daemon(plan.gpus) if mps else nullcontext({}) as variables:
+        check_cost(plan, unmeasured, long)
         return start(plan, keep, variables)
 
 
-def prepare(file: Path, keep: int | None, unmeasured: bool, long: bool) -> Plan:
-    """Check an experiment file, print what it will do and cost, and return the plan.
+def check_cost(plan: Plan, unmeasured: bool, long: bool) -> None:
+    """Measure a trial and print what the search will cost.
 
-    Raises UserError for a mistake, and if the search may take more than a day without `long`. With
+    Raises UserError if the trial fails, and if the search may take more than a day without `long`. With
     `unmeasured`, and for trials on other machines, no trial is measured and the cost is not known.
     """
-    plan = check(file)
-    print(describe(plan, keep), flush=True)
     if is_remote(plan.config):
         print("time: not known, trials on other machines are not measured")
     elif not unmeasured:
@@ -61,7 +61,6 @@ def prepare(file: Path, keep: int | None, unmeasured: bool, long: bool) -> Plan:
         print(cost.describe(plan, measured), flush=True)
         if not long:
             cost.refuse_long(plan, measured)
-    return plan
 
 
 def start(plan: Plan, keep: int | None, variables: Mapping[str, str]) -> tuple[Experiment, int]:

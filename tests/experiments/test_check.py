@@ -58,7 +58,9 @@ def test_shipped_files_can_be_read_and_their_spaces_contain_the_published_values
         config = checks.load(file)
         assert file.name != "quickstart.yml" or "--size sketch" in config.trial_command  # on a GPU too
         assert config.tuner.class_args["reference"] in config.trial_command
-        checks.check_space(config, *parse(config.trial_command)[:2])
+        module, settings, _ = parse(config.trial_command)
+        checks.check_space(config, module, settings)
+        checks.check_tuner(config, module)
 
 
 def test_the_first_two_experiments_in_a_new_environment_do_not_read_half_of_nnis_lists(
