@@ -26,11 +26,12 @@ STUDY_ERRORS = (OSError, ValueError, KeyError)  # of a file that is not a study'
 
 
 def check(options: Namespace) -> None:
-    """Find mistakes in an experiment file before anything runs."""
+    """Find mistakes in an experiment file and say what the search will cost, before anything runs."""
     from experiments import search
-    from experiments.check import check
 
-    print(search.describe(check(options.file), options.keep))
+    plan = search.check(options.file)
+    print(search.describe(plan, options.keep), flush=True)
+    search.check_cost(plan, options.unmeasured, options.long)
 
 
 def run(options: Namespace) -> int:
@@ -40,13 +41,18 @@ def run(options: Namespace) -> int:
     """
     from experiments import search
 
-    experiment, code = search.run(options.file, options.keep)
+    experiment, code = search.run(options.file, options.keep, **start_options(options))
     print()
     show_report(experiment)
     print(f"both again: python -m experiments report {experiment.id}")
     if code:
         print(f"to resume it: python -m experiments resume {experiment.id}")
     return code
+
+
+def start_options(options: Namespace) -> dict[str, bool]:
+    """Return the options of every command that starts NNI, for `search.run`."""
+    return {"unmeasured": options.unmeasured, "long": options.long, "mps": options.mps}
 
 
 def resume(options: Namespace) -> int:
@@ -122,7 +128,8 @@ def promote(options: Namespace) -> int:
     check_yardstick(options)
     source = find_experiment(options.experiment)
     with file_lock(source.folder / ".promote.lock", f"promoting experiment {source.id}"):
-        confirmed, code = search.run(confirmation.write(source, options.top, options.seeds))
+        confirmed, code = search.run(
+            confirmation.write(source, options.top, options.seeds), **start_options(options))
     print()
     show_report(confirmed, options.yardstick, options.yardstick_data)
     return code
@@ -176,6 +183,10 @@ OPTIONS = {
     "experiments": {"nargs": "+", "help": "ids or folders of searches"},
     "--keep": {"type": PositiveInt, "default": 10,
                "help": "checkpoints of so many best trials are kept, and the published setting's"},
+    "--unmeasured": {"action": "store_true", "help": "do not measure a trial, nor say what the search costs"},
+    "--long": {"action": "store_true", "help": "allow a search of more than a day"},
+    "--mps": {"action": "store_true",
+              "help": "run NVIDIA's MPS during the search, for several trials on one GPU"},
     "--csv": {"action": "store_true", "help": "only the table, for pandas"},
     "--json": {"action": "store_true", "help": "only the table, as JSON records"},
     "--out": {"type": Path, "metavar": "DIR", "help": "folder for the page (default: experiment's, or runs)"},
@@ -186,12 +197,13 @@ OPTIONS = {
     "--yardstick-data": {"metavar": "DATA", "help": "the data it was trained on (python -m judge halves)"},
 }  # fmt: skip
 
+START = ("--unmeasured", "--long", "--mps")  # options of every command that starts NNI
 COMMANDS = {
-    "run": (run, "file", "--keep"),
-    "resume": (resume, "experiment", "--keep"),
+    "run": (run, "file", "--keep", *START),
+    "resume": (resume, "experiment", "--keep", *START),
     "compare": (compare, "experiments", "--out", "--open"),
-    "promote": (promote, "experiment", "--top", "--seeds", "--yardstick", "--yardstick-data"),
-    "check": (check, "file", "--keep"),
+    "promote": (promote, "experiment", "--top", "--seeds", "--yardstick", "--yardstick-data", *START),
+    "check": (check, "file", "--keep", "--unmeasured", "--long"),
     "report": (report, "experiment", "--csv", "--json", "--out", "--open", "--yardstick", "--yardstick-data"),
     "study": (study,),
     "ranks": (ranks, "--csv"),

@@ -10,7 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import nni
 import torch
+from nni.algorithms.hpo.tpe_tuner import TpeTuner
 from nni.experiment.config import ExperimentConfig
 from nni.experiment.config.utils import unset_base_path
 from nni.runtime.config import get_builtin_config_file, get_config_directory
@@ -20,7 +22,7 @@ from experiments.nni_adapter import remote
 from experiments.nni_adapter.database import RESUMES, error_prefix
 from experiments.trial_command import parse, python_of
 from judge.common.device import available_cores
-from judge.common.errors import UserError
+from judge.common.errors import UserError, one_line
 from judge.common.files import atomic_write
 from trials.session import DiskUse, RunOptions, with_parameters
 from trials.session.engine import NniEngine
@@ -40,7 +42,10 @@ class Plan:
     config: Any  # NNI's ExperimentConfig, canonical: absolute paths, defaults filled in
     module: ModuleType  # the trial's, for example trials.cyclegan
     settings: Any  # the trial's by its command, completed, before the tuner's parameters
+    run_options: RunOptions  # the trial's
     footprint: DiskUse  # of a trial
+    gpus: int  # GPUs of this machine that trials use
+    notes: list[str]  # lines on what is allowed, but perhaps not meant
 
 
 def refuse(condition: object, message: str) -> None:
@@ -61,8 +66,9 @@ def check(file: Path) -> Plan:
     refuse(config.tuner is None, f"{file} names no tuner")
     check_space(config, module, settings)
     check_tuner(config, module)
-    check_machine(config, settings, run_options)
-    plan = Plan(file, config, module, settings, module.check(settings))
+    notes = check_machine(config, settings, run_options)
+    plan = Plan(file, config, module, settings, run_options, module.check(settings),
+                gpus_used(config, run_options), notes)
     if config.assessor:
         check_assessor(config.assessor, settings.report_count())
     return plan
@@ -156,6 +162,27 @@ def check_tuner(config: Any, module: ModuleType) -> None:
     refuse(type(start) is not int, f"tuner: n_startup_jobs is {start!r}, but must be a whole number")
     refuse(trials is not None and start >= trials,
            f"tuner: n_startup_jobs {start} of maxTrialNumber {trials} makes it a random search")
+    check_first_proposal(config.search_space, arguments.get("tpe_args"), start)
+
+
+def check_first_proposal(space: dict, tpe_args: dict | None, start: int) -> None:
+    """Check that TPE's first proposal after the random ones, of which there are `start`, does not fail.
+
+    NNI takes the best ceil(gamma x sqrt(n)) of n results as good ones, the others as bad ones. If one of the
+    two is empty, its numpy.bincount for a choice or randint fails (tpe_tuner.py:316). No longer needed when
+    NNI checks for that.
+    """
+    tuner = TpeTuner("maximize", seed=0, tpe_args=tpe_args)
+    tuner.update_search_space(space)
+    try:
+        for number in range(start + 1):
+            parameters = tuner.generate_parameters(number)
+            tuner.receive_trial_result(number, parameters, 0.0)
+    except nni.NoMoreTrialError:  # all settings have been tried
+        pass
+    except Exception as error:  # any: it is NNI's fault
+        raise UserError(f"tuner: after n_startup_jobs {start}, NNI's TPE fails at a choice or randint "
+                        f"({one_line(error)}): set it higher, for example to 8") from None
 
 
 def check_assessor(assessor: Any, reports: int) -> None:
@@ -181,31 +208,62 @@ def make(part: Any, kind: str) -> None:
             getattr(importlib.import_module(module), name)(**arguments)
 
 
-def check_machine(config: Any, settings: Any, run_options: RunOptions) -> None:
-    """Check that there are enough GPUs and cores, here or on the workers."""
-    if hasattr(config.training_service, "machine_list"):
+def check_machine(config: Any, settings: Any, run_options: RunOptions) -> list[str]:
+    """Check that there are enough GPUs and cores, here or on the workers, and return notes on them."""
+    wanted, at_once = config.trial_gpu_number, config.trial_concurrency
+    refuse(wanted and wanted > 1, f"trialGpuNumber {wanted}, but a trial uses one GPU: set it to 1, and "
+                                  "trialConcurrency to the number of GPUs")
+    if is_remote(config):
         return check_workers(config, settings, run_options)
-    wanted, gpus, at_once = config.trial_gpu_number or 0, torch.cuda.device_count(), config.trial_concurrency
-    refuse(wanted > gpus, f"trialGpuNumber {wanted}, but torch sees {gpus} GPUs here, and NNI would wait "
-                          "forever: use experiments/cyclegan.yml or a smaller number")
-    refuse(config.trial_gpu_number == 0 and gpus and run_options.device == "auto",
+    gpus = torch.cuda.device_count()
+    refuse(wanted and not gpus, "trialGpuNumber 1, but torch sees no GPU here, and NNI would wait forever: "
+                                "use experiments/cyclegan.yml")
+    refuse(wanted == 0 and gpus and run_options.device != "cpu",
            "trialGpuNumber: 0 hides the GPU from trials: add --device cpu to trialCommand")
-    trials_per_gpu = getattr(config.training_service, "max_trial_number_per_gpu", None) or 1
-    refuse(wanted and at_once * wanted > gpus * trials_per_gpu,
-           f"trialConcurrency {at_once} x {wanted} GPUs, but there are {gpus}")
-    check_threads(at_once, run_options, available_cores(), "here")
+    usable, each = len(config.training_service.gpu_indices or range(gpus)), trials_per_gpu(config)
+    refuse(wanted and at_once > usable * each,
+           f"trialConcurrency {at_once}, but {usable} GPUs run {usable * each} trials at once")
+    used = gpus_used(config, run_options)
+    notes = [f"all trials share GPU 0 of {gpus}: to use all, set trialGpuNumber: 1 as in "
+             "experiments/cyclegan-gpus.yml; if it is meant, set CUDA_VISIBLE_DEVICES=0"]
+    return (notes if used and not wanted and gpus > 1 else []) + check_threads(
+        at_once, run_options, available_cores(), "here", on_gpu=used > 0)
 
 
-def check_threads(at_once: int, run_options: RunOptions, cores: int, where: str) -> None:
-    """Check that trials have no more threads than there are cores; two single threads are always allowed."""
+def is_remote(config: Any) -> bool:
+    """Return whether trials run on other machines."""
+    return hasattr(config.training_service, "machine_list")
+
+
+def trials_per_gpu(config: Any) -> int:
+    """Return how many trials share a GPU of this machine at most."""
+    if not config.trial_gpu_number:
+        return config.trial_concurrency
+    return config.training_service.max_trial_number_per_gpu
+
+
+def gpus_used(config: Any, run_options: RunOptions) -> int:
+    """Return how many GPUs of this machine trials use. NNI fills one before it takes the next."""
+    if is_remote(config) or config.trial_gpu_number == 0 or run_options.torch_device().type == "cpu":
+        return 0
+    return -(-config.trial_concurrency // trials_per_gpu(config))
+
+
+def check_threads(at_once: int, run_options: RunOptions, cores: int, where: str, on_gpu: bool) -> list[str]:
+    """Check that trials on CPUs have no more threads than there are cores; return a note on trials on GPUs.
+
+    Two single threads are always allowed.
+    """
     threads, most = run_options.threads or NniEngine.threads, max(2, cores)
-    refuse(at_once * threads > most,
-           f"trialConcurrency {at_once} x --threads {threads} is more than {most} cores {where}: all trials "
-           "would be many times slower, lower one of them")
+    message = f"trialConcurrency {at_once} x --threads {threads} is more than {most} cores {where}"
+    if at_once * threads <= most:
+        return []
+    refuse(not on_gpu, f"{message}: all trials would be many times slower, lower one of them")
+    return [f"{message}: allowed, because trials on a GPU mostly wait for it"]
 
 
-def check_workers(config: Any, settings: Any, run_options: RunOptions) -> None:
-    """Check that the other machines can be reached, have what trials need, and are all used."""
+def check_workers(config: Any, settings: Any, run_options: RunOptions) -> list[str]:
+    """Check that the other machines can be reached, have what trials need, and are all used; return notes."""
     refuse(not config.training_service.reuse_mode,
            "trainingService: reuseMode false is not supported, remove it")
     for machine in config.training_service.machine_list:
@@ -221,7 +279,7 @@ def check_workers(config: Any, settings: Any, run_options: RunOptions) -> None:
     for path in paths:
         refuse(not Path(path).is_absolute(), f"trialCommand: {path} is not found on other machines: give "
                                              "--data and --judge as absolute paths, the same on all machines")
-    gpus_each, at_once = config.trial_gpu_number or 0, 0
+    gpus_each, at_once, notes = config.trial_gpu_number or 0, 0, []
     for worker in remote.workers(config.json()):
         probe = worker.probe(python_of(config.trial_command), paths)
         refuse(probe["missing"], f"{worker.name} has no {' and no '.join(probe['missing'])}")
@@ -230,7 +288,9 @@ def check_workers(config: Any, settings: Any, run_options: RunOptions) -> None:
         refuse(gpus_each > probe["gpus"],
                f"trialGpuNumber {gpus_each}, but torch sees {probe['gpus']} GPUs on {worker.name}")
         trials = probe["gpus"] // gpus_each if gpus_each else 1
-        check_threads(trials, run_options, probe["cores"], f"on {worker.name}")
+        on_gpu = gpus_each or config.trial_gpu_number is None and probe["gpus"]
+        notes += check_threads(trials, run_options, probe["cores"], f"on {worker.name}",
+                               on_gpu=on_gpu and run_options.device != "cpu")
         at_once += trials
     # More would only wait. With fewer, NNI's runner on an idle machine ends itself after ten minutes, and
     # the next trial that is sent there is lost.
@@ -238,3 +298,4 @@ def check_workers(config: Any, settings: Any, run_options: RunOptions) -> None:
     refuse(config.trial_concurrency != at_once,
            f"trialConcurrency {config.trial_concurrency}, but the machines run {at_once} at once{each}: set "
            f"it to {at_once}")
+    return notes

@@ -5,6 +5,8 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -12,36 +14,65 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from experiments import disk
-from experiments.check import Plan, check
+from experiments import cost, disk
+from experiments.check import Plan, check, is_remote, trials_per_gpu
+from experiments.mps import daemon
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import Experiment, Trial
 from experiments.nni_adapter.remote import FOLDER, Tunnels, workers
 from experiments.report import results
+from judge.common.cache import cache_folder
+from judge.common.device import available_cores
+from trials.session.engine import NniEngine
 
 FILE_NAME = "experiment.yml"  # in an experiment's folder: its file as the user wrote it
 FIRST_TRIAL_TIMEOUT = 300.0  # seconds
 
 
-def run(file: Path, keep: int | None = None) -> tuple[Experiment, int]:
+def run(file: Path, keep: int | None = None, *, unmeasured: bool = False, long: bool = False,
+        mps: bool = False) -> tuple[Experiment, int]:  # fmt: skip
     """Check an experiment file, run it to its end with a live table, and return it with an exit code.
 
     The code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C. Checkpoints are deleted except
-    those of the best `keep` trials; None keeps all.
+    those of the best `keep` trials; None keeps all. With `mps`, NVIDIA's MPS runs during the search. For
+    `unmeasured` and `long` see `check_cost`.
     """
-    plan = check(file)
-    print(describe(plan, keep))
     # Also if a shell started us with SIGINT ignored: whatever ends us, NNI must be stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
-    tunnels = Tunnels(workers(plan.config.json()))
+    plan = check(file)
+    print(describe(plan, keep), flush=True)
+    with daemon(plan.gpus) if mps else nullcontext({}) as variables:
+        check_cost(plan, unmeasured, long)
+        return start(plan, keep, variables)
+
+
+def check_cost(plan: Plan, unmeasured: bool, long: bool) -> None:
+    """Measure a trial and print what the search will cost.
+
+    Raises UserError if the trial fails, and if the search may take more than a day without `long`. With
+    `unmeasured`, and for trials on other machines, no trial is measured and the cost is not known.
+    """
+    if is_remote(plan.config):
+        print("time: not known, trials on other machines are not measured")
+    elif not unmeasured:
+        print("measuring a trial ...", flush=True)
+        measured = cost.measure(plan)
+        print(cost.describe(plan, measured), flush=True)
+        if not long:
+            cost.refuse_long(plan, measured)
+
+
+def start(plan: Plan, keep: int | None, variables: Mapping[str, str]) -> tuple[Experiment, int]:
+    """Start NNI, with the environment `variables`, and do as `run` does."""
+    tunnels, file = Tunnels(workers(plan.config.json())), plan.file
     try:
         with tempfile.TemporaryDirectory() as folder:
             name = plan.config.experiment_name or file.stem
             title = " | ".join([name, *plan.settings.describe_inputs().values()])  # in NNI's web UI
             config = plan.config.json() | {"experimentName": title}
             complete = manager.write_config(Path(folder) / file.name, config)
-            experiment, port = manager.create(complete, tunnels.open)
+            experiment, port = manager.create(complete, tunnels.open, variables)
         return experiment, run_to_end(experiment, port, plan, keep, tunnels)
     finally:
         tunnels.close()
@@ -49,13 +80,31 @@ def run(file: Path, keep: int | None = None) -> tuple[Experiment, int]:
 
 def describe(plan: Plan, keep: int | None = None) -> str:
     """Return lines on what a checked experiment will do, and on its disk space, or raise a UserError."""
-    config = plan.config
-    inputs = "; ".join(f"{name}: {value}" for name, value in plan.settings.describe_inputs().items())
+    config, settings = plan.config, plan.settings
+    inputs = "; ".join(f"{name}: {value}" for name, value in settings.describe_inputs().items())
     trials = config.max_trial_number or keep or 1  # without a limit, nobody knows
-    needed = disk.disk_needed(plan.footprint, trials, config.trial_concurrency, keep or trials)
-    return (f"{plan.file}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
-            f"{config.trial_concurrency} at once, over {', '.join(config.search_space)}\n{inputs}\n"
-            f"{disk.check(Path(config.experiment_working_directory), needed)}")
+    paintings = disk.paintings(settings) if plan.run_options.keep else 0
+    needed = {
+        Path(config.experiment_working_directory): disk.disk_needed(
+            plan.footprint, trials, config.trial_concurrency, keep or trials, paintings),
+        cache_folder(): 0 if is_remote(config) else disk.cache_needed(settings),
+    }  # fmt: skip
+    return "\n".join([
+        f"{plan.file}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
+        f"{config.trial_concurrency} at once, over {', '.join(config.search_space)}",
+        inputs, device(plan), disk.check(needed), *(f"note: {note}" for note in plan.notes)])
+
+
+def device(plan: Plan) -> str:
+    """Return a line on where trials will run."""
+    if is_remote(plan.config):
+        return "device: other machines"
+    if plan.gpus:
+        each = min(plan.config.trial_concurrency, trials_per_gpu(plan.config))
+        shared = f", {each} trials share one" if each > 1 else ""
+        return f"device: {plan.gpus} GPU{'s' * (plan.gpus > 1)}{shared}"
+    threads = plan.run_options.threads or NniEngine.threads
+    return f"device: cpu, --threads {threads} a trial, {available_cores()} cores"
 
 
 def run_to_end(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: Tunnels) -> int:

@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import requests
 import yaml
@@ -32,17 +33,25 @@ def write_config(file: Path, config: dict) -> Path:
     return file
 
 
-def create(file: Path, prepare: Callable[[int], None] = lambda port: None) -> tuple[Experiment, int]:
-    """Start an experiment on loopback, with `prepare(port)` before each attempt; return it with its port."""
+def search_path() -> str:
+    """Return PATH for trials, this environment first: `python` is then the Python that runs this."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def create(file: Path, prepare: Callable[[int], None] = lambda port: None,
+           variables: Mapping[str, str] = MappingProxyType({})) -> tuple[Experiment, int]:
+    """Start an experiment on loopback, with `prepare(port)` before each attempt; return it with its port.
+
+    NNI and its trials get the environment `variables` in addition to those of this process.
+    """
     preload = f"{os.environ.get('NODE_OPTIONS', '')} --require {PRELOAD}".strip()
-    # This environment first: `python` in a trial command is then the Python that runs this.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = os.environ | {"NODE_OPTIONS": preload, "PATH": search_path(), **variables}
     for _ in range(3):
         port = free_port()
         prepare(port)
         result = subprocess.run(
             [*NNICTL, "create", "--config", str(file.resolve()), "--port", str(port)], cwd=ROOT,
-            env=os.environ | {"NODE_OPTIONS": preload, "PATH": path}, capture_output=True, text=True)
+            env=environment, capture_output=True, text=True)
         output = re.sub(r"\x1b\[\d*m", "", result.stdout + result.stderr)
         id_ = re.search(r"Experiment ID: (\w+)", output)
         if result.returncode == 0 and id_:

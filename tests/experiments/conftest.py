@@ -103,14 +103,14 @@ def started(nni_home):
 
 @pytest.fixture
 def run_command(nni_home):
-    """Return a function that starts `experiments COMMAND`; at the end, all are ended as by Ctrl-C."""
+    """Return a function that starts `experiments COMMAND --unmeasured`; at the end, all end as by Ctrl-C."""
     running = []
 
     def start(argument: Path, *options: str, command: str = "run") -> subprocess.Popen:
         # A shell may have started the tests with SIGINT ignored, which children inherit.
         running.append(subprocess.Popen(
-            [sys.executable, "-u", "-m", "experiments", command, str(argument), *options], cwd=ROOT,
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            [sys.executable, "-u", "-m", "experiments", command, str(argument), "--unmeasured", *options],
+            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
         return running[-1]
 

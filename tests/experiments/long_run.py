@@ -41,7 +41,7 @@ def measure_search(folder: Path, trials: int, at_once: int = 2, every: float = 2
     """Run the search to its end and return a row of figures every so many seconds."""
     file, rows, started = write_experiment(folder, trials, at_once), [], time.monotonic()
     with open(folder / "run.log", "w") as log:
-        command = [sys.executable, "-u", "-m", "experiments", "run", str(file)]
+        command = [sys.executable, "-u", "-m", "experiments", "run", str(file), "--unmeasured"]
         run = psutil.Popen(command, cwd=ROOT, env=os.environ | {"HOME": str(folder)}, stdout=log, stderr=log)
     try:
         while run.poll() is None:

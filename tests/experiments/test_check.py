@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from experiments import check as checks
+from experiments import disk
 from experiments.check import check
 from experiments.nni_adapter import remote
 from experiments.search import describe
@@ -25,9 +26,27 @@ def refusal(file: Path) -> str:
     return str(error.value)
 
 
-def test_the_shipped_search_passes_also_if_it_is_limited_by_time_alone(experiment):
-    assert check(experiment(options="--budget 0.2")).settings.report_count() == 10
-    plan = check(experiment(options="--budget 0.2", maxTrialNumber=None, maxExperimentDuration="1h"))
+@pytest.fixture
+def no_cache(monkeypatch):
+    """Leave what decoding adds to the cache out of account."""
+    monkeypatch.setattr(disk, "cache_needed", lambda settings: 0)
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Return a function that makes torch see so many GPUs."""
+
+    def see(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: True)
+
+    return see
+
+
+def test_the_shipped_search_passes_also_if_it_is_limited_by_time_alone(experiment, no_cache):
+    assert "24 trials of trials.cyclegan, 2 at once" in describe(check(experiment()))
+    plan = check(experiment(maxTrialNumber=None, maxExperimentDuration="1h"))
     assert "unlimited trials" in describe(plan)
 
 
@@ -39,7 +58,9 @@ def test_shipped_files_can_be_read_and_their_spaces_contain_the_published_values
         config = checks.load(file)
         assert file.name != "quickstart.yml" or "--size sketch" in config.trial_command  # on a GPU too
         assert config.tuner.class_args["reference"] in config.trial_command
-        checks.check_space(config, *parse(config.trial_command)[:2])
+        module, settings, _ = parse(config.trial_command)
+        checks.check_space(config, module, settings)
+        checks.check_tuner(config, module)
 
 
 def test_the_first_two_experiments_in_a_new_environment_do_not_read_half_of_nnis_lists(
@@ -99,7 +120,7 @@ def test_good_spaces_of_every_kind_pass(experiment):
     ({"tuner": {"className": "experiments.tuner.Tpee"}}, "Tpee"),
     ({"tuner": {"classArgs": REFERENCE | {"tpe_args": {"n_startup_jobs": "8"}}}}, "'8'"),
     ({"assessor": {"classArgs": {"start_step": 0}}}, "before their first report"),
-    ({"options": "--budget 0.2", "assessor": {"classArgs": {"start_step": 10}}}, "never acts"),
+    ({"options": "--reports 10", "assessor": {"classArgs": {"start_step": 10}}}, "never acts"),
     ({"assessor": {"classArgs": {"start_step": "4"}}}, "'4', but must be a whole number"),
     ({"assessor": {"classArgs": {"start_step": 4, "optimize_mode": "minimize"}}}, "maximized"),
     ({"assessor": {"name": "Medianstopp"}}, "assessor Medianstopp"),
@@ -107,6 +128,27 @@ def test_good_spaces_of_every_kind_pass(experiment):
 ])
 def test_a_wrong_tuner_or_assessor_is_named(experiment, changes, said):
     assert said in refusal(experiment(**changes))
+
+
+CHOICE = {"pool_size": {"_type": "choice", "_value": [0, 50]}}
+WHOLE = {"batch_size": {"_type": "randint", "_value": [1, 5]}}
+WEIGHT = {"cycle_weight": {"_type": "uniform", "_value": [5, 20]}}
+
+
+@pytest.mark.parametrize("space, tpe_args, fails", [
+    (CHOICE, {"n_startup_jobs": 1}, True),
+    (WHOLE | WEIGHT, {"n_startup_jobs": 1}, True),
+    (CHOICE, {"n_startup_jobs": 2, "gamma": 1.0}, True),
+    (CHOICE | WEIGHT, {"n_startup_jobs": 2}, False),
+    (WEIGHT, {"n_startup_jobs": 1}, False),
+])
+def test_a_tpe_that_would_die_at_a_choice_is_refused_and_no_other(experiment, space, tpe_args, fails):
+    file = experiment(space, tuner={"classArgs": REFERENCE | {"optimize_mode": "maximize", "seed": 0,
+                                                              "tpe_args": tpe_args}})
+    if fails:
+        assert "NNI's TPE fails at a choice or randint" in refusal(file)
+    else:
+        check(file)
 
 
 def test_more_threads_than_cores_are_refused_and_a_trial_has_one_by_default(experiment, monkeypatch):
@@ -133,12 +175,51 @@ def test_a_wrong_trial_command_or_data_set_is_named(experiment, sample_data, tmp
 
 
 def test_gpus_that_do_not_exist_and_folders_with_a_space_are_refused(experiment, tmp_path):
-    more = torch.cuda.device_count() + 1
-    file = experiment(trialGpuNumber=more, trainingService={"useActiveGpu": True})
+    file = experiment(trialGpuNumber=1, trainingService={"useActiveGpu": True})
     assert "NNI would wait forever" in refusal(file)
     (tmp_path / "my runs").mkdir()
     file = experiment(experimentWorkingDirectory=str(tmp_path / "my runs"))
     assert "path with a space" in refusal(file)
+
+
+ONE_GPU = {"trialGpuNumber": 1, "trainingService": {"useActiveGpu": True}}
+SHARED = {"trialGpuNumber": 1, "trainingService": {"useActiveGpu": True, "maxTrialNumberPerGpu": 4}}
+
+
+@pytest.mark.parametrize("changes, used, said", [
+    ({}, 1, "device: 1 GPU, 2 trials share one"),
+    (ONE_GPU, 2, "device: 2 GPUs"),
+    (SHARED, 1, "device: 1 GPU, 2 trials share one"),  # NNI fills one before it takes the next
+    (SHARED | {"trialConcurrency": 16}, 4, "device: 4 GPUs, 4 trials share one"),
+    ({"options": "--device cpu"}, 0, "device: cpu, --threads 1 a trial"),
+])
+def test_the_device_of_the_trials_is_said(experiment, gpus, no_cache, changes, used, said):
+    gpus(4)
+    plan = check(experiment(**changes))
+    assert plan.gpus == used and said in describe(plan).splitlines()[2]
+
+
+def test_gpus_that_would_idle_are_pointed_out_and_a_trial_cannot_have_two(experiment, gpus, no_cache):
+    gpus(2)
+    note = "note: all trials share GPU 0 of 2: to use all, set trialGpuNumber: 1 as in"
+    assert note in describe(check(experiment()))
+    assert "note" not in describe(check(experiment(**ONE_GPU)))
+    assert "note" not in describe(check(experiment(options="--device cpu")))
+    assert "a trial uses one GPU: set it to 1" in refusal(experiment(**ONE_GPU | {"trialGpuNumber": 2}))
+    assert "2 GPUs run 2 trials at once" in refusal(experiment(**ONE_GPU | {"trialConcurrency": 3}))
+    assert "hides the GPU from trials" in refusal(experiment(trialGpuNumber=0))
+    gpus(1)  # as with CUDA_VISIBLE_DEVICES=0
+    assert "note" not in describe(check(experiment()))
+
+
+def test_trials_on_gpus_may_have_more_threads_than_there_are_cores(experiment, gpus, monkeypatch, no_cache):
+    """They wait for the GPU, not for a core."""
+    monkeypatch.setattr(checks, "available_cores", lambda: 4)
+    gpus(8)
+    said = describe(check(experiment(**ONE_GPU | {"trialConcurrency": 8})))
+    assert "note: trialConcurrency 8 x --threads 1 is more than 4 cores here: allowed" in said
+    assert "more than 4 cores here: all trials would" in refusal(
+        experiment(trialConcurrency=8, options="--device cpu"))
 
 
 def test_a_list_of_settings_need_not_hold_the_published_one(experiment):
@@ -169,14 +250,16 @@ def on_workers(experiment, tmp_path, monkeypatch):
 def test_a_search_that_uses_all_workers_passes(on_workers):
     assert len(remote.workers(check(on_workers()).config.json())) == 2
     check(on_workers(trialGpuNumber=1, trialConcurrency=8))
-    check(on_workers(trialGpuNumber=2, trialConcurrency=4))
+    plan = check(on_workers(trialGpuNumber=1, trialConcurrency=8, probe={"cores": 3}))
+    assert plan.gpus == 0 and "trialConcurrency 4 x --threads 1 is more than 3 cores" in plan.notes[0]
 
 
 @pytest.mark.parametrize("wrong, said", [
     ({"probe": {"missing": ["/srv/judge.pt"]}}, "salon@worker has no /srv/judge.pt"),
     ({"probe": {"nni": "3.0"}}, "has nni 3.0"),
     ({"probe": {"gpus": 0}, "trialGpuNumber": 1}, "sees 0 GPUs on salon@worker"),
-    ({"probe": {"cores": 1}, "options": "--threads 4"}, "more than 2 cores on salon@worker"),
+    ({"probe": {"cores": 1, "gpus": 0}, "options": "--threads 4"}, "more than 2 cores on salon@worker"),
+    ({"trialGpuNumber": 2}, "a trial uses one GPU"),
     ({"trialConcurrency": 4}, "one on each machine without trialGpuNumber: set it to 2"),
     ({"trialGpuNumber": 1}, "the machines run 8 at once: set it to 8"),
     ({"options": "--judge models/judge.pt"}, "models/judge.pt is not found on other"),

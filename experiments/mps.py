@@ -1,0 +1,49 @@
+"""NVIDIA's MPS: a daemon through which the kernels of several trials run on one GPU at the same time.
+
+Without it, processes that share a GPU take turns.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from judge.common.errors import UserError
+
+CONTROL = "nvidia-cuda-mps-control"  # part of NVIDIA's driver
+QUIT_TIMEOUT = 120  # seconds: the daemon waits for its clients to end
+
+
+@contextmanager
+def daemon(gpus: int) -> Iterator[dict[str, str]]:
+    """Run a daemon of this user's, and yield the environment variables by which programs find it.
+
+    Raises UserError if trials use no GPU here, or the daemon is not installed or does not start.
+    """
+    if not gpus:
+        raise UserError("--mps shares a GPU among trials, but none will run on a GPU of this machine")
+    if not shutil.which(CONTROL):
+        raise UserError(f"--mps: there is no {CONTROL} here, it comes with NVIDIA's driver: search without")
+    with tempfile.TemporaryDirectory(prefix="salon-mps-", ignore_cleanup_errors=True) as folder:
+        variables = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        environment = os.environ | variables
+        # The daemon would number these GPUs anew, and NNI's numbers for its trials would be wrong.
+        environment.pop("CUDA_VISIBLE_DEVICES", None)
+        output = Path(folder, "start")
+        with open(output, "w") as file:  # not a pipe, which the daemon would hold open
+            started = subprocess.run([CONTROL, "-d"], env=environment, stdin=subprocess.DEVNULL, stdout=file,
+                                     stderr=file, start_new_session=True)  # Ctrl-C is for the trials first
+        if started.returncode:
+            raise UserError(f"--mps: {CONTROL} did not start: {output.read_text().strip() or 'no output'}")
+        try:
+            yield variables
+        finally:
+            try:
+                subprocess.run([CONTROL], input="quit\n", env=environment, text=True, timeout=QUIT_TIMEOUT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            except subprocess.TimeoutExpired:
+                print(f"--mps: {CONTROL} has not ended within {QUIT_TIMEOUT} s", file=sys.stderr)
