@@ -16,6 +16,7 @@ from judge import images
 from judge.common import cache
 from judge.common.rng import rng, seeded
 from judge.labelled import LabelledImages
+from judge.score import device_of
 
 TRAINING_IMAGES = 180_000  # three passes over MNIST
 BATCH_SIZE = 128
@@ -102,6 +103,6 @@ def logits_and_features(network: Classifier, x: torch.Tensor) -> tuple[torch.Ten
     The images are uint8 or float in [-1, 1], on any device; they are moved a batch at a time.
     Features are scaled to a mean square of 1 each, the scale that KID's kernel (x y / d + 1)^3 is made for.
     """
-    device = next(network.parameters()).device
-    features = torch.cat([network.features(part) for part in images.float_batches(x, device, 500)])
+    parts = images.float_batches(x, device_of(network, x), 500)
+    features = torch.cat([network.features(part) for part in parts])
     return network.head(features), normalize(features) * features.shape[1] ** 0.5

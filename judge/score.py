@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 import torch
+from torch import nn
 from torch.nn.functional import avg_pool2d, normalize
 
 from judge.common.errors import UserError
@@ -109,9 +110,9 @@ def extract_features(judge: Judge, images: torch.Tensor, batch: int = 64) -> tor
     return torch.cat([judge.features(part) for part in parts])
 
 
-def device_of(judge: Judge, images: torch.Tensor) -> torch.device:
-    """Return the device of the judge's weights; without weights, that of `images`."""
-    return next(chain(judge.parameters(), judge.buffers()), images).device
+def device_of(network: nn.Module, images: torch.Tensor) -> torch.device:
+    """Return the device of a network's weights; if it has none, that of `images`."""
+    return next(chain(network.parameters(), network.buffers()), images).device
 
 
 def structure_similarity(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:

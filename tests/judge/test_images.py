@@ -373,23 +373,26 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_is_remade_and_code_in_it_is_not_run(tmp_path, cache_folder, forbid_decoding, damage):
     paths = [save_image(tmp_path / "0.png", BLUE)]
-    expected = images.load_images(paths, 16).pixels
-    [file] = cache_folder.iterdir()
+    expected = images.load_images(paths, 16).pixels.clone()  # not a view of the file
+    [file] = cache_folder.glob("*.pt")
     DAMAGES[damage](file)
     assert torch.equal(images.load_images(paths, 16).pixels, expected)
     forbid_decoding()
     assert torch.equal(images.load_images(paths, 16).pixels, expected)
-    assert list(cache_folder.iterdir()) == [file]
+    assert set(cache_folder.iterdir()) == {file, file.with_name(f"{file.name}.lock")}
 
 
-def test_what_was_not_used_for_long_is_removed_when_something_new_is_cached(tmp_path, cache_folder):
+def test_what_was_not_used_for_long_is_removed_when_something_new_is_cached(tmp_path, cache_folder, capsys):
     used, unused, new = (save_image(tmp_path / name) for name in ("0.png", "1.png", "2.png"))
     for path in (used, unused):
         images.load_images([path], 16)
     (cache_folder / "killed.1.part").touch()
+    (cache_folder / "folder").mkdir()  # not the cache's: left alone
     for file in cache_folder.iterdir():
         os.utime(file, (0, 0))
     images.load_images([used], 16)
     [kept] = (file for file in cache_folder.iterdir() if file.stat().st_mtime > 0)
     images.load_images([new], 16)
-    assert kept in cache_folder.iterdir() and len(list(cache_folder.iterdir())) == 2
+    left = {file.name for file in cache_folder.iterdir()}
+    assert {kept.name, "folder"} < left and len(left) == 4  # and the new one with its lock
+    assert "could not be cached" not in capsys.readouterr().err

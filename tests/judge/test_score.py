@@ -23,6 +23,8 @@ from judge.score import (
     vendi_score,
 )
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(scope="module")
 def judge(judge_file: Path) -> model.Judge:
@@ -131,24 +133,24 @@ def lines(amplitude: float) -> torch.Tensor:
 
 
 def test_an_invisible_pattern_is_found_in_proportion_to_its_amplitude():
-    patterns = FinePatterns([natural(32, 0)])
+    patterns = FinePatterns([natural(32, 0)], CPU)
     clean = [patterns.clean(natural(32, 2) + lines(amplitude)) for amplitude in (0, 3, 10, 30)]
     assert clean == sorted(clean, reverse=True) and clean[0] > 0.8 and clean[1] < 0.5
     assert clean[2] == pytest.approx(0.3 * clean[1], rel=0.2)
 
 
 def test_real_images_coarse_waves_and_one_colour_are_clean():
-    patterns = FinePatterns([natural(32, 0), natural(32, 1)])
+    patterns = FinePatterns([natural(32, 0), natural(32, 1)], CPU)
     wave = torch.sin(2 * torch.pi * torch.arange(64) / 16).expand(1, 3, 64, 64)
     assert patterns.clean(natural(32, 0)) == patterns.clean(torch.zeros(32, 3, 64, 64)) == 1
     for images in (natural(32, 2), 0.3 * natural(32, 2) + 0.5 * wave, 0.3 * natural(32, 2) + 0.5):
         assert patterns.clean(images) > 0.8
-    assert FinePatterns([natural(32, 0) + lines(10)]).clean(natural(32, 2) + lines(10)) > 0.8
+    assert FinePatterns([natural(32, 0) + lines(10)], CPU).clean(natural(32, 2) + lines(10)) > 0.8
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_real_images_are_enough_to_find_a_strong_pattern(count):
-    patterns = FinePatterns([natural(count, 0)])
+    patterns = FinePatterns([natural(count, 0)], CPU)
     assert patterns.clean(natural(4, 1) + lines(30)) < 0.3 * patterns.clean(natural(4, 1))
 
 
