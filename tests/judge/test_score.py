@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from judge import model
 from judge.common.errors import UserError
+from judge.images import to_bytes, to_float
 from judge.score import (
     FORMULAS,
     FinePatterns,
@@ -104,6 +105,21 @@ def test_diversity_is_a_share_of_the_sources_at_most_1_and_lowest_for_a_collapse
     assert scorer(scenes(5)).parts["diversity"] == pytest.approx(1)
     few_alike = torch.cat([scenes(1).expand(4, -1, -1, -1), scenes(2)[1:]])
     assert Scorer(judge, few_alike, None)(noise(5, 3) * scenes(5)).parts["diversity"] == 1
+
+
+def test_paintings_as_bytes_give_the_same_score_to_the_last_digit(judge):
+    photos, paintings = scenes(6), to_bytes(0.5 * noise(70, 4) * scenes(70))  # more than a batch
+    for sources in (photos, None):
+        scores = [Scorer(judge, sources, real)(0.8 * photos) for real in (paintings, to_float(paintings))]
+        assert scores[0] == scores[1]
+    assert extract_features(judge, paintings).equal(extract_features(judge, to_float(paintings)))
+
+
+@pytest.mark.cuda
+def test_the_judge_and_its_images_may_be_on_different_devices(judge_file):
+    judge = model.load_judge(judge_file, "cuda")[0]
+    features = extract_features(judge, to_bytes(scenes(5)))
+    assert features.is_cuda and Scorer(judge, None, to_bytes(scenes(5)))(scenes(5).cuda()).parts["clean"] == 1
 
 
 @pytest.mark.parametrize("formula", FORMULAS.values())
