@@ -90,7 +90,7 @@ def add_options(command: str, parser: Parser) -> None:
         parser.add_fields(ComputeOptions)
 
 
-def device_of(options: Namespace) -> torch.device:
+def compute_device(options: Namespace) -> torch.device:
     """Return the device to compute on, with the number of threads set as the options say."""
     chosen = from_namespace(ComputeOptions, options)
     if chosen.threads:
@@ -103,7 +103,7 @@ def train(options: Namespace) -> None:
     if bool(options.paintings) != bool(options.photos):
         raise UserError("--paintings and --photos go together: give both or neither")
     model.check_writable(options.out)
-    device = device_of(options)
+    device = compute_device(options)
     dataset = (images.from_folders(options.paintings, options.photos) if options.paintings
                else images.find_dataset(options.data))
     size = images.SIZES[images.default_size(device) if options.size == "auto" else options.size]
@@ -119,7 +119,7 @@ def train(options: Namespace) -> None:
 
 def evaluate_judge(options: Namespace) -> None:
     """Measure a judge on the test images and show its worst mistakes."""
-    judge, card = model.load_judge(options.judge, device_of(options))
+    judge, card = model.load_judge(options.judge, compute_device(options))
     dataset = images.find_dataset(options.data)
     metrics, predictions = evaluate(judge, dataset)
     if options.json:
@@ -153,7 +153,7 @@ def format_metrics(metrics: dict) -> str:
 
 def score(options: Namespace) -> None:
     """Print the score of a folder of images and its parts."""
-    device = device_of(options)
+    device = compute_device(options)
     judge, _ = model.load_judge(options.judge, device)
     dataset = images.find_dataset(options.data)
 
@@ -180,7 +180,7 @@ def score(options: Namespace) -> None:
 
 def controls(options: Namespace) -> None:
     """Score corrupted images as if they were translations."""
-    judge, card = model.load_judge(options.judge, device_of(options))
+    judge, card = model.load_judge(options.judge, compute_device(options))
     dataset = images.find_dataset(options.data)
     photos, paintings = (images.load_images(dataset.test[domain], judge.size).pixels
                          for domain in (images.PHOTOS, images.PAINTINGS))
