@@ -21,8 +21,9 @@ from torchvision.datasets.utils import download_and_extract_archive
 from torchvision.utils import make_grid, save_image
 
 from judge import images, model, training
-from judge.common.cli import Namespace, Parser, ThreadOptions, from_namespace, subcommands
+from judge.common.cli import ComputeOptions, Namespace, Parser, from_namespace, subcommands
 from judge.common.constants import STAND_IN
+from judge.common.device import device_name
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, file_lock
 from judge.controls import controls_table
@@ -32,7 +33,7 @@ from judge.score import DEFAULT_FORMULA, FORMULAS, Scorer
 # The CycleGAN authors' archives.
 ARCHIVE = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
 MAX_MISTAKES = 16  # images that `evaluate` lists and shows
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+COMPUTE = ("train", "evaluate", "score", "controls")  # commands with `ComputeOptions`
 
 DATA = {"default": "auto", "metavar": "NAME|DIR",
         "help": "monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB "
@@ -47,8 +48,8 @@ OPTIONS = {
         "--photos": {"type": Path, "nargs": "+", "metavar": "DIR",
                      "help": "folders of photographs, together with --paintings instead of --data"},
         "--size": {"choices": ["auto", *images.SIZES], "default": "auto",
-                   "help": "size of the images to judge: 64, 128 or 256 pixels; auto is sketch on a CPU and "
-                   "paper on a GPU"},
+                   "help": "size of the images to judge: 64, 128 or 256 pixels; auto is draft with a "
+                   "GPU, else sketch"},
         "--out": JUDGE | {"help": "where to save the judge"},
     },
     "evaluate": {
@@ -85,7 +86,16 @@ def add_options(command: str, parser: Parser) -> None:
         parser.add_argument(name, **option)
     if command == "train":
         parser.add_fields(training.TrainingOptions)
-        parser.add_fields(ThreadOptions)
+    if command in COMPUTE:
+        parser.add_fields(ComputeOptions)
+
+
+def compute_device(options: Namespace) -> torch.device:
+    """Return the device to compute on, with the number of threads set as the options say."""
+    chosen = from_namespace(ComputeOptions, options)
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    return chosen.torch_device()
 
 
 def train(options: Namespace) -> None:
@@ -93,15 +103,14 @@ def train(options: Namespace) -> None:
     if bool(options.paintings) != bool(options.photos):
         raise UserError("--paintings and --photos go together: give both or neither")
     model.check_writable(options.out)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    device = compute_device(options)
     dataset = (images.from_folders(options.paintings, options.photos) if options.paintings
                else images.find_dataset(options.data))
-    size = images.SIZES[images.default_size(DEVICE) if options.size == "auto" else options.size]
-    print(f"data: {dataset.description}; size: {model.describe_size(size)}; on {DEVICE}")
+    size = images.SIZES[images.default_size(device) if options.size == "auto" else options.size]
+    print(f"data: {dataset.description}; size: {model.describe_size(size)}; on {device_name(device)}")
     settings = from_namespace(training.TrainingOptions, options)
     with file_lock(options.out.with_name(f".{options.out.name}.lock"), f"training {options.out}"):
-        judge, card = training.train(dataset, size, settings, DEVICE)
+        judge, card = training.train(dataset, size, settings, device)
         model.save_judge(judge, card, options.out)
     print("trained from weights: {weights}, {epochs} epochs, {seconds:.0f} s".format(**card.training))
     print(format_metrics(card.metrics))
@@ -110,9 +119,9 @@ def train(options: Namespace) -> None:
 
 def evaluate_judge(options: Namespace) -> None:
     """Measure a judge on the test images and show its worst mistakes."""
-    judge, card = model.load_judge(options.judge, DEVICE)
+    judge, card = model.load_judge(options.judge, compute_device(options))
     dataset = images.find_dataset(options.data)
-    metrics, predictions = evaluate(judge, dataset, DEVICE)
+    metrics, predictions = evaluate(judge, dataset)
     if options.json:
         print(json.dumps({"data": dataset.name, "stand_in": dataset.stand_in, **metrics}))
         return
@@ -144,7 +153,8 @@ def format_metrics(metrics: dict) -> str:
 
 def score(options: Namespace) -> None:
     """Print the score of a folder of images and its parts."""
-    judge, _ = model.load_judge(options.judge, DEVICE)
+    device = compute_device(options)
+    judge, _ = model.load_judge(options.judge, device)
     dataset = images.find_dataset(options.data)
 
     def load(paths: list[Path]) -> torch.Tensor:
@@ -153,11 +163,14 @@ def score(options: Namespace) -> None:
             raise UserError(f"cannot be read, and each image needs its source: {loaded.skipped[0]}")
         for name in loaded.skipped:
             print(f"left out, cannot be read: {name}", file=sys.stderr)
-        return images.to_float(loaded.pixels).to(DEVICE)
+        return loaded.pixels
 
-    sources = None if options.sources is None else load(images.list_images([options.sources]))
+    def load_floats(folder: Path) -> torch.Tensor:
+        return images.to_float(load(images.list_images([folder]))).to(device)
+
+    sources = None if options.sources is None else load_floats(options.sources)
     scorer = Scorer(judge, sources, load(dataset.test[images.PAINTINGS]), options.score)
-    parts = scorer(load(images.list_images([options.images]))).as_dict()
+    parts = scorer(load_floats(options.images)).as_dict()
     if options.json:
         print(json.dumps({"data": dataset.name, "stand_in": dataset.stand_in, **parts}))
     else:
@@ -167,7 +180,7 @@ def score(options: Namespace) -> None:
 
 def controls(options: Namespace) -> None:
     """Score corrupted images as if they were translations."""
-    judge, card = model.load_judge(options.judge, DEVICE)
+    judge, card = model.load_judge(options.judge, compute_device(options))
     dataset = images.find_dataset(options.data)
     photos, paintings = (images.load_images(dataset.test[domain], judge.size).pixels
                          for domain in (images.PHOTOS, images.PAINTINGS))

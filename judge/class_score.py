@@ -87,7 +87,7 @@ class TranslationScorer:
         self.sources, self.targets, self.names = sources, targets, names
         real = [sources[labels == domain] for domain in range(len(names))]
         self.scorers = [ClassScorer(network, images, names) for images in real]
-        self.patterns = FinePatterns(real)
+        self.patterns = FinePatterns(real, sources.device)
 
     def __call__(self, made: torch.Tensor) -> Score:
         """Return the score of `made`, float [N, 3, H, W] in [-1, 1], in the order of the sources.

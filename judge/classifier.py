@@ -16,6 +16,7 @@ from judge import images
 from judge.common import cache
 from judge.common.rng import rng, seeded
 from judge.labelled import LabelledImages
+from judge.score import device_of
 
 TRAINING_IMAGES = 180_000  # three passes over MNIST
 BATCH_SIZE = 128
@@ -59,18 +60,20 @@ class TrainedClassifier:
 
 
 def load_or_train(data: LabelledImages, device: torch.device) -> TrainedClassifier:
-    """Return the classifier of `data` from the cache; train it on first use (minutes on a CPU for MNIST)."""
+    """Return the classifier of `data` from the cache. On first use one process trains it on its `device`, and
+    others wait (minutes on a CPU for MNIST)."""
     key = hashlib.sha256(repr((CLASSIFIER_VERSION, data.classes, data.shape)).encode())
     for tensor in (data.pixels, data.labels, data.test_pixels, data.test_labels):
-        key.update(tensor.numpy().tobytes())
+        key.update(tensor.contiguous().numpy())
     name = f"classifier-{data.name}-{key.hexdigest()[:16]}.pt"
     with seeded(0, "classifier"):
         network = Classifier(data.shape, len(data.classes)).to(device)
-    content = cache.get(name)
-    if not content:
+
+    def train() -> dict:
         print(f"training a classifier of {data.name}", file=sys.stderr)
-        content = {"accuracy": _train(network, data, device), **network.state_dict()}
-        cache.put(name, content)
+        return {"accuracy": _train(network, data, device), **network.state_dict()}
+
+    content = cache.get_or_make(name, train)
     accuracy = content.pop("accuracy")
     network.load_state_dict(content)
     return TrainedClassifier(network.eval().requires_grad_(False), accuracy, name)
@@ -89,15 +92,17 @@ def _train(network: Classifier, data: LabelledImages, device: torch.device) -> f
         optimizer.step()
         schedule.step()
     network.eval()
-    logits, _ = logits_and_features(network, images.to_float(data.test_pixels).to(device))
+    logits, _ = logits_and_features(network, data.test_pixels)
     return (logits.argmax(1).cpu() == data.test_labels).float().mean().item()
 
 
 @torch.no_grad()
 def logits_and_features(network: Classifier, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits [N, classes] and features [N, 128] of images [N, C, H, W], computed in batches.
+    """Return logits [N, classes] and features [N, 128] of images [N, C, H, W], on the network's device.
 
+    The images are uint8 or float in [-1, 1], on any device; they are moved a batch at a time.
     Features are scaled to a mean square of 1 each, the scale that KID's kernel (x y / d + 1)^3 is made for.
     """
-    features = torch.cat([network.features(part) for part in x.split(500)])
+    parts = images.float_batches(x, device_of(network, x), 500)
+    features = torch.cat([network.features(part) for part in parts])
     return network.head(features), normalize(features) * features.shape[1] ** 0.5

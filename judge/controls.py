@@ -1,5 +1,7 @@
 """Controls of the score: corrupted images scored as if they were translations."""
 
+from collections.abc import Iterator
+
 import pandas as pd
 import torch
 
@@ -17,19 +19,23 @@ def controls_table(judge: Judge, photos: torch.Tensor, paintings: torch.Tensor) 
     the corrupted `painting`s, and as a share `kept` of the uncorrupted ones' score. The distance is measured
     to one half of `paintings`; controls are made from the other half.
     """
-    device = judge.mean.device
-    photos, paintings, real = (to_float(x).to(device) for x in (photos, paintings[::2], paintings[1::2]))
+    real = paintings[1::2]
+    photos, paintings = (to_float(x).to(judge.mean.device) for x in (photos, paintings[::2]))
     score_photos, score_paintings = Scorer(judge, photos, real), Scorer(judge, paintings, real)
-    controls = {"copy": (photos, paintings),
-                "the same painting": [paintings[:1].expand_as(images) for images in (photos, paintings)]}
-    for name, corruption in {**HELD_OUT_CORRUPTIONS, **TRAINING_CORRUPTIONS}.items():
-        controls[name] = [_corrupt_all(images, corruption, name) for images in (photos, paintings)]
     table = pd.DataFrame([
         {"control": name, "shown": name in TRAINING_CORRUPTIONS, **score_photos(from_photos).as_dict(),
          "painting": score_paintings(from_paintings).default}
-        for name, (from_photos, from_paintings) in controls.items()
+        for name, from_photos, from_paintings in _controls(photos, paintings)
     ]).set_index("control")
     return table.assign(kept=table["painting"] / table.loc["copy", "painting"])
+
+
+def _controls(photos: torch.Tensor, paintings: torch.Tensor) -> Iterator[tuple]:
+    """Yield a control's name, and the images made from photographs and from paintings, one at a time."""
+    yield "copy", photos, paintings
+    yield "the same painting", *(paintings[:1].expand_as(images) for images in (photos, paintings))
+    for name, corruption in {**HELD_OUT_CORRUPTIONS, **TRAINING_CORRUPTIONS}.items():
+        yield name, *(_corrupt_all(images, corruption, name) for images in (photos, paintings))
 
 
 def _corrupt_all(images: torch.Tensor, corruption: Corruption, name: str) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics as sk
 
 from judge.corruptions import reencode_jpeg
-from judge.images import PAINTINGS, PHOTOS, DataSet, load_images, to_float
+from judge.images import PAINTINGS, PHOTOS, DataSet, load_images
 from judge.model import Judge
 from judge.score import extract_features
 
@@ -30,7 +30,7 @@ def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
     return counts.sum() / (classes * counts)
 
 
-def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, pd.DataFrame]:
+def evaluate(judge: Judge, data: DataSet) -> tuple[dict, pd.DataFrame]:
     """Return metrics on the test images, and a table with a row for each: file, label, p_painting.
 
     Metrics of P(painting) given that an image is a photo or a painting; all but the confusion matrix weight
@@ -48,7 +48,7 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, p
     pixels, labels, counts, files = load_both_domains(data.test, judge.size)
     weights, labels = class_weights(labels, 2)[labels].numpy(), labels.numpy()
     reencoded = torch.stack([reencode_jpeg(image) for image in pixels])
-    p_painting, p_reencoded = (painting_probabilities(judge, x, device) for x in (pixels, reencoded))
+    p_painting, p_reencoded = (painting_probabilities(judge, x) for x in (pixels, reencoded))
     auc = float(sk.roc_auc_score(labels, p_painting))
     one_class_reencoded = [float(sk.roc_auc_score(labels, np.where(labels == label, p_reencoded, p_painting)))
                            for label in (0, 1)]
@@ -68,10 +68,9 @@ def evaluate(judge: Judge, data: DataSet, device: torch.device) -> tuple[dict, p
 
 
 @torch.no_grad()
-def painting_probabilities(judge: Judge, pixels: torch.Tensor, device: torch.device) -> np.ndarray:
+def painting_probabilities(judge: Judge, pixels: torch.Tensor) -> np.ndarray:
     """Return P(painting) against photo, [N], of uint8 [N, 3, size, size]."""
-    features = torch.cat([extract_features(judge, to_float(part).to(device)) for part in pixels.split(256)])
-    return judge.painting_probability_against_photo(features).double().cpu().numpy()
+    return judge.painting_probability_against_photo(extract_features(judge, pixels)).double().cpu().numpy()
 
 
 def calibration_error(outcomes: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:

@@ -6,7 +6,7 @@ A is the paintings, B the photographs.
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from judge.common import cache
 from judge.common.constants import LUMA, STAND_IN
+from judge.common.device import available_cores
 from judge.common.errors import UserError
 from judge.common.files import as_user_error
 
@@ -31,8 +32,8 @@ PAINTINGS, PHOTOS = "A", "B"  # domains: `monet2photo/trainA` holds Monets, `tra
 
 
 def default_size(device: torch.device) -> str:
-    """Return `sketch` without a GPU, `paper` with one."""
-    return "paper" if device.type == "cuda" else "sketch"
+    """Return `sketch` without a GPU, `draft` with one."""
+    return "draft" if device.type == "cuda" else "sketch"
 
 
 @dataclass(frozen=True)
@@ -131,18 +132,29 @@ def load_images(paths: Sequence[Path], size: int) -> Images:
     CycleGAN squashes images instead, which distorts all but square ones. The pixels are cached, because every
     trial needs them. Raises UserError if none of the files can be decoded.
     """
+    return Images(**cache.get_or_make(_cache_name(paths, size), lambda: vars(_decode_all(paths, size))))
+
+
+def bytes_to_cache(paths: Sequence[Path], size: int) -> int:
+    """Return the bytes that `load_images` with these arguments adds to the cache, 0 if they are there."""
+    return 0 if (cache.cache_folder() / _cache_name(paths, size)).exists() else len(paths) * 3 * size**2
+
+
+def _cache_name(paths: Sequence[Path], size: int) -> str:
     key = repr((DECODER_VERSION, size, [_file_state(path) for path in paths]))
-    name = f"images-{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
-    content = cache.get(name)
-    if not content:
-        content = vars(_decode_all(paths, size))
-        cache.put(name, content)
-    return Images(**content)
+    return f"images-{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
 
 
 def to_float(pixels: torch.Tensor) -> torch.Tensor:
     """Convert uint8 0..255 to float [-1, 1], a generator's range."""
     return pixels.float() / 127.5 - 1
+
+
+def float_batches(images: torch.Tensor, device: torch.device, batch: int) -> Iterator[torch.Tensor]:
+    """Yield `images`, uint8 or float in [-1, 1] on any device, as batches of floats on `device`."""
+    for part in images.split(batch):
+        part = part.to(device)
+        yield part if part.is_floating_point() else to_float(part)
 
 
 def to_bytes(images: torch.Tensor) -> torch.Tensor:
@@ -165,18 +177,23 @@ def _file_state(path: Path) -> tuple:
 
 
 def _decode_all(paths: Sequence[Path], size: int) -> Images:
+    # Allocated once and filled in place: a data set may take most of the machine's memory.
+    pixels = np.empty((len(paths), 3, size, size), np.uint8)
     # Large images all in one thread, because a thread keeps the memory that it has once allocated.
-    with ThreadPoolExecutor() as threads, ThreadPoolExecutor(1) as single_thread:
-        futures = [(single_thread if _is_large(path) else threads).submit(_decode_or_reason, path, size)
-                   for path in paths]
-    results = [(str(path), future.result()) for path, future in zip(paths, futures)]
-    decoded = [(path, *result) for path, result in results if not isinstance(result, str)]
-    skipped = [f"{path}: {reason}" for path, reason in results if isinstance(reason, str)]
+    with ThreadPoolExecutor(available_cores()) as threads, ThreadPoolExecutor(1) as single_thread:
+        futures = [(single_thread if _is_large(path) else threads).submit(_decode_into, square, path, size)
+                   for path, square in zip(paths, pixels)]
+    results = [future.result() for future in futures]
+    decoded = [row for row, result in enumerate(results) if not isinstance(result, str)]
+    skipped = [f"{path}: {result}" for path, result in zip(paths, results) if isinstance(result, str)]
     if not decoded:
         raise UserError(f"none of {len(paths)} files could be read as an image, first {skipped[0]}")
-    names, pixels, enlarged = zip(*decoded)
-    stack = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
-    return Images(stack, list(names), skipped, sum(enlarged))
+    for row, source in enumerate(decoded):  # close the gaps of the skipped files, and cut off the end
+        if row != source:
+            pixels[row] = pixels[source]
+    pixels.resize((len(decoded), *pixels.shape[1:]), refcheck=False)
+    return Images(torch.from_numpy(pixels), [str(paths[row]) for row in decoded], skipped,
+                  sum(results[row] for row in decoded))
 
 
 def _is_large(path: Path) -> bool:
@@ -187,11 +204,15 @@ def _is_large(path: Path) -> bool:
         return False
 
 
-def _decode_or_reason(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
+def _decode_into(square: np.ndarray, path: Path, size: int) -> bool | str:
+    """Write a file's pixels to `square`, uint8 [3, size, size]. Return whether it had to be enlarged, or the
+    reason if it cannot be decoded."""
     try:
-        return decode(path, size)
+        pixels, enlarged = decode(path, size)
     except Exception as error:  # each format's decoder raises errors of its own
         return str(error) or type(error).__name__
+    square[:] = pixels.transpose(2, 0, 1)
+    return enlarged
 
 
 def decode(path: Path, size: int) -> tuple[np.ndarray, bool]:

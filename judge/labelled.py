@@ -160,7 +160,7 @@ def _load_classes(name: str, files: dict[str, tuple[list[Path], list[Path]]], si
     """Load the training files and the test files of each class as images of `size` pixels."""
     loaded = [[images.load_images(paths, size) for paths in splits] for splits in files.values()]
     (pixels, labels), (test_pixels, test_labels) = (
-        (torch.cat([part.pixels for part in split]),
+        (torch.cat([part.pixels for part in split]) if len(split) > 1 else split[0].pixels,
          torch.cat([torch.full((len(part.pixels),), label) for label, part in enumerate(split)]))
         for split in zip(*loaded))
     skipped = tuple(file for splits in loaded for part in splits for file in part.skipped)

@@ -4,12 +4,14 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
+from torch import nn
 from torch.nn.functional import avg_pool2d, normalize
 
 from judge.common.errors import UserError
-from judge.images import DataSet, luma
+from judge.images import DataSet, float_batches, luma
 from judge.model import Judge
 
 WORST_SCORE = 0.0  # the score of a trial that diverged: no score is lower
@@ -62,7 +64,8 @@ class Scorer:
 
     Args:
         sources: the photographs, float [N, 3, size, size] in [-1, 1], or None if unknown.
-        paintings: real paintings to measure the distance to, float [M, 3, size, size], or None.
+        paintings: real paintings to measure the distance to, [M, 3, size, size], uint8 or float in [-1, 1]
+            on any device, or None. They are not kept.
         formula: name in `FORMULAS` of the one that computes `default`.
     """
 
@@ -72,7 +75,7 @@ class Scorer:
         self.painting_features = None if paintings is None else extract_features(judge, paintings)
         self.source_diversity = None if sources is None else vendi_score(extract_features(judge, sources))
         real = [images for images in (sources, paintings) if images is not None]
-        self.patterns = FinePatterns(real) if real else None
+        self.patterns = FinePatterns(real, device_of(judge, real[0])) if real else None
 
     def __call__(self, images: torch.Tensor) -> Score:
         """Return the score of `images`, float [N, 3, size, size] in [-1, 1], in the order of the sources.
@@ -98,8 +101,18 @@ class Scorer:
 
 @torch.no_grad()
 def extract_features(judge: Judge, images: torch.Tensor, batch: int = 64) -> torch.Tensor:
-    """Return the judge's features of `images`, [N, features], computed in batches."""
-    return torch.cat([judge.features(part) for part in images.split(batch)])
+    """Return the judge's features of `images`, [N, features], on its device.
+
+    The images are uint8 or float in [-1, 1], [N, 3, size, size], on any device; they are moved a batch at a
+    time.
+    """
+    parts = float_batches(images, device_of(judge, images), batch)
+    return torch.cat([judge.features(part) for part in parts])
+
+
+def device_of(network: nn.Module, images: torch.Tensor) -> torch.device:
+    """Return the device of a network's weights; if it has none, that of `images`."""
+    return next(chain(network.parameters(), network.buffers()), images).device
 
 
 def structure_similarity(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
@@ -155,30 +168,35 @@ class FinePatterns:
 
     Upsampling layers leave grids, and generators hide information in invisible patterns. Both are peaks in
     the spectrum (Zhang et al. 2019, 1907.06515, section 3; Chu et al. 2017, 1712.02950).
+
+    `real` are sets of images, uint8 or float in [-1, 1], whose spectra are computed and kept on `device`.
     """
 
-    def __init__(self, real: list[torch.Tensor]):
-        self.spectrum = torch.stack([fine_spectrum(images) for images in real]).amax(0)
-        halves = [[fine_spectrum(half) for half in (images[::2], images[1::2])]
+    def __init__(self, real: list[torch.Tensor], device: torch.device):
+        self.spectrum = torch.stack([fine_spectrum(images, device) for images in real]).amax(0)
+        halves = [[fine_spectrum(half, device) for half in (images[::2], images[1::2])]
                   for images in real if len(images) > 1]
         self.chance_ratio = max([1.0, *(max(peak_ratio(a, b), peak_ratio(b, a)) for a, b in halves)])
 
     def clean(self, images: torch.Tensor) -> float:
         """Return the factor, in [0, 1], that would reduce the amplitude of the strongest pattern to what
         occurs by chance between the two halves of the real images; 1 if it is no stronger."""
-        ratio = peak_ratio(fine_spectrum(images), self.spectrum)
+        ratio = peak_ratio(fine_spectrum(images, self.spectrum.device), self.spectrum)
         return math.sqrt(self.chance_ratio / max(self.chance_ratio, ratio))
 
 
-def fine_spectrum(images: torch.Tensor, batch: int = 64) -> torch.Tensor:
-    """Return the mean power of luma at frequencies from `FINE_FREQUENCY`, [F], under a Hann window."""
+def fine_spectrum(images: torch.Tensor, device: torch.device, batch: int = 64) -> torch.Tensor:
+    """Return the mean power of luma at frequencies from `FINE_FREQUENCY`, [F], under a Hann window.
+
+    Computed on `device`, from images that are uint8 or float in [-1, 1].
+    """
     height, width = images.shape[-2:]
     window = torch.hann_window(height)[:, None] * torch.hann_window(width)
     frequency = torch.maximum(torch.fft.fftfreq(height).abs()[:, None], torch.fft.rfftfreq(width))
     total = sum(
         torch.fft.rfft2((grey - grey.mean((2, 3), keepdim=True)) * window.to(grey)).abs().square().sum((0, 1))
-        for grey in map(precise_luma, images.split(batch)))
-    return total[(frequency >= FINE_FREQUENCY).to(images.device)] / len(images)
+        for grey in map(precise_luma, float_batches(images, device, batch)))
+    return total[(frequency >= FINE_FREQUENCY).to(device)] / len(images)
 
 
 def peak_ratio(power: torch.Tensor, reference: torch.Tensor) -> float:

@@ -2,9 +2,12 @@
 
 import copy
 import math
+import multiprocessing
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from urllib.error import URLError
 
@@ -33,6 +36,8 @@ HELD_OUT_FRACTION = 0.1  # share of the training images kept for early stopping 
 GENERATED_FRACTION = 0.2  # share of the class "neither" from undertrained generators; the rest is corrupted
 MAX_GENERATORS, IMAGES_PER_GENERATOR = 24, 32
 CROP_MARGIN = 1.25  # images are kept this much larger than the judge's size, for random crops
+SHARED_MEMORY = "/dev/shm"  # loader processes send batches through it; Docker gives a container 64 MB of it
+BATCHES_PER_WORKER = 4  # in shared memory at once: two prefetched, one being made, one being read
 
 
 @dataclass(frozen=True)
@@ -72,28 +77,35 @@ def augmentation(size: int) -> v2.Transform:
         v2.RandomHorizontalFlip(),
         v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
         v2.RandomApply([v2.GaussianBlur(3, sigma=(0.1, 1.0))], p=0.2),
-        v2.Lambda(lambda image: reencode_jpeg(image, int(between(50, 101)), choice("4:4:4", "4:2:0"))),
+        v2.Lambda(reencode_at_random),  # a function with a name: loader processes may get it by pickle
     ])
+
+
+def reencode_at_random(image: torch.Tensor) -> torch.Tensor:
+    """Return an image, uint8 [3, H, W], after JPEG of random quality, with or without halved chroma."""
+    return reencode_jpeg(image, int(between(50, 101)), choice("4:4:4", "4:2:0"))
 
 
 class AugmentedViews(Dataset):
     """Random views of the images of each class, uint8 [N, 3, H, W], with equal numbers of each class.
 
-    An epoch has as many views as there are photographs and paintings. A view is a function of (seed, epoch,
-    index), so that the number of worker processes does not change the judge. Of the third class's views, a
-    share of `GENERATED_FRACTION` are of its images, the others corrupted views of the first two classes.
+    An epoch has as many views as there are photographs and paintings (`len`); they are numbered on from epoch
+    to epoch. A view is a function of seed and number, so that the number of worker processes does not change
+    the judge. Of the third class's views, a share of `GENERATED_FRACTION` are of its images, the others
+    corrupted views of the first two classes.
     """
 
     def __init__(self, classes: Sequence[torch.Tensor], size: int, seed: int = 0):
-        self.classes, self.seed, self.epoch = classes, seed, 0
+        self.classes, self.size, self.seed = classes, size, seed
         self.augment = augmentation(size)
 
     def __len__(self) -> int:
         return sum(map(len, self.classes[:NEITHER]))
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        epoch, index = divmod(number, len(self))
         label = index % len(self.classes)
-        with seeded(self.seed, "augment", self.epoch, index):
+        with seeded(self.seed, "augment", epoch, index):
             if label == NEITHER and between(0, 1) > GENERATED_FRACTION:
                 return corrupt(self._random_view(choice(*self.classes[:NEITHER]))), label
             return self._random_view(self.classes[label]), label
@@ -118,14 +130,7 @@ def train(
     """Return a calibrated judge for images of `size` pixels, and its card."""
     started = time.perf_counter()
     judge, initial_weights = initial_judge(options, size, device)
-    pixels, labels, counts, paths = load_both_domains(data.train, round(size * CROP_MARGIN))
-    train_indices, held_out_indices = split_held_out(labels, options.seed)
-    # Decoded again at the judge's size: resizing the larger ones would give softer images than a trial's,
-    # and a calibration for those.
-    held_out_pixels = load_images([Path(paths[index]) for index in held_out_indices], size).pixels
-    classes = class_images(pixels[train_indices], labels[train_indices], options, device)
-    held_out = held_out_images(held_out_pixels, labels[held_out_indices], options, device)
-
+    classes, held_out, counts = load_training_images(data, size, options, device)
     epochs = fit(judge, AugmentedViews(classes, size, options.seed), held_out, options, device)
     calibrate(judge, *held_out)
     record = {
@@ -134,19 +139,32 @@ def train(
         "seconds": round(time.perf_counter() - started, 1), "device": str(device),
         "versions": {"torch": str(torch.__version__), "torchvision": torchvision.__version__},
     }
-    metrics, _ = evaluate(judge, data, device)
+    metrics, _ = evaluate(judge, data)
     return judge, ModelCard(options.arch, size, judge.classes, record, metrics)
 
 
+def load_training_images(
+    data: DataSet, size: int, options: TrainingOptions, device: torch.device
+) -> tuple[list[torch.Tensor], tuple[torch.Tensor, torch.Tensor], dict]:
+    """Return what `class_images` and `held_out_images` return, and counts of the files read, by domain."""
+    pixels, labels, counts, paths = load_both_domains(data.train, round(size * CROP_MARGIN))
+    train, held_out = split_held_out(labels, options.seed)
+    # Decoded again at the judge's size: resizing the larger ones would give softer images than a trial's,
+    # and a calibration for those.
+    held_out_pixels = load_images([Path(paths[index]) for index in held_out], size).pixels
+    photos, paintings = (pixels[train[labels[train] == label]] for label in (0, 1))
+    return (class_images(photos, paintings, options, device),
+            held_out_images(held_out_pixels, labels[held_out], options, device), counts)
+
+
 def class_images(
-    pixels: torch.Tensor, labels: torch.Tensor, options: TrainingOptions, device: torch.device
+    photos: torch.Tensor, paintings: torch.Tensor, options: TrainingOptions, device: torch.device
 ) -> list[torch.Tensor]:
     """Return the training images of each class, uint8 [N, 3, H, W]: photographs, paintings and, with
     `options.neither`, the outputs of undertrained generators."""
-    photos, paintings = (pixels[labels == label] for label in (0, 1))
     if not options.neither:
         return [photos, paintings]
-    count = min(MAX_GENERATORS, math.ceil(len(pixels) / IMAGES_PER_GENERATOR))
+    count = min(MAX_GENERATORS, math.ceil((len(photos) + len(paintings)) / IMAGES_PER_GENERATOR))
     shape = count, IMAGES_PER_GENERATOR
     sources = photos[torch.randint(len(photos), shape, generator=rng(options.seed, "sources"))]
     generators = undertrained_generators(photos, paintings, options.seed, device, count)
@@ -157,7 +175,8 @@ def class_images(
 def held_out_images(
     pixels: torch.Tensor, labels: torch.Tensor, options: TrainingOptions, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return float images [N, 3, size, size] for early stopping and calibration, and labels [N].
+    """Return images for early stopping and calibration, uint8 [N, 3, size, size] on the CPU, and their labels
+    [N] on `device`.
 
     With `options.neither`, half as many corrupted images are added to the real ones.
     """
@@ -166,7 +185,7 @@ def held_out_images(
             indices = torch.randint(len(pixels), (math.ceil(len(pixels) / 2),))
             pixels = torch.stack([*pixels, *(corrupt(image) for image in pixels[indices])])
         labels = torch.cat([labels, torch.full_like(indices, NEITHER)])
-    return to_float(pixels).to(device), labels.to(device)
+    return pixels, labels.to(device)
 
 
 def initial_judge(options: TrainingOptions, size: int, device: torch.device) -> tuple[Judge, str]:
@@ -212,18 +231,20 @@ def fit(
     images_held_out, labels_held_out = held_out
     optimizer = torch.optim.AdamW(judge.parameters(), options.lr, weight_decay=options.weight_decay)
     held_out_loss = nn.CrossEntropyLoss(class_weights(labels_held_out, len(judge.classes)))
-    steps = math.ceil(len(views) / options.batch_size) * options.epochs
+    epoch_steps = math.ceil(len(views) / options.batch_size)
+    steps = epoch_steps * options.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, steps)
+    batches = iter(load_batches(views, options, device, loader_workers(views, options, device)))
     best_weights, best_loss, best_epoch = None, math.inf, -1
     judge.to(memory_format=torch.channels_last)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=supports_bf16(device))
     with tqdm(total=steps, desc="judge", unit="step", disable=None) as bar:
         for epoch in range(options.epochs):
             judge.train()
-            for images, labels in batches(views, epoch, options, device):
+            for images, labels in islice(batches, epoch_steps):
                 with autocast:
-                    logits = judge(to_float(images.to(device)))
-                loss = nn.functional.cross_entropy(logits.float(), labels.to(device))
+                    logits = judge(to_float(images.to(device, non_blocking=True)))
+                loss = nn.functional.cross_entropy(logits.float(), labels.to(device, non_blocking=True))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -242,12 +263,29 @@ def fit(
     return epoch + 1
 
 
-def batches(views: AugmentedViews, epoch: int, options: TrainingOptions, device: torch.device) -> DataLoader:
-    """Return the batches of an epoch, a function of (seed, epoch)."""
-    views.epoch = epoch
-    # The images are in memory: worker processes only help where a GPU waits for the augmentation.
-    workers = min(8, torch.get_num_threads()) if device.type == "cuda" else 0
-    return DataLoader(views, options.batch_size, num_workers=workers)
+def load_batches(
+    views: AugmentedViews, options: TrainingOptions, device: torch.device, workers: int
+) -> DataLoader:
+    """Return the batches of all epochs, made by so many processes; none has views of two epochs."""
+    count, size = len(views), options.batch_size
+    numbers = [range(start + first, start + min(first + size, count))
+               for start in range(0, count * options.epochs, count) for first in range(0, count, size)]
+    return DataLoader(views, batch_sampler=numbers, num_workers=workers, pin_memory=device.type == "cuda")
+
+
+def loader_workers(views: AugmentedViews, options: TrainingOptions, device: torch.device) -> int:
+    """Return the number of processes that make batches: for a GPU up to 8, as shared memory has room."""
+    if device.type != "cuda":
+        return 0  # the images are in memory: processes only help where a GPU waits for the augmentation
+    wanted, free = min(8, torch.get_num_threads()), shutil.disk_usage(SHARED_MEMORY).free
+    # Processes that are not forked get the images through shared memory, too.
+    images = 0 if multiprocessing.get_start_method() == "fork" else sum(x.nbytes for x in views.classes)
+    batch = options.batch_size * 3 * views.size**2
+    workers = max(0, min(wanted, (free - images) // (BATCHES_PER_WORKER * batch)))
+    if workers < wanted:
+        print(f"{workers} processes prepare images instead of {wanted}: {SHARED_MEMORY} has only "
+              f"{free / 1e6:.0f} MB free (docker run --shm-size gives more)")
+    return workers
 
 
 def calibrate(judge: Judge, images: torch.Tensor, labels: torch.Tensor) -> None:

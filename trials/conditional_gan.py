@@ -88,22 +88,23 @@ def train(settings: Settings, session: Session) -> None:
 
 
 def check(settings: Settings) -> DiskUse:
-    """Return what a trial leaves on the disk. Trains the classifier, and raises what `load_inputs` raises."""
-    cpu = torch.device("cpu")
-    data, *_ = load_inputs(settings, cpu)
-    net = ConditionalGAN(settings, data.shape, len(data.classes), cpu)
+    """Return what a trial leaves on the disk. Raises UserError as `load_data` does."""
+    data = load_data(settings)
+    net = ConditionalGAN(settings, data.shape, len(data.classes), torch.device("cpu"))
     return net.footprint(settings.report_count(), sheet_pixels(data.shape))
 
 
 def load_inputs(settings: Settings, device: torch.device) -> Inputs:
-    """Return what the trial is trained on and scored by.
+    """Return what the trial is trained on and scored by. Raises UserError as `load_data` does."""
+    return add_class_scorer(load_data(settings), device)
 
-    Raises UserError if the data cannot be loaded or has one class only.
-    """
+
+def load_data(settings: Settings) -> LabelledImages:
+    """Return the training data. Raises UserError if it cannot be loaded or has one class only."""
     data = load_labelled(settings.data, settings.edge)
     if len(data.classes) < 2:
         raise UserError(f"{settings.data} has one class: give a folder with a subfolder for each class")
-    return add_class_scorer(data, device)
+    return data
 
 
 def one_of_each(data: LabelledImages, least: int) -> torch.Tensor:

@@ -26,7 +26,6 @@ from judge import labelled, model
 from judge.common.cli import PositiveInt, UnitInterval, Weight
 from judge.common.errors import UserError
 from judge.common.rng import seeded
-from judge.images import to_float
 from judge.score import Scorer
 from trials.parts.gan_base import GanSettings, Inputs, NoiseGAN, add_class_scorer, minimise, train_on_images
 from trials.parts.losses import bce
@@ -153,9 +152,10 @@ def train(settings: Settings, session: Session) -> None:
 
 
 def check(settings: Settings) -> DiskUse:
-    """Return what a trial leaves on the disk. Trains the classifier, and raises what `load_inputs` raises."""
-    cpu = torch.device("cpu")
-    data, *_ = load_inputs(settings, cpu)
+    """Return what a trial leaves on the disk. Raises what `load_inputs` raises, and trains nothing."""
+    data, cpu = labelled.load_labelled(settings.data, settings.edge), torch.device("cpu")
+    if len(data.classes) == 1:
+        model.load_judge(settings.judge, cpu, settings.edge)
     return DCGAN(settings, data.shape, cpu).footprint(settings.report_count(), sheet_pixels(data.shape))
 
 
@@ -169,7 +169,7 @@ def load_inputs(settings: Settings, device: torch.device) -> Inputs:
     if len(data.classes) > 1:
         return add_class_scorer(data, device)
     judge, card = model.load_judge(settings.judge, device, settings.edge)
-    scorer = Scorer(judge, None, to_float(data.test_pixels).to(device))
+    scorer = Scorer(judge, None, data.test_pixels)
     return data, scorer, {"data": data.summary(), "judge": card.summary(settings.judge)}
 
 

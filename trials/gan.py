@@ -133,18 +133,22 @@ def train(settings: Settings, session: Session) -> None:
 
 
 def check(settings: Settings) -> DiskUse:
-    """Return what a trial leaves on the disk. Trains the classifier, and raises what `load_inputs` raises."""
-    cpu = torch.device("cpu")
-    data, *_ = load_inputs(settings, cpu)
+    """Return what a trial leaves on the disk. Raises UserError if the data cannot be loaded."""
+    data, cpu = load_data(settings), torch.device("cpu")
     return GAN(settings, data.shape, cpu).footprint(settings.report_count(), sheet_pixels(data.shape))
+
+
+def load_data(settings: Settings) -> LabelledImages:
+    """Return what the trial is trained on. Raises UserError if it cannot be loaded."""
+    return patterns() if settings.data == PATTERN else labelled.load_labelled(settings.data)
 
 
 def load_inputs(settings: Settings, device: torch.device) -> Inputs:
     """Return what the trial is trained on and scored by. Raises UserError if the data cannot be loaded."""
+    data = load_data(settings)
     if settings.data == PATTERN:
-        data = patterns()
         return data, score_patterns, {"data": data.summary()}
-    return add_class_scorer(labelled.load_labelled(settings.data), device)
+    return add_class_scorer(data, device)
 
 
 def patterns(count: int = 1000) -> LabelledImages:

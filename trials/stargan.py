@@ -220,10 +220,9 @@ def train(settings: Settings, session: Session) -> None:
 
 
 def check(settings: Settings) -> DiskUse:
-    """Return what a trial leaves on the disk. Trains the classifier, and raises what `load_inputs` raises."""
-    cpu = torch.device("cpu")
-    data, _ = load_inputs(settings, cpu)
-    net = StarGAN(settings, len(data.classes), cpu)
+    """Return what a trial leaves on the disk. Raises UserError if there is one domain only."""
+    data = load_domains(settings.data, settings.edge)
+    net = StarGAN(settings, len(data.classes), torch.device("cpu"))
     return net.footprint(settings.report_count(), sheet_pixels(data.shape))
 
 

@@ -25,9 +25,12 @@ from functools import cache, partial
 from math import inf
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from judge.common.errors import UserError, is_out_of_memory, one_line
+
+if TYPE_CHECKING:  # most command lines need no torch, which takes a second to import
+    import torch
 
 
 class Range(NamedTuple):
@@ -58,6 +61,23 @@ class ThreadOptions:
     threads: PositiveInt | None = None
     """CPU threads; by default one per core, or one in a trial that a search starts. Keep threads x (commands
     at once) within the number of cores: threads that wait for each other slow everything down."""
+
+
+@dataclass(frozen=True)
+class ComputeOptions(ThreadOptions):
+    """The options of every command that computes on a GPU, where there is one."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto is the GPU if there is one."""
+
+    def torch_device(self) -> "torch.device":
+        """Return the device that `device` names. Raises UserError if it is cuda, and there is no GPU."""
+        import torch
+
+        has_gpu = torch.cuda.is_available()
+        if self.device == "cuda" and not has_gpu:
+            raise UserError("--device cuda: torch finds no GPU here, use --device cpu")
+        return torch.device("cuda" if has_gpu and self.device != "cpu" else "cpu")
 
 
 def convert(value: Any, hint: Any, is_text: bool) -> Any:

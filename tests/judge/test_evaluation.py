@@ -13,7 +13,6 @@ from judge.evaluation import evaluate
 from judge.images import PAINTINGS, PHOTOS, DataSet
 from judge.model import CLASSES, Judge
 
-CPU = torch.device("cpu")
 FIGURES = ("auc", "accuracy", "brier", "calibration_error", "painting_calibration_error")
 
 
@@ -48,7 +47,7 @@ def greys(tmp_path) -> Callable[[list[int], list[int]], DataSet]:
 def test_the_metrics_are_those_calculated_by_hand(greys):
     # The painting of 60 and the photo of 56 share a calibration bin, below 4/15 of 255.
     photos, paintings = [56, 100, 150], [204, 128, 60]
-    metrics, predictions = evaluate(Brightness(), greys(photos, paintings), CPU)
+    metrics, predictions = evaluate(Brightness(), greys(photos, paintings))
     p = [value / 255 for value in photos + paintings]
     assert predictions["p_painting"].tolist() == pytest.approx(p, abs=1e-6)
     assert predictions["label"].tolist() == [0, 0, 0, 1, 1, 1]
@@ -73,10 +72,10 @@ def test_the_metrics_are_those_calculated_by_hand(greys):
 def test_a_judge_that_looks_at_compression_is_found_out(greys, monkeypatch):
     """Re-encoding stands for whatever compression does to a judge: here it darkens."""
     data = greys([56, 102, 150], [204, 128, 60])
-    assert evaluate(Brightness(), data, CPU)[0]["auc_reencoded"] == pytest.approx(6 / 9)
+    assert evaluate(Brightness(), data)[0]["auc_reencoded"] == pytest.approx(6 / 9)
     monkeypatch.setattr(evaluation, "reencode_jpeg", lambda image: image // 4)
     # A quarter of 204, 128 and 60 lies below every photo; a quarter of the photos below every painting.
-    assert evaluate(Brightness(), data, CPU)[0]["auc_reencoded"] == 0
+    assert evaluate(Brightness(), data)[0]["auc_reencoded"] == 0
 
 
 @pytest.mark.parametrize(("photos", "paintings", "figures", "confusion"), [
@@ -84,7 +83,7 @@ def test_a_judge_that_looks_at_compression_is_found_out(greys, monkeypatch):
     ([10, 20], [10, 20], [0.5, 0.5], [[2, 0], [2, 0]]),  # one that calls everything a photo
 ])
 def test_extreme_judges_have_extreme_metrics(greys, photos, paintings, figures, confusion):
-    metrics, _ = evaluate(Brightness(), greys(photos, paintings), CPU)
+    metrics, _ = evaluate(Brightness(), greys(photos, paintings))
     assert [metrics[name] for name in FIGURES[:len(figures)]] == pytest.approx(figures, abs=1e-7)
     assert metrics["confusion"] == confusion
 
@@ -92,7 +91,7 @@ def test_extreme_judges_have_extreme_metrics(greys, photos, paintings, figures, 
 def test_a_broken_test_image_is_counted_and_left_out(greys):
     data = greys([10, 20, 30], [200, 210])
     data.test[PHOTOS][1].write_text("not an image")
-    metrics, predictions = evaluate(Brightness(), data, CPU)
+    metrics, predictions = evaluate(Brightness(), data)
     assert [Path(path).name for path in predictions["file"]] == ["B0.png", "B2.png", "A0.png", "A1.png"]
     assert predictions["label"].tolist() == [0, 0, 1, 1]
     assert len(metrics["counts"]["photos"]["skipped"]) == 1

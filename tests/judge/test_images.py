@@ -158,6 +158,16 @@ def save_png(path: Path, width: int, height: int, rows: bytes, extra: bytes = b"
     return path
 
 
+def test_files_that_are_skipped_leave_no_gap(tmp_path):
+    colours = [None, RED, None, None, BLUE, GREEN, None]
+    paths = [tmp_path / f"{i}.jpg" for i in range(len(colours))]
+    for path, colour in zip(paths, colours):
+        save_image(path, colour, 8) if colour else save_truncated_jpeg(path)
+    loaded = images.load_images(paths, 16)
+    assert loaded.pixels.amax((2, 3)).argmax(1).tolist() == [0, 2, 1]  # red, blue, green
+    assert loaded.paths == [str(paths[i]) for i in (1, 4, 5)] and len(loaded.skipped) == 4
+
+
 LOAD = """
 import resource, sys, torch
 from pathlib import Path
@@ -186,6 +196,20 @@ def test_bombs_are_skipped_and_named_and_several_large_images_take_the_memory_of
     count, grown, *skipped = done.stdout.splitlines()
     assert count == "3" and [reason.split(": ")[0] for reason in skipped] == [str(path) for path in bombs]
     assert int(grown) < 1.7 * 256 + 200, f"grew by {grown} MB"
+
+
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_the_pixels_are_in_memory_once_also_if_a_file_is_skipped(tmp_path, skipped):
+    paths = [save_image(tmp_path / f"{i:03}.png", RED, 8) for i in range(400)]
+    for path in paths[:skipped]:
+        path.write_text("not an image")
+    load = LOAD.replace(", 64)", ", 256)")
+    done = subprocess.run([sys.executable, "-c", load, *map(str, paths)], capture_output=True, text=True,
+                          cwd=Path(__file__).parents[2], timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    count, grown, *_ = done.stdout.splitlines()
+    megabytes = int(count) * 3 * 256**2 / 2**20
+    assert int(count) == 400 - skipped and int(grown) < 1.5 * megabytes
 
 
 def test_postscript_is_not_read_whatever_its_name_because_pillow_would_run_it(tmp_path):
@@ -295,6 +319,18 @@ def test_floats_span_a_generators_range_and_return_to_the_same_bytes():
     assert images.to_bytes(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
 
 
+def test_batches_of_bytes_and_of_floats_are_the_same_floats():
+    pixels = torch.arange(5 * 12, dtype=torch.uint8).view(5, 3, 2, 2)
+    floats = images.to_float(pixels)
+    for given in (pixels, floats):
+        batches = list(images.float_batches(given, torch.device("cpu"), 2))
+        assert [len(batch) for batch in batches] == [2, 2, 1] and torch.cat(batches).equal(floats)
+
+
+def test_the_default_size_is_draft_with_a_gpu_and_sketch_without():
+    assert [images.default_size(torch.device(name)) for name in ("cuda", "cpu")] == ["draft", "sketch"]
+
+
 @pytest.fixture
 def forbid_decoding(monkeypatch) -> Callable[[], None]:
     """Return a function after whose call no file can be decoded."""
@@ -331,6 +367,15 @@ def test_a_change_of_size_files_or_decoder_is_decoded_anew(tmp_path, monkeypatch
     monkeypatch.setattr(images, "DECODER_VERSION", images.DECODER_VERSION + 1)
     monkeypatch.setattr(images, "decode", lambda path, size: (np.full((size, size, 3), 7, np.uint8), False))
     assert first_pixel(images.load_images([path], 16)) == (7, 7, 7)
+
+
+def test_the_bytes_that_decoding_will_add_to_the_cache_are_known_before(tmp_path, cache_folder):
+    paths = [save_image(tmp_path / f"{i}.png") for i in range(20)]
+    announced = images.bytes_to_cache(paths, 64)
+    images.load_images(paths, 64)
+    [file] = cache_folder.glob("*.pt")
+    assert announced <= file.stat().st_size < 1.1 * announced
+    assert images.bytes_to_cache(paths, 64) == 0 < images.bytes_to_cache(paths, 32)
 
 
 def test_paths_are_as_given_and_relative_paths_of_two_folders_are_told_apart(tmp_path, monkeypatch):
@@ -373,23 +418,26 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_is_remade_and_code_in_it_is_not_run(tmp_path, cache_folder, forbid_decoding, damage):
     paths = [save_image(tmp_path / "0.png", BLUE)]
-    expected = images.load_images(paths, 16).pixels
-    [file] = cache_folder.iterdir()
+    expected = images.load_images(paths, 16).pixels.clone()  # not a view of the file
+    [file] = cache_folder.glob("*.pt")
     DAMAGES[damage](file)
     assert torch.equal(images.load_images(paths, 16).pixels, expected)
     forbid_decoding()
     assert torch.equal(images.load_images(paths, 16).pixels, expected)
-    assert list(cache_folder.iterdir()) == [file]
+    assert set(cache_folder.iterdir()) == {file, file.with_name(f"{file.name}.lock")}
 
 
-def test_what_was_not_used_for_long_is_removed_when_something_new_is_cached(tmp_path, cache_folder):
+def test_what_was_not_used_for_long_is_removed_when_something_new_is_cached(tmp_path, cache_folder, capsys):
     used, unused, new = (save_image(tmp_path / name) for name in ("0.png", "1.png", "2.png"))
     for path in (used, unused):
         images.load_images([path], 16)
     (cache_folder / "killed.1.part").touch()
+    (cache_folder / "folder").mkdir()  # not the cache's: left alone
     for file in cache_folder.iterdir():
         os.utime(file, (0, 0))
     images.load_images([used], 16)
     [kept] = (file for file in cache_folder.iterdir() if file.stat().st_mtime > 0)
     images.load_images([new], 16)
-    assert kept in cache_folder.iterdir() and len(list(cache_folder.iterdir())) == 2
+    left = {file.name for file in cache_folder.iterdir()}
+    assert {kept.name, "folder"} < left and len(left) == 4  # and the new one with its lock
+    assert "could not be cached" not in capsys.readouterr().err

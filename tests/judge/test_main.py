@@ -106,12 +106,17 @@ def test_train_on_ones_own_folders(judge, sample_data):
     assert not card.training["stand_in"]
 
 
-def test_threads_is_the_number_of_threads_that_train(judge, monkeypatch):
+@pytest.mark.parametrize("command", ["train", "evaluate", "score --images x", "controls"])
+def test_what_computes_has_threads_and_a_device(judge, judge_file, monkeypatch, command):
     threads = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    for options in ((), ("--threads", 3)):
-        judge("train", "--data", "nowhere", *options).refused("no data folder")
+    command = [*command.split(), "--data", "nowhere"]
+    command += [] if command[0] == "train" else ["--judge", judge_file]
+    for options in ((), ("--threads", 3), ("--device", "cpu")):
+        judge(*command, *options).refused("no data folder")
     assert threads == [3]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    judge(*command, "--device", "cuda").refused("--device cuda: torch finds no GPU here, use --device cpu")
 
 
 def test_only_one_process_trains_a_judge(judge, workplace, sample_data):

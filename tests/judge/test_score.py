@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from judge import model
 from judge.common.errors import UserError
+from judge.images import to_bytes, to_float
 from judge.score import (
     FORMULAS,
     FinePatterns,
@@ -22,6 +23,8 @@ from judge.score import (
     structure_similarity,
     vendi_score,
 )
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,21 @@ def test_diversity_is_a_share_of_the_sources_at_most_1_and_lowest_for_a_collapse
     assert Scorer(judge, few_alike, None)(noise(5, 3) * scenes(5)).parts["diversity"] == 1
 
 
+def test_paintings_as_bytes_give_the_same_score_to_the_last_digit(judge):
+    photos, paintings = scenes(6), to_bytes(0.5 * noise(70, 4) * scenes(70))  # more than a batch
+    for sources in (photos, None):
+        scores = [Scorer(judge, sources, real)(0.8 * photos) for real in (paintings, to_float(paintings))]
+        assert scores[0] == scores[1]
+    assert extract_features(judge, paintings).equal(extract_features(judge, to_float(paintings)))
+
+
+@pytest.mark.cuda
+def test_the_judge_and_its_images_may_be_on_different_devices(judge_file):
+    judge = model.load_judge(judge_file, "cuda")[0]
+    features = extract_features(judge, to_bytes(scenes(5)))
+    assert features.is_cuda and Scorer(judge, None, to_bytes(scenes(5)))(scenes(5).cuda()).parts["clean"] == 1
+
+
 @pytest.mark.parametrize("formula", FORMULAS.values())
 @pytest.mark.parametrize(("name", "worse", "better"), [
     ("style", 0.2, 0.3), ("content", 0.2, 0.3), ("diversity", 0.2, 0.3), ("clean", 0.2, 0.3),
@@ -131,24 +149,24 @@ def lines(amplitude: float) -> torch.Tensor:
 
 
 def test_an_invisible_pattern_is_found_in_proportion_to_its_amplitude():
-    patterns = FinePatterns([natural(32, 0)])
+    patterns = FinePatterns([natural(32, 0)], CPU)
     clean = [patterns.clean(natural(32, 2) + lines(amplitude)) for amplitude in (0, 3, 10, 30)]
     assert clean == sorted(clean, reverse=True) and clean[0] > 0.8 and clean[1] < 0.5
     assert clean[2] == pytest.approx(0.3 * clean[1], rel=0.2)
 
 
 def test_real_images_coarse_waves_and_one_colour_are_clean():
-    patterns = FinePatterns([natural(32, 0), natural(32, 1)])
+    patterns = FinePatterns([natural(32, 0), natural(32, 1)], CPU)
     wave = torch.sin(2 * torch.pi * torch.arange(64) / 16).expand(1, 3, 64, 64)
     assert patterns.clean(natural(32, 0)) == patterns.clean(torch.zeros(32, 3, 64, 64)) == 1
     for images in (natural(32, 2), 0.3 * natural(32, 2) + 0.5 * wave, 0.3 * natural(32, 2) + 0.5):
         assert patterns.clean(images) > 0.8
-    assert FinePatterns([natural(32, 0) + lines(10)]).clean(natural(32, 2) + lines(10)) > 0.8
+    assert FinePatterns([natural(32, 0) + lines(10)], CPU).clean(natural(32, 2) + lines(10)) > 0.8
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_real_images_are_enough_to_find_a_strong_pattern(count):
-    patterns = FinePatterns([natural(count, 0)])
+    patterns = FinePatterns([natural(count, 0)], CPU)
     assert patterns.clean(natural(4, 1) + lines(30)) < 0.3 * patterns.clean(natural(4, 1))
 
 

@@ -1,7 +1,11 @@
 """Claims about training: a judge learns, repeats itself, is calibrated, and cannot learn compression."""
 
 import math
+import multiprocessing
+import pickle
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import numpy as np
@@ -48,7 +52,7 @@ def equal(a: nn.Module, b: nn.Module) -> bool:
 
 def test_a_judge_separates_easy_test_images_and_its_card_records_how(trained, easy):
     judge, card = trained
-    assert card.metrics["auc"] == 1.0 and card.metrics == evaluation.evaluate(judge, easy, CPU)[0]
+    assert card.metrics["auc"] == 1.0 and card.metrics == evaluation.evaluate(judge, easy)[0]
     assert (card.arch, card.size, card.classes) == ("resnet18", 64, CLASSES)
     counts = {"images": 12, "skipped": [], "enlarged": 12}  # 64 px where crops are cut from 80
     assert card.training["counts"] == {"photos": counts, "paintings": counts}
@@ -142,28 +146,32 @@ def test_a_judge_of_two_classes_is_calibrated_on_images_as_a_trial_shows_them(ea
     judge, card = training.train(easy, 64, replace(OPTIONS, epochs=1, neither=False), CPU)
     assert judge.classes == card.classes == CLASSES[:2]
     assert torch.allclose(judge.probabilities(torch.randn(3, 512)).sum(1), torch.ones(3))
-    decoded = images.to_float(images.load_images([*easy.train["A"], *easy.train["B"]], 64).pixels)
+    decoded = images.load_images([*easy.train["A"], *easy.train["B"]], 64).pixels
     assert len(held_out) == 2
     assert all(any(torch.equal(one, other) for other in decoded) for one in held_out)
+
+
+def first_epoch(views: AugmentedViews, workers: int = 0) -> list:
+    return list(training.load_batches(views, replace(OPTIONS, epochs=1), CPU, workers))
 
 
 @pytest.mark.parametrize("neither", [False, True])
 def test_views_are_balanced_and_half_as_many_corrupted_as_real_images_are_held_out(easy, neither):
     options = replace(OPTIONS, neither=neither)
     pixels, labels, *_ = training.load_both_domains(easy.train, 64)
-    views = AugmentedViews(training.class_images(pixels, labels, options, CPU), 64)
-    shown = torch.cat([batch for _, batch in training.batches(views, 0, OPTIONS, CPU)])
+    classes = training.class_images(pixels[labels == 0], pixels[labels == 1], options, CPU)
+    shown = torch.cat([batch for _, batch in first_epoch(AugmentedViews(classes, 64))])
     assert torch.bincount(shown).tolist() == ([8, 8, 8] if neither else [12, 12])
     held_out, held_out_labels = training.held_out_images(pixels, labels, options, CPU)
     assert torch.bincount(held_out_labels).tolist() == ([12, 12, 12] if neither else [12, 12])
-    assert held_out.shape == (len(held_out_labels), 3, 64, 64) and held_out.abs().max() <= 1
+    assert held_out.shape == (len(held_out_labels), 3, 64, 64) and held_out.dtype == torch.uint8
 
 
 def test_the_third_class_shows_generated_images_in_their_share_and_corrupted_ones():
     """Photographs are black, paintings white, generated images red."""
     colours = torch.tensor([[0, 0, 0], [255, 255, 255], [255, 0, 0]], dtype=torch.uint8)
     views = AugmentedViews(colours[:, None, :, None, None].expand(3, 2, 3, 64, 64), 64)
-    means = [image.float().mean((1, 2)) for image, _ in (views[i] for i in range(2, 600, 3))]
+    means = [image.float().mean((1, 2)) for image, _ in (views[i] for i in range(2, 800, 4))]
     red = sum(bool(mean[0] > 170 and mean[1] < 60) for mean in means) / len(means)
     assert red == pytest.approx(training.GENERATED_FRACTION, abs=0.1)
 
@@ -222,27 +230,45 @@ def crops() -> torch.Tensor:
     return torch.from_numpy(np.stack(details)).permute(0, 3, 1, 2).contiguous()
 
 
-def views_of(pixels: torch.Tensor, seed: int = 0, epoch: int = 0) -> AugmentedViews:
-    views = AugmentedViews([pixels], 64, seed)
-    views.epoch = epoch
-    return views
-
-
 def test_a_view_is_a_function_of_seed_epoch_and_index(crops):
     pixels = crops[:1].expand(5, -1, -1, -1)  # one image five times
-    views = views_of(pixels)
+    views = AugmentedViews([pixels], 64)
     first = views[3][0]
     torch.manual_seed(5)
     views[4], torch.rand(3)
     before = torch.get_rng_state()
     assert torch.equal(views[3][0], first)
     assert torch.equal(torch.get_rng_state(), before)
-    others = [views[1][0], views_of(pixels, epoch=1)[3][0], views_of(pixels, seed=1)[3][0]]
+    others = [views[1][0], views[5 + 3][0], AugmentedViews([pixels], 64, seed=1)[3][0]]
     assert len({view.numpy().tobytes() for view in [first, *others]}) == 4
-    epochs = [torch.cat([batch for batch, _ in training.batches(views, epoch, OPTIONS, CPU)])
-              for epoch in (0, 1, 0)]
-    assert torch.equal(epochs[0], epochs[2]) and not torch.equal(epochs[0], epochs[1])
-    assert epochs[0].shape == (5, 3, 64, 64) and epochs[0].dtype == torch.uint8
+    assert torch.equal(pickle.loads(pickle.dumps(views))[3][0], first)  # as spawned processes get them
+
+
+def test_the_batches_of_all_epochs_are_the_same_with_any_number_of_processes(crops):
+    views, options = AugmentedViews([crops[:5]], 64), replace(OPTIONS, epochs=3, batch_size=2)
+    alone, two = (list(training.load_batches(views, options, CPU, workers)) for workers in (0, 2))
+    assert [len(images) for images, _ in alone] == 3 * [2, 2, 1]  # no batch has views of two epochs
+    assert alone[0][0].shape == (2, 3, 64, 64) and alone[0][0].dtype == torch.uint8
+    assert all(torch.equal(a, b) for one, other in zip(alone, two, strict=True) for a, b in zip(one, other))
+    assert torch.equal(first_epoch(views)[0][0], torch.stack([views[i][0] for i in range(5)]))
+
+
+@pytest.mark.parametrize(("device", "free", "start_method", "workers"), [
+    ("cpu", 10**9, "fork", 0),
+    ("cuda", 10**9, "fork", 6),
+    ("cuda", 64 * 2**20, "fork", 2),  # of a Docker container
+    ("cuda", 2**20, "fork", 0),
+    ("cuda", 64 * 2**20, "spawn", 1),  # images get to the processes by shared memory, too
+])
+def test_processes_that_load_images_have_room_in_shared_memory(
+        monkeypatch, capsys, device, free, start_method, workers):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: start_method)
+    views = AugmentedViews([torch.zeros(90, 3, 320, 320, dtype=torch.uint8)], 256)
+    options = TrainingOptions(batch_size=32)
+    assert training.loader_workers(views, options, torch.device(device)) == workers
+    assert ("MB free" in capsys.readouterr().out) == (device == "cuda" and workers < 6)
 
 
 def fine_colour(pixels: torch.Tensor) -> np.ndarray:
@@ -260,7 +286,8 @@ def test_views_with_halved_chroma_show_no_trace_of_compression(crops):
         return max(auc, 1 - auc)
 
     def seen(pixels: torch.Tensor, seed: int) -> torch.Tensor:
-        views = [views_of(pixels, seed, epoch)[i][0] for epoch in range(4) for i in range(len(pixels))]
+        views = AugmentedViews([pixels], 64, seed)
+        views = [views[number][0] for number in range(4 * len(pixels))]
         return model.subsample_chroma(torch.stack(views).float())
 
     assert separation(lossless, lossy) > 0.7

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -9,17 +10,19 @@ from judge.common.rng import rng
 from judge.images import PAINTINGS, PHOTOS, DataSet, load_images, to_float
 
 LOAD_SIZE, CROP_SIZE = 286, 256  # pixels: the published pipeline resizes and then crops; so do other sizes
+GPU_SHARE = 0.25  # of a GPU's free memory; training images that take more stay in the CPU's memory
 
 
 @dataclass(frozen=True)
 class Domain:
     """Training images of one domain."""
 
-    pixels: torch.Tensor  # uint8 [N, 3, L, L] on the device that trains; L is size x 286 / 256
+    pixels: torch.Tensor  # uint8 [N, 3, L, L] on any device; L is size x 286 / 256
     size: int  # side of the crops in pixels
     name: str  # A or B; the two have different random crops
     defines_epoch: bool  # the larger domain does: an epoch is a pass over it
     counts: dict  # of images read and skipped, for run.json
+    device: torch.device | None = None  # on which `batch` returns crops; None is that of the pixels
 
     def batch(self, seed: int, step: int, count: int) -> torch.Tensor:
         """Return random crops for a `step` (from 0), float [count, 3, size, size] in [-1, 1], mirrored with
@@ -37,7 +40,14 @@ class Domain:
             self.pixels[i, :, y : y + self.size, x : x + self.size].flip(-1 if flip else ())
             for i, (y, x), flip in zip(indices, corners, mirrored)
         ]
-        return to_float(torch.stack(crops))
+        return to_float(send(torch.stack(crops), self.device or self.pixels.device))
+
+
+def send(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return `pixels` on `device`, without waiting for what a GPU is computing."""
+    if pixels.device == device or device.type != "cuda":
+        return pixels.to(device)
+    return pixels.pin_memory().to(device, non_blocking=True)
 
 
 def epoch_indices(seed: int, name: str, step: int, count: int, total: int) -> list[int]:
@@ -54,29 +64,58 @@ def epoch_order(seed: int, name: str, epoch: int, total: int) -> list[int]:
 
 def load_unpaired(data: DataSet, size: int, device: torch.device) -> tuple[Domain, Domain]:
     """Return the training images of `data` for crops of `size` pixels: paintings, photographs."""
-    load_size = round(size * LOAD_SIZE / CROP_SIZE)
-    loaded = {name: load_images(data.train[name], load_size) for name in (PAINTINGS, PHOTOS)}
+    loaded = {name: load_images(data.train[name], load_size(size)) for name in (PAINTINGS, PHOTOS)}
     larger = max(loaded, key=lambda name: len(loaded[name].paths))
-    return tuple(Domain(images.pixels.to(device), size, name, name == larger, images.counts())
-                 for name, images in loaded.items())  # fmt: skip
+    placed = place([images.pixels for images in loaded.values()], device)
+    return tuple(Domain(pixels, size, name, name == larger, images.counts(), device)
+                 for pixels, (name, images) in zip(placed, loaded.items()))
+
+
+def load_size(size: int) -> int:
+    """Return the side of the training images that crops of `size` pixels are cut from."""
+    return round(size * LOAD_SIZE / CROP_SIZE)
+
+
+def place(tensors: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """Return training images on `device` if they fit there (`GPU_SHARE`), else as they are; print which."""
+    count, free = sum(pixels.nbytes for pixels in tensors), free_memory(device)
+    amount = f"{count / 1e9:.2g} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    if free is None:
+        print(f"images: {amount} in memory")
+        return tensors
+    if count > GPU_SHARE * free:
+        print(f"images: {amount} in memory, sent at each step: the GPU has {free / 1e9:.2g} GB free")
+        return tensors
+    print(f"images: {amount} on the GPU")
+    return [pixels.to(device) for pixels in tensors]
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the free bytes of a GPU; None for a CPU."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """Test images of both domains, not cropped."""
 
-    paintings: torch.Tensor  # float [M, 3, size, size] in [-1, 1]
+    paintings: torch.Tensor  # uint8 [M, 3, size, size] on the CPU: only their features are needed, once
     photos: torch.Tensor  # float [N, 3, size, size] in [-1, 1], evenly spread over the test folder
     counts: dict  # of images read and skipped, for run.json
 
 
 def load_held_out(data: DataSet, size: int, photos: int, device: torch.device) -> HeldOut:
     """Return the test paintings, and `photos` of the test photographs, or all if there are fewer."""
-    files = data.test[PHOTOS]
-    count = min(photos, len(files))
-    chosen = [files[i * len(files) // count] for i in range(count)]
-    paintings, sources = load_images(data.test[PAINTINGS], size), load_images(chosen, size)
+    paintings = load_images(data.test[PAINTINGS], size)
+    sources = load_images(held_out_photos(data, photos), size)
     return HeldOut(
-        to_float(paintings.pixels).to(device), to_float(sources.pixels).to(device),
+        paintings.pixels, to_float(sources.pixels).to(device),
         {"paintings": paintings.counts(), "photos": sources.counts()},
     )  # fmt: skip
+
+
+def held_out_photos(data: DataSet, count: int) -> list[Path]:
+    """Return the files of `count` test photographs, evenly spread, or of all if there are fewer."""
+    files = data.test[PHOTOS]
+    count = min(count, len(files))
+    return [files[i * len(files) // count] for i in range(count)]

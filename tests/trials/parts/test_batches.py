@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from judge.images import find_dataset
+from trials.parts import batches
 from trials.parts.batches import Domain, load_held_out, load_unpaired
 
 
@@ -52,3 +53,31 @@ def test_training_images_are_a_little_larger_than_the_crops_and_held_out_ones_sp
     every_photo = load_held_out(data, 64, 100, cpu).photos
     assert len(every_photo) == 8
     assert load_held_out(data, 64, 5, cpu).photos.equal(every_photo[[0, 1, 3, 4, 6]])
+    assert load_held_out(data, 64, 5, cpu).paintings.dtype == torch.uint8
+
+
+META = torch.device("meta")  # stands for a GPU: a device that is not the CPU
+
+
+@pytest.mark.parametrize(("free", "place"), [
+    (4 * 24 * 3 * 72**2, "on the GPU"),  # 24 images, in a quarter of the memory
+    (4 * 24 * 3 * 72**2 - 1, "in memory, sent at each step: the GPU has"),
+    (None, "in memory"),  # there is no GPU
+])
+def test_training_images_are_on_a_gpu_only_if_a_quarter_of_its_free_memory_holds_them(
+        sample_data, monkeypatch, capsys, free, place):
+    monkeypatch.setattr(batches, "free_memory", lambda device: free)
+    device = torch.device("cpu") if free is None else META
+    domains = load_unpaired(find_dataset(str(sample_data)), 64, device)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"images: 0 MB {place}")
+    for each in domains:
+        assert each.pixels.is_meta == (place == "on the GPU")
+        assert each.batch(0, 0, 2).device == device
+
+
+@pytest.mark.cuda
+def test_crops_from_memory_are_those_from_the_gpu():
+    gpu, pixels = torch.device("cuda"), torch.randint(256, (9, 3, 72, 72), dtype=torch.uint8)
+    crops = [Domain(each, 64, "A", True, {}, gpu).batch(0, 3, 4) for each in (pixels, pixels.to(gpu))]
+    assert crops[0].device.type == "cuda" and crops[0].equal(crops[1])
