@@ -135,7 +135,7 @@ def test_a_size_sets_everything_that_is_not_given(size, sample_data):
 @pytest.mark.parametrize("native", [True, False])
 def test_size_and_precision_depend_on_the_device_unless_they_are_given(monkeypatch, native):
     monkeypatch.setattr("trials.cyclegan.supports_bf16", lambda device: native)
-    for device, size in (("cpu", "sketch"), ("cuda", "paper")):
+    for device, size in (("cpu", "sketch"), ("cuda", "draft")):
         s = Settings(data="sample").complete(torch.device(device))
         assert (s.size, s.precision) == (size, "bf16" if native else "fp32")
     assert Settings(data="sample", precision="fp32").complete(CPU).precision == "fp32"
