@@ -96,8 +96,8 @@ class Settings:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of the networks in training; auto is bf16 if the device computes in it natively. Weights,
     optimizers and paintings are always fp32."""
-    reports: PositiveInt = 50
-    """Reports in the full schedule, so that a number of reports is the same share of it at any size."""
+    reports: PositiveInt = 20
+    """Reports over the budget."""
 
     ngf: PositiveInt | None = None
     """Features of the first convolution of a generator."""
@@ -140,7 +140,7 @@ class Settings:
 
     def report_interval(self, larger: int) -> int:
         """Return the number of steps between reports."""
-        return max(1, self.schedule(larger) // self.reports)
+        return max(1, self.last_step(larger) // self.reports)
 
     def report_count(self) -> int:
         """Return the number of reports that a trial with this budget makes. Opens no image."""
@@ -274,7 +274,6 @@ def train(settings: Settings, session: Session) -> None:
 
     larger = max(len(paintings.pixels), len(photos.pixels))
     schedule, last = settings.schedule(larger), settings.last_step(larger)
-    every = settings.report_interval(larger)
     session.record.add_inputs(
         data={"name": data.name, "stand_in": data.stand_in, "test": test.counts,
               "train": {"paintings": paintings.counts, "photos": photos.counts}},
@@ -290,10 +289,10 @@ def train(settings: Settings, session: Session) -> None:
     if card.training["data"] != data.name:
         print(f"warning: the judge was trained on {card.training['data']}, not on {data.name}")
 
-    for step in session.steps(net, last):
+    for step in session.steps(net, last, settings.report_interval(larger)):
         a, b = (domain.batch(settings.seed, step, settings.batch_size) for domain in (paintings, photos))
         session.add_losses(net.update(a, b))
-        if net.step % every == 0 or net.step == last:
+        if session.report_due(net):
             with session.scoring():
                 painted = net.paint(test.photos)
                 score = scorer(painted)
