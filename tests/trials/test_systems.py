@@ -14,7 +14,7 @@ import torch
 from torchvision.utils import save_image
 
 from judge.common.errors import UserError
-from trials.session import RunOptions, Session, measurement, with_parameters
+from trials.session import RunOptions, Session, cadence, measurement, with_parameters
 from trials.session.engine import NoEngine
 from trials.session.records import read_json, read_lines
 
@@ -76,12 +76,13 @@ def system_of(module: ModuleType) -> str:
 
 @pytest.mark.parametrize("name, changes, proposed", TRIALS)
 def test_a_continued_trial_ends_bit_for_bit_as_an_uninterrupted_one(
-        tmp_path, settings_of, name, changes, proposed):
-    """With a larger budget, and after a stop between two reports. And it leaves no more on the disk than was
-    announced."""
+        tmp_path, settings_of, monkeypatch, name, changes, proposed):
+    """With a larger budget, and after an early look and a stop between two reports. And it leaves no more on
+    the disk than was announced."""
     module, whole, cut = import_module(f"trials.{name}"), tmp_path / "whole", tmp_path / "cut"
     settings = with_parameters(settings_of(module, steps=12, reports=2, **changes), proposed)
     expected = trained(module, whole, settings)
+    monkeypatch.setattr(cadence, "EARLY_LOOK_SECONDS", 0)
     trained(module, cut, replace(settings, budget=0.5))
     assert trained(module, cut, settings, until=8)["resumed_at"] == 6
     record = trained(module, cut, settings)
@@ -92,7 +93,7 @@ def test_a_continued_trial_ends_bit_for_bit_as_an_uninterrupted_one(
     torch.testing.assert_close(*states, rtol=0, atol=0)
     reports = [{line["step"]: {key: value for key, value in line.items() if "seconds" not in key}
                 for line in read_lines(run / "stats.jsonl")} for run in (whole, cut)]
-    assert [list(lines) for lines in reports] == [[6, 12], [3, 6, 12]]  # a smaller budget has as many
+    assert [list(lines) for lines in reports] == [[6, 12], [1, 3, 6, 12]]  # a smaller budget has as many
     assert reports[0][12] == reports[1][12] and reports[0][6]["score"] == reports[1][6]["score"]
 
     announced, names = module.check(settings.complete(CPU)), 30_000  # bytes: names weigh in tiny networks

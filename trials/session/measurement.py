@@ -1,4 +1,4 @@
-"""What a trial will cost on this machine, by some of its steps and one report (--measure)."""
+"""What a trial will cost on this machine, by some of its steps and reports (--measure)."""
 
 import json
 import time
@@ -19,8 +19,8 @@ from trials.session.failures import Diverged, describe_error
 from trials.session.session import Session, Train, process_age
 from trials.session.settings import RunOptions
 
-MEASURED_SECONDS = 3  # of steps, at least one
-WARM_UP_STEPS = {"cuda": 20, "cpu": 1}  # the first ones load kernels; on a GPU they choose and capture them
+MEASURED_SECONDS = 3  # of steps; at least one is taken
+WARM_UP_STEPS = {"cuda": 20, "cpu": 1}  # on a GPU, kernels are loaded, chosen and captured in the first ones
 
 
 def measure(train: Train, system: str, settings: Any, options: RunOptions) -> int:
@@ -48,41 +48,45 @@ def measure(train: Train, system: str, settings: Any, options: RunOptions) -> in
 
 
 class Measurement(Session):
-    """A session that takes a few steps in `folder`, makes one report and notes how long each took."""
+    """A session that takes a few steps and makes two reports in `folder`, and notes how long each took."""
 
     def __init__(self, system: str, settings: Any, options: RunOptions, folder: Path):
         super().__init__(system, settings, replace(options, out=folder, earlier=None), NoEngine(), {})
         self.result: dict[str, Any] = {}
+        self._due, self._due_at, self._report_seconds = False, 0.0, 0.0
 
     def steps(self, model: Any, last: int, every: int) -> Iterator[int]:
-        """Yield steps to warm up, then steps to measure, then one step with a report."""
+        """Yield steps and a report to warm up, then steps to measure, then a report to measure."""
         self.cadence = Cadence(model.step, last, every)
         start, warm_up = process_age(), WARM_UP_STEPS[self.device.type]
-        for _ in range(warm_up):
+        for count in range(warm_up):
+            self._due = count == warm_up - 1
             yield next_step(model, last)
-        warm, count, begin = self.clock(), 0, process_age()
+        warm, warm_at, count, self._due = self.clock(), process_age(), 0, False
         while time.perf_counter() - warm < MEASURED_SECONDS or not count:
             yield next_step(model, last)
             count += 1
-        step = (self.clock() - warm) / count
-        self.result = {
-            # What the first steps take longer than the others is spent once, as the start is.
-            "start": max(start, begin - warm_up * step), "step": step, "report": 0.0, "steps": last,
-            "reports": -(-last // every), "device": device_name(self.device),
-        }  # fmt: skip
+        step, self._due = (self.clock() - warm) / count, True
         yield next_step(model, last)
+        report = self._report_seconds
+        self.result = {
+            # What the warm-up takes longer than its steps and its report is spent once, as the start is.
+            "start": max(start, warm_at - warm_up * step - report), "step": step, "report": report,
+            "steps": last, "reports": -(-last // every), "device": device_name(self.device),
+            "memory": peak_memory(self.device),
+        }  # fmt: skip
 
     def report_due(self, model: Any) -> bool:
-        """Return True after the last step."""
-        if self.result:
-            self._report_start = self.clock()
-        return bool(self.result)
+        """Return whether `steps` has come to a report, and start to measure it."""
+        if self._due:
+            self._due_at = self.clock()
+        return self._due
 
     def report(self, model: Any, score: Score, outputs: torch.Tensor, sheet: torch.Tensor,
                **facts: float) -> None:  # fmt: skip
         """Write a report as a trial does, and note the seconds since it was due."""
         super().report(model, score, outputs, sheet, **facts)
-        self.result |= {"report": self.clock() - self._report_start, "memory": peak_memory(self.device)}
+        self._report_seconds = self.clock() - self._due_at
 
 
 def next_step(model: Any, last: int) -> int:
