@@ -104,8 +104,8 @@ class Settings:
     """Run a step as CUDA graphs, which compute the same several times as fast; auto is on with a GPU."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the networks (torch.compile), which takes a minute or more; auto is off."""
-    reports: PositiveInt = 50
-    """Reports in the full schedule, so that a number of reports is the same share of it at any size."""
+    reports: PositiveInt = 20
+    """Reports over the budget."""
 
     ngf: PositiveInt | None = None
     """Features of the first convolution of a generator."""
@@ -153,7 +153,7 @@ class Settings:
 
     def report_interval(self, larger: int) -> int:
         """Return the number of steps between reports."""
-        return max(1, self.schedule(larger) // self.reports)
+        return max(1, self.last_step(larger) // self.reports)
 
     def report_count(self) -> int:
         """Return the number of reports that a trial with this budget makes. Opens no image."""
@@ -350,7 +350,6 @@ def train(settings: Settings, session: Session) -> None:
 
     larger = max(len(paintings.pixels), len(photos.pixels))
     schedule, last = settings.schedule(larger), settings.last_step(larger)
-    every = settings.report_interval(larger)
     session.record.add_inputs(
         data={"name": data.name, "stand_in": data.stand_in, "test": test.counts,
               "train": {"paintings": paintings.counts, "photos": photos.counts}},
@@ -374,9 +373,9 @@ def train(settings: Settings, session: Session) -> None:
     if fallback:
         print(f"warning: steps are not CUDA graphs, so they are slower: {fallback}")
 
-    for step in session.steps(net, last):
+    for step in session.steps(net, last, settings.report_interval(larger)):
         session.add_losses(net.update(*batches(step)))
-        if net.step % every == 0 or net.step == last:
+        if session.report_due(net):
             with session.scoring():
                 painted = net.paint(test.photos)
                 score = scorer(painted)

@@ -196,7 +196,7 @@ def train(settings: Settings, session: Session) -> None:
     count = len(data.classes)
     net = StarGAN(settings, count, device)
     session.restore(net)
-    last, every = settings.last_step(), settings.report_interval()
+    last = settings.last_step()
     title = f"StarGAN, {settings.edge} px, {data.name}: {', '.join(data.classes)}"
     print(f"{title}, {last} of {settings.steps} steps")
     pixels, labels = data.pixels.to(device), data.labels.to(device)
@@ -206,10 +206,10 @@ def train(settings: Settings, session: Session) -> None:
     scorer = TranslationScorer(classifier.network, sources, own_domains, targets, data.classes)
     images_per_step, pairs = settings.n_critic * settings.batch_size, count * (count - 1)
 
-    for step in session.steps(net, last):
+    for step in session.steps(net, last, settings.report_interval()):
         batch = epoch_indices(settings.seed, "real", step, images_per_step, len(pixels))
         session.add_losses(net.update(flipped(to_float(pixels[batch]), settings.seed, step), labels[batch]))
-        if net.step % every == 0 or net.step == last:
+        if session.report_due(net):
             with session.scoring():
                 made = net.make(sources, targets)
                 score = scorer(made)

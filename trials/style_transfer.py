@@ -101,7 +101,7 @@ class Settings(Scheduled):
     steps: PositiveInt = 200
     """Length of the full schedule in steps."""
     reports: PositiveInt = 10
-    """Number of reports over the full schedule."""
+    """Number of reports over the budget."""
 
     lr: LearningRate | None = None
     """Learning rate; by default 1 for L-BFGS and 0.02 for Adam."""
@@ -402,7 +402,7 @@ def train(settings: Settings, session: Session) -> None:
     session.record.update(features_because=reason)
     net, scorer = StyleTransfer(settings, network, pairs), PairScorer(network, pairs)
     session.restore(net)
-    last, every = settings.last_step(), settings.report_interval()
+    last = settings.last_step()
     print(f"Style transfer, {settings.describe_inputs()['data']}, {last} of {settings.steps} steps")
     print(f"features: {network.name}, {reason}")
     for file in pairs.skipped:
@@ -411,9 +411,9 @@ def train(settings: Settings, session: Session) -> None:
         print(f"warning: {CIRCULAR_SCORE}")
         session.record.update(warning=CIRCULAR_SCORE)
 
-    for _ in session.steps(net, last):
+    for _ in session.steps(net, last, settings.report_interval()):
         session.add_losses(net.update())
-        if net.step % every == 0 or net.step == last:
+        if session.report_due(net):
             with session.scoring():
                 pictures = net.paint()
                 score = scorer(pictures)
@@ -433,7 +433,7 @@ def check(settings: Settings) -> DiskUse:
         network.features(layers)
     pixels = 3 * (1 if settings.content else settings.photos) * settings.edge**2  # as if --content was square
     copies = 2 * LBFGS_HISTORY + 5  # tensors as large as the pictures: history, last step, the pictures
-    return DiskUse(4 * pixels * copies, settings.report_count() * 2 * 2 * pixels)
+    return DiskUse(4 * pixels * copies, (settings.report_count() + 1) * 2 * 2 * pixels)
 
 
 def sheet(pairs: Pairs, pictures: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,13 @@ def check(settings: Settings):
     return DiskUse(0, 0)
 
 
+MEASURED = {"start": 1.0, "step": 0.01, "report": 0.01, "steps": 2, "reports": 2, "device": "cpu (tiny)",
+            "memory": None}
+
 if __name__ == "__main__":
+    if "--measure" in sys.argv:
+        print(json.dumps(MEASURED))
+        sys.exit()
     crash = int(os.environ["NNI_TRIAL_SEQ_ID"]) if "--crash" in sys.argv else None
     if crash == 3:
         sys.exit("before it asks")

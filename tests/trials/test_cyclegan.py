@@ -127,7 +127,7 @@ def test_defaults_are_the_published_setting():
 def test_a_size_sets_everything_that_is_not_given(size, sample_data):
     s = Settings(data=str(sample_data), size=size, budget=0.2).complete(CPU)
     assert None not in (s.ngf, s.blocks, s.ndf, s.photos) and (s.steps is None) != (s.epochs is None)
-    assert s.report_count() == 10  # a share of the schedule has as many reports at every size
+    assert s.report_count() == 20  # over the budget, at every size and with any data
     s = Settings(size=size, ngf=8, steps=70).complete(CPU)
     assert (s.ngf, s.steps, s.epochs, s.blocks) == (8, 70, None, PRESETS[size]["blocks"])
 

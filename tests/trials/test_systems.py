@@ -1,6 +1,8 @@
 """Every system trains, continues exactly, and says beforehand what is wrong and what it leaves."""
 
+import json
 import math
+import signal
 from collections.abc import Callable
 from dataclasses import fields, replace
 from importlib import import_module
@@ -12,7 +14,7 @@ import torch
 from torchvision.utils import save_image
 
 from judge.common.errors import UserError
-from trials.session import RunOptions, Session, with_parameters
+from trials.session import RunOptions, Session, cadence, measurement, with_parameters
 from trials.session.engine import NoEngine
 from trials.session.records import read_json, read_lines
 
@@ -48,37 +50,72 @@ def settings_of(sample_data, judge_file) -> Callable:
     return make
 
 
-def trained(module: ModuleType, folder: Path, settings) -> dict:
-    """Run a trial in `folder` and return its record."""
-    name = module.__name__.removeprefix("trials.")
-    session = Session(name, settings.complete(CPU), RunOptions(out=folder, device="cpu"), NoEngine(), {})
-    assert session.run(module.train) == 0
+class Interrupted(Session):
+    """A session that a signal stops at the step `until`."""
+
+    until = -1
+
+    def report_due(self, model) -> bool:
+        if model.step == self.until:
+            self.stop_signal = signal.SIGTERM
+        return super().report_due(model)
+
+
+def trained(module: ModuleType, folder: Path, settings, until: int = -1) -> dict:
+    """Run a trial in `folder`, to its end or to the step `until`, and return its record."""
+    options = RunOptions(out=folder, device="cpu")
+    session = Interrupted(system_of(module), settings.complete(CPU), options, NoEngine(), {})
+    session.until = until
+    assert session.run(module.train) == (0 if until < 0 else 128 + signal.SIGTERM)
     return read_json(folder / "run.json")
+
+
+def system_of(module: ModuleType) -> str:
+    return module.__name__.removeprefix("trials.")
 
 
 @pytest.mark.parametrize("name, changes, proposed", TRIALS)
 def test_a_continued_trial_ends_bit_for_bit_as_an_uninterrupted_one(
-        tmp_path, settings_of, name, changes, proposed):
-    """And it leaves no more on the disk than was announced."""
+        tmp_path, settings_of, monkeypatch, name, changes, proposed):
+    """With a larger budget, and after an early look and a stop between two reports. And it leaves no more on
+    the disk than was announced."""
     module, whole, cut = import_module(f"trials.{name}"), tmp_path / "whole", tmp_path / "cut"
-    settings = with_parameters(settings_of(module, steps=12, reports=4, **changes), proposed)
+    settings = with_parameters(settings_of(module, steps=12, reports=2, **changes), proposed)
     expected = trained(module, whole, settings)
+    monkeypatch.setattr(cadence, "EARLY_LOOK_SECONDS", 0)
     trained(module, cut, replace(settings, budget=0.5))
+    assert trained(module, cut, settings, until=8)["resumed_at"] == 6
     record = trained(module, cut, settings)
-    assert record["resumed_at"] == 6 and record["score"] == expected["score"]
+    assert record["resumed_at"] == 8 and record["score"] == expected["score"]
     assert all(map(math.isfinite, record["score"].values()))
     states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in (whole, cut)]
     assert states[0]["step"] == 12
     torch.testing.assert_close(*states, rtol=0, atol=0)
-    reports = [[{key: value for key, value in line.items() if "seconds" not in key}
-                for line in read_lines(run / "stats.jsonl")] for run in (whole, cut)]
-    assert [line["step"] for line in reports[0]] == [3, 6, 9, 12] and reports[0] == reports[1]
+    reports = [{line["step"]: {key: value for key, value in line.items() if "seconds" not in key}
+                for line in read_lines(run / "stats.jsonl")} for run in (whole, cut)]
+    assert [list(lines) for lines in reports] == [[6, 12], [1, 3, 6, 12]]  # a smaller budget has as many
+    assert reports[0][12] == reports[1][12] and reports[0][6]["score"] == reports[1][6]["score"]
 
     announced, names = module.check(settings.complete(CPU)), 30_000  # bytes: names weigh in tiny networks
     checkpoint = (cut / "checkpoint.pt").stat().st_size
     pictures = [*whole.glob("samples/*"), *whole.glob("tensorboard/*")]
     assert announced.checkpoint / 10 < checkpoint < 1.1 * announced.checkpoint + names
     assert 0 < sum(file.stat().st_size for file in pictures) < announced.sheets + names
+
+
+@pytest.mark.parametrize("name, changes", {name: changes for name, changes, _ in TRIALS}.items())
+def test_any_trial_can_be_measured_and_leaves_nothing(
+        tmp_path, settings_of, monkeypatch, capsys, name, changes):  # fmt: skip
+    module = import_module(f"trials.{name}")
+    settings = settings_of(module, steps=8, budget=0.5, reports=2, **changes).complete(CPU)
+    monkeypatch.setattr(measurement, "MEASURED_SECONDS", 0)
+    monkeypatch.chdir(tmp_path)
+    assert measurement.measure(module.train, name, settings, RunOptions(device="cpu")) == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {name: measured.pop(name) for name in ("steps", "reports", "memory")} == {
+        "steps": 4, "reports": 2, "memory": None}
+    assert measured.pop("device").startswith("cpu (") and set(measured) == {"start", "step", "report"}
+    assert all(seconds > 0 for seconds in measured.values()) and not list(tmp_path.iterdir())
 
 
 WRONG = [

@@ -41,8 +41,8 @@ class GanSettings(Scheduled):
     """Adam's first decay rate (1511.06434, section 4)."""
     batch_size: PositiveInt = 128
     """Real images a step, and as many generated ones (1511.06434, section 4)."""
-    reports: PositiveInt = 20
-    """Reports over the full schedule."""
+    reports: PositiveInt = 10
+    """Reports over the budget."""
     steps: PositiveInt | None = None
     """Length of the full schedule in steps."""
     samples: PositiveInt | None = None
@@ -118,15 +118,15 @@ def train_on_images(
     images above them: `shown`, uint8 [N, C, H, W], or else the first test images."""
     settings, device = net.settings, session.device
     session.restore(net)
-    last, every = settings.last_step(), settings.report_interval()
+    last = settings.last_step()
     print(f"{title}, {describe_data(data.name)}, {last} of {settings.steps} steps")
     pixels, labels = data.pixels.to(device), data.labels.to(device)
     shown = to_float(data.test_pixels[: ROWS * COLUMNS] if shown is None else shown).to(device)
 
-    for step in session.steps(net, last):
+    for step in session.steps(net, last, settings.report_interval()):
         batch = epoch_indices(settings.seed, "real", step, settings.batch_size, len(pixels))
         session.add_losses(net.update(to_float(pixels[batch]), labels[batch]))
-        if net.step % every == 0 or net.step == last:
+        if session.report_due(net):
             with session.scoring():
                 made = net.make(samples)
                 score = scorer(made)

@@ -5,9 +5,9 @@ A system is a file with a frozen dataclass `Settings` and a function `train(sett
     def train(settings, session):
         model = ...                                     # a Checkpointed, with `step`
         session.restore(model)                          # from the checkpoint, if there is one
-        for step in session.steps(model, last):
+        for step in session.steps(model, last, every):
             session.add_losses(model.update(...))       # `update` adds 1 to model.step
-            if model.step % every == 0 or model.step == last:
+            if session.report_due(model):               # each `every` steps, at the end, and once early
                 session.report(model, score, images, sheet)
 
     if __name__ == "__main__":
@@ -18,7 +18,8 @@ data, the judge and so on as text by name, `data` first. `Settings.budget` may g
 """
 
 from trials.session.checkpoint import Checkpointed, DiskUse
-from trials.session.session import Session, run
+from trials.session.command import run
+from trials.session.session import Session
 from trials.session.settings import RunOptions, Scheduled, fill_unset, trial_parser, with_parameters
 
 __all__ = [

@@ -29,7 +29,8 @@ class Checkpointed:
             getattr(self, name).load_state_dict(state[name])
 
     def footprint(self, reports: int, pixels: int) -> DiskUse:
-        """Return the disk space of a trial with so many reports, and so many pixels on each sample sheet."""
+        """Return the disk space of a trial with so many reports and an early look, and so many pixels on each
+        sample sheet."""
         parts = [getattr(self, name) for name in self.parts]
         weights = sum(p.nbytes for part in parts if isinstance(part, nn.Module) for p in part.parameters())
-        return DiskUse(3 * weights, reports * 2 * 3 * pixels)  # 3: a weight and Adam's two moments
+        return DiskUse(3 * weights, (reports + 1) * 2 * 3 * pixels)  # 3: a weight and Adam's two moments

@@ -8,6 +8,9 @@ import torch
 from judge.common.errors import UserError, is_out_of_memory, one_line
 
 MAX_OTHERS_SHARE = 0.1  # share of a GPU's memory up to which its other users cannot be the cause
+# Most that CUDA, its libraries and captured graphs take in this process, which torch does not count. The list
+# of a GPU's processes would be exact, but in a container it lacks this one, or all of them.
+OWN_OVERHEAD = 2**30
 # Settings that need memory, in the order in which to reduce them.
 MEMORY_SETTINGS = ("batch_size", "samples", "photos", "size", "edge", "ngf", "hidden")
 
@@ -28,11 +31,14 @@ def is_transient(error: BaseException, device: torch.device) -> bool:
 
 
 def memory_used_by_others(device: torch.device) -> float:
-    """Return the share of a GPU's memory that other processes use; 0 on a CPU."""
+    """Return the share of a GPU's memory that other processes use at least; 0 on a CPU."""
     if device.type != "cuda":
         return 0.0
-    free, total = torch.cuda.mem_get_info(device)
-    return (total - free - torch.cuda.memory_reserved(device)) / total
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # this process holds nothing: there is no room even for CUDA itself
+        return 1.0
+    return max(0.0, total - free - torch.cuda.memory_reserved(device) - OWN_OVERHEAD) / total
 
 
 def describe_error(error: BaseException, settings: Any, device: torch.device) -> str:

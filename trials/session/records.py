@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from judge.common.device import device_name
+from judge.common.device import device_name, gpu_facts, tf32
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write, file_lock
 from judge.common.schema import NUMBER, matches
@@ -25,11 +25,13 @@ RECORD = {  # the form of run.json
     "settings?": {"data?": str, "judge?": str, "size?": str, "seed?": int, "budget?": NUMBER},
     "data?": {"name": str, "stand_in": bool},
     "judge?": {"file": str, "data?": str, "sha256?": str, "auc?": NUMBER, "accuracy?": NUMBER},
+    "gpu?": {"name": str, "memory": int, "visible?": str, "power_limit?": NUMBER}, "peak_memory?": int,
 }  # fmt: skip
 REPORT = {  # the form of a line of stats.jsonl
     "step": int, "seconds?": NUMBER, "scoring_seconds?": NUMBER,
-    "score": {"default": NUMBER, "*": NUMBER}, "losses?": {"*": NUMBER},
+    "score": {"default": NUMBER, "*": NUMBER}, "losses?": {"*": NUMBER}, "early?": bool,
 }  # fmt: skip
+UNHASHED = ("budget", "graphs", "compile")  # settings that do not change what a step computes
 RECORDED_VERSIONS = ("torch", "torchvision", "torchmetrics", "numpy", "nni")
 
 
@@ -66,15 +68,16 @@ def read_lines(file: Path) -> list[dict]:
     return list(takewhile(lambda report: matches(report, REPORT), map(_parse_object, lines)))
 
 
-def recorded_settings(Settings: type, record: dict) -> dict:
-    """Return the settings in a run.json; those that older ones lack are in `Settings.OLDER`."""
-    return getattr(Settings, "OLDER", {}) | record["settings"]
-
-
 def settings_hash(settings: dict) -> str:
-    """Return a short hash of the settings except the budget: a larger budget continues the same trial."""
-    kept = {name: value for name, value in settings.items() if name != "budget"}
+    """Return a short hash of the settings that decide what a step computes: a larger budget continues the
+    same trial."""
+    kept = {name: value for name, value in settings.items() if name not in UNHASHED}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def recorded_settings(Settings: type, record: dict) -> dict:
+    """Return the settings in a run.json, with `Settings.OLDER`, values for fields that older records lack."""
+    return getattr(Settings, "OLDER", {}) | (record.get("settings") or {})
 
 
 def versions() -> dict[str, str]:
@@ -102,14 +105,15 @@ class Record:
 
     def __init__(self, folder: Path, system: str, settings: Any, parameters: dict, device: torch.device):
         self.folder, self._settings, self._inputs = folder, asdict(settings), {}
+        self._Settings = type(settings)
         # A trial whose NNI manager was killed may still write here when the search is resumed.
         self._lock = file_lock(folder / ".lock", f"training in {folder}")
         self._previous = self._read_previous()
         self.facts = {
             "system": system, "parameters": parameters or self._previous.get("parameters", {}),
             "settings": self._settings, "status": "running", "reason": None, "score": None,
-            "device": device_name(device), "threads": torch.get_num_threads(), "versions": versions(),
-            "commit": git_commit(),
+            "device": device_name(device), "gpu": gpu_facts(device), "tf32": tf32(device),
+            "threads": torch.get_num_threads(), "versions": versions(), "commit": git_commit(),
         }  # fmt: skip
         self.update()
 
@@ -119,13 +123,19 @@ class Record:
         previous = read_json(file)
         if not matches(previous, {"settings?": {}, "parameters?": {}}):
             raise UserError(f"{file} was not written by a trial: choose another --out")
-        settings = previous.get("settings")
-        if settings is not None and settings_hash(settings) != settings_hash(self._settings):
-            changed = ", ".join(name for name, value in self._settings.items() if settings.get(name) != value)
+        same = not previous.get("settings") or self._has_settings(previous)
+        trained = (self.folder / "checkpoint.pt").exists() or read_lines(self.folder / "stats.jsonl")
+        if trained and not same:
+            settings = recorded_settings(self._Settings, previous)
+            changed = ", ".join(name for name in settings | self._settings if name not in UNHASHED
+                                and settings.get(name) != self._settings.get(name))
             raise UserError(f"{self.folder} holds a trial with another {changed}: choose another --out")
         for part in self.folder.glob("*.part") if previous else ():
             part.unlink()
-        return previous
+        if trained:
+            return previous
+        # The earlier run failed before its first report, so there is nothing to protect or to continue.
+        return {"parameters": previous.get("parameters") or {}} if same else {}
 
     def update(self, **facts: Any) -> None:
         """Add `facts` and write run.json. Raises UserError if it cannot be written."""
@@ -160,9 +170,12 @@ class Record:
 
     def _is_same_trial(self, record: dict) -> bool:
         """Return whether `record` has the same system, settings and inputs."""
-        return (record.get("system") == self.facts["system"]
-                and settings_hash(record.get("settings") or {}) == settings_hash(self._settings)
+        return (record.get("system") == self.facts["system"] and self._has_settings(record)
                 and all(record.get(name) == facts for name, facts in self._inputs.items()))
+
+    def _has_settings(self, record: dict) -> bool:
+        """Return whether a trial of these settings would take the same steps as that of `record`."""
+        return settings_hash(recorded_settings(self._Settings, record)) == settings_hash(self._settings)
 
     def close(self) -> None:
         """Unlock the folder."""

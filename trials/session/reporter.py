@@ -28,8 +28,16 @@ class Reporter:
         self._loss_sums, self._loss_count = {}, 0
         self.bar, self._writer = tqdm(disable=True), None
 
-    def restore(self, step: int) -> None:
-        """Keep the reports of an earlier run up to `step`, its checkpoint; later ones will be made again."""
+    def state_dict(self) -> dict:
+        """Return what a checkpoint needs for the next report: the losses since the last one, if any."""
+        losses = {"sums": self._loss_sums, "count": self._loss_count}
+        return {"losses_since_report": losses} if self._loss_count else {}
+
+    def restore(self, step: int, state: dict) -> None:
+        """Continue at `step` with what `state_dict` has added to the checkpoint `state`.
+
+        Reports of an earlier run up to `step` are kept; later ones will be made again.
+        """
         self.reports = [report for report in read_lines(self._stats) if report["step"] <= step]
         text = "".join(json.dumps(report) + "\n" for report in self.reports)
         with as_user_error(self._folder):
@@ -37,6 +45,8 @@ class Reporter:
         if self.reports:
             self._start -= self.reports[-1].get("seconds") or 0
             self.scoring_seconds = self.reports[-1].get("scoring_seconds") or 0
+        if losses := state.get("losses_since_report"):  # on the CPU: torch adds scalars across devices
+            self._loss_sums, self._loss_count = losses["sums"], losses["count"]
 
     def add_losses(self, losses: dict[str, torch.Tensor]) -> None:
         """Add to the mean losses of the next report, and check them every `LOSS_CHECK_STEPS` steps."""
@@ -51,22 +61,32 @@ class Reporter:
         seconds = time.perf_counter() - self._start
         return {"seconds": round(seconds, 1), "scoring_share": round(self.scoring_seconds / seconds, 3)}
 
-    def write(self, step: int, score: Score, sheet: torch.Tensor, facts: dict[str, float]) -> None:
-        """Write a report with the mean losses since the last one, and `sheet`, float [3, H, W] in [0, 1]."""
-        losses = mean_losses(self._loss_sums, self._loss_count)
+    def mean_losses(self) -> dict[str, float]:
+        """Return the mean losses since the last report. Raises Diverged as `mean_losses` does."""
+        return mean_losses(self._loss_sums, self._loss_count)
+
+    def write(self, step: int, score: Score, sheet: torch.Tensor, facts: dict[str, float],
+              early: bool = False) -> None:  # fmt: skip
+        """Write a report with the mean losses since the last one, and `sheet`, float [3, H, W] in [0, 1].
+
+        An `early` look is marked, and leaves the losses to the next report, which is the same without it.
+        """
+        losses = self.mean_losses()
         values, facts = score.as_dict(), score.extras | facts
         if not all(map(math.isfinite, values.values())):
             raise Diverged(f"the score is not finite: {values}")
         report = {
             "step": step, "seconds": self.times()["seconds"],
             "scoring_seconds": round(self.scoring_seconds, 2), **facts, "score": values, "losses": losses,
+            **({"early": True} if early else {}),
         }  # fmt: skip
         with as_user_error(self._folder):
             with open(self._stats, "a") as stats:
                 stats.write(json.dumps(report) + "\n")
             self._show(step, {"score": values, "loss": losses, "progress": facts}, sheet)
         self.reports.append(report)
-        self._loss_sums, self._loss_count = {}, 0
+        if not early:
+            self._loss_sums, self._loss_count = {}, 0
 
     def _show(self, step: int, groups: dict[str, dict[str, float]], sheet: torch.Tensor) -> None:
         """Write the sheet to samples/, and the sheet and the scalars in `groups` to TensorBoard's folder."""
@@ -93,7 +113,7 @@ class Reporter:
 
 def mean_losses(sums: dict[str, torch.Tensor], count: int) -> dict[str, float]:
     """Return the mean losses of `count` steps. Raises Diverged if one is not finite or above `MAX_LOSS`."""
-    values = (torch.stack(list(sums.values())) / count).tolist()
+    values = (torch.stack(list(sums.values())) / count).tolist() if sums else []
     for name, value in zip(sums, values):
         if not math.isfinite(value) or abs(value) > MAX_LOSS:
             raise Diverged(f"{name} loss is {value:g}")

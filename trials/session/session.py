@@ -2,10 +2,9 @@
 
 import gc
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,48 +13,22 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from judge.common.cli import from_namespace, main
+from judge.common.device import peak_memory
 from judge.common.errors import UserError, is_out_of_memory, one_line
 from judge.common.files import as_user_error, atomic_write
 from judge.common.tensors import read_tensors
 from judge.images import to_bytes
 from judge.score import WORST_SCORE, Score
-from trials.session.engine import NniEngine, NoEngine, current_engine
+from trials.session.cadence import Cadence
+from trials.session.engine import NniEngine, NoEngine
 from trials.session.failures import Diverged, Stopped, describe_error, is_transient
-from trials.session.records import Record, settings_hash, write_json
+from trials.session.records import Record, settings_hash
 from trials.session.reporter import Reporter
-from trials.session.settings import RunOptions, trial_parser, with_parameters
+from trials.session.settings import RunOptions
 
 RUNS = Path("runs")  # holds the folders of trials that are started by hand
 FIRST_BACKOFF = 10  # seconds before the first retry; each next one waits three times as long
 Train = Callable[[Any, "Session"], None]  # of settings and session
-
-
-def run(train: Train, Settings: type) -> None:
-    """Run a trial, started from the command line or by the engine, and exit."""
-    system = Path(sys.modules[train.__module__].__file__).stem
-    prog = f"python -m trials.{system}"
-
-    def command(arguments: list[str]) -> int:
-        sys.stdout.reconfigure(line_buffering=True)  # NNI's log can be read while the trial runs
-        parsed = trial_parser(Settings, prog).parse_args(arguments)
-        options = from_namespace(RunOptions, parsed)
-        device, engine = options.torch_device(), current_engine()
-        if threads := options.threads or engine.threads:
-            torch.set_num_threads(threads)
-        parameters = engine.get_parameters()
-        try:
-            settings = with_parameters(from_namespace(Settings, parsed), parameters).complete(device)
-            session = Session(system, settings, options, engine, parameters)
-        except UserError as error:  # there is no Record yet that could say so in run.json
-            if engine.folder and not (engine.folder / "run.json").exists():
-                with suppress(OSError):  # the user needs the first error
-                    write_json(engine.folder / "run.json", {
-                        "parameters": parameters, "status": "failed", "reason": one_line(error)})
-            raise
-        return session.run(train)
-
-    main(prog, command)
 
 
 class Session:
@@ -69,6 +42,7 @@ class Session:
                  parameters: dict):  # fmt: skip
         self.settings, self.engine, self.options = settings, engine, options
         self.device = options.torch_device()
+        torch.backends.cudnn.benchmark = self.device.type == "cuda"  # the shapes of a trial are fixed
         self.folder = engine.folder or options.out or RUNS / f"{system}-{settings_hash(asdict(settings))}"
         self.record = Record(self.folder, system, settings, parameters, self.device)
         self.stop_signal: int | None = None  # SIGTERM or SIGINT, once it has come; then `steps` stops
@@ -107,30 +81,64 @@ class Session:
         if self.options.earlier and not file.exists():
             self.record.copy_earlier(self.options.earlier)
         if file.exists():
-            try:
-                model.load_state_dict(read_tensors(file, self.device))
-            except Exception as error:  # a damaged file can fail in any way
-                message = f"{file} cannot be read ({one_line(error)}): move {self.folder} away"
-                raise UserError(message) from None
+            self._load(model, file)
             self.record.update(resumed_at=model.step)
             print(f"continues at step {model.step} from {file}")
-        self.reporter.restore(model.step)
+        else:
+            self.reporter.restore(model.step, {})
 
-    def steps(self, model: Any, last: int) -> Iterator[int]:
-        """Yield the steps from `model.step` to `last`. A signal writes the checkpoint and ends the trial."""
+    def _load(self, model: Any, file: Path) -> None:
+        """Load the checkpoint `file` by way of the CPU: a GPU that is nearly full has no room for a copy."""
+        try:
+            state = read_tensors(file)
+        except ValueError as error:
+            message = f"{file} cannot be read ({one_line(error)}): move {self.folder} away"
+            raise UserError(message) from None
+        try:
+            model.load_state_dict(state)
+        except Exception as error:  # what does not fit can fail in any way
+            if is_out_of_memory(error):
+                raise
+            message = f"{file} does not fit this trial ({one_line(error)}): move {self.folder} away"
+            raise UserError(message) from None
+        self.reporter.restore(model.step, state)
+
+    def steps(self, model: Any, last: int, every: int) -> Iterator[int]:
+        """Yield the steps from `model.step` to `last`; each `every` steps and at the end a report is due.
+
+        Print a line every half minute, and save a checkpoint at least every ten minutes. A signal saves the
+        checkpoint and ends the trial.
+        """
         if model.step > last:
             raise UserError(f"{self.folder} is trained to step {model.step}, this budget ends at {last}: "
                             "choose another --out, or a larger budget")
         if "retries" not in self.record.facts:
-            age = time.time() - psutil.Process().create_time()
-            self.record.update(first_step_after=round(age, 1))
+            self.record.update(first_step_after=round(process_age(), 1))
+        self.cadence = Cadence(model.step, last, every)
         self.reporter.bar = bar = tqdm(initial=model.step, total=last, unit="step", disable=None)
         while model.step < last:
             if self.stop_signal:
-                self._save(model.state_dict(), "checkpoint.pt")
+                self._save_checkpoint(model)
                 raise Stopped(f"{signal.Signals(self.stop_signal).name} at step {model.step}")
             yield model.step
             bar.update()
+            if self.cadence.line_due():
+                self._print_line(model.step)
+            if self.cadence.checkpoint_due():
+                self._save_checkpoint(model)
+
+    def report_due(self, model: Any) -> bool:
+        """Return whether `model` is to be scored and reported now: as `steps` was told, and once early."""
+        early = not self.reporter.reports and self.cadence.early_look_due()
+        return self.cadence.is_scheduled(model.step) or early
+
+    def _print_line(self, step: int) -> None:
+        memory = peak_memory(self.device)
+        tqdm.write("  ".join([
+            f"step {step} of {self.cadence.last}", self.cadence.describe_speed(step),
+            *([f"{memory / 2**30:.1f} GiB"] if memory else []),
+            *(f"{name} {value:.3g}" for name, value in self.reporter.mean_losses().items()),
+        ]))
 
     def add_losses(self, losses: dict[str, torch.Tensor]) -> None:
         """Add a step's losses (scalars on the device) to the means of the next report."""
@@ -139,15 +147,20 @@ class Session:
     @contextmanager
     def scoring(self) -> Iterator[None]:
         """Count the time of the `with` block, which paints and scores, as scoring."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()  # the training steps before do not count
-        start = time.perf_counter()
+        start = self.clock()  # the training steps before do not count
         yield
         self.reporter.scoring_seconds += time.perf_counter() - start
 
+    def clock(self) -> float:
+        """Return the time in seconds, once the device has done all that it was told to."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     def report(self, model: Any, score: Score, outputs: torch.Tensor, sheet: torch.Tensor,
                **facts: float) -> None:  # fmt: skip
-        """Write a report and the checkpoint, and tell the engine the score.
+        """Write a report and the checkpoint, and tell the engine the score, unless it is an early look: the
+        engine counts the reports of a trial.
 
         Raises Diverged if a loss or the score is not finite or too large; the last checkpoint then stays.
 
@@ -158,13 +171,19 @@ class Session:
         """
         if self.options.keep:
             self._save(to_bytes(outputs).cpu(), f"paintings/step_{model.step:06d}.pt")
-        self.reporter.write(model.step, score, sheet, facts)
-        self._save(model.state_dict(), "checkpoint.pt")
+        early = not self.cadence.is_scheduled(model.step)
+        self.reporter.write(model.step, score, sheet, facts, early)
+        self._save_checkpoint(model)
         values = score.as_dict()
-        with as_user_error(self.folder):  # NNI keeps results in the trial's folder
-            self.engine.report_intermediate(values)
+        if not early:
+            with as_user_error(self.folder):  # NNI keeps results in the trial's folder
+                self.engine.report_intermediate(values)
         scores = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         tqdm.write(f"step {model.step}  {scores}")
+
+    def _save_checkpoint(self, model: Any) -> None:
+        self._save(model.state_dict() | self.reporter.state_dict(), "checkpoint.pt")
+        self.cadence.saved()
 
     def _save(self, content: Any, name: str) -> None:
         file = self.folder / name
@@ -191,6 +210,11 @@ def train_with_retries(session: Session, train: Train) -> None:
         session.reporter = Reporter(session.folder)
 
 
+def process_age() -> float:
+    """Return the seconds since this process was started."""
+    return time.time() - psutil.Process().create_time()
+
+
 def wait(session: Session, seconds: int) -> None:
     """Free memory, and wait for `seconds` or until a signal comes."""
     gc.collect()  # networks and optimizers refer to each other
@@ -205,7 +229,8 @@ def end(session: Session, status: str, reason: str | None, score: dict[str, floa
     times = session.reporter.times()
     session.reporter.close()
     try:
-        session.record.update(status=status, reason=reason, score=score, **times)
+        session.record.update(status=status, reason=reason, score=score, **times,
+                              peak_memory=peak_memory(session.device))
     except UserError:  # a full disk, perhaps; if the trial has failed already, the user needs the first error
         if status != "failed":
             raise

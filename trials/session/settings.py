@@ -29,6 +29,9 @@ class RunOptions(ThreadOptions):
     take the GPU's memory. The first retry waits 10 s, each next one three times as long."""
     keep: bool = False
     """Keep every painting that is scored, in paintings/, so that other scores can be computed from them."""
+    measure: bool = False
+    """Do not train, but print what a trial takes on this machine, by some steps and a report: a line of JSON
+    with the seconds of its start, of a step and of a report, and its GPU memory. No files are kept."""
 
     def torch_device(self) -> torch.device:
         """Return the device that `device` names. Raises UserError if it is cuda, and there is no GPU."""
@@ -47,7 +50,7 @@ class Scheduled:
 
     def report_interval(self) -> int:
         """Return the number of steps between reports."""
-        return max(1, self.steps // self.reports)
+        return max(1, self.last_step() // self.reports)
 
     def report_count(self) -> int:
         """Return the number of reports that a trial with this budget makes."""

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from judge.common.errors import UserError
-from tests.trials.session.test_session import checkpoint, record, session, training
+from tests.trials.session.test_session import Counter, checkpoint, failing, record, session, training
+from trials.session import failures
 from trials.session import session as session_module
 from trials.session.failures import describe_error, is_transient
 
@@ -32,27 +33,54 @@ def waits(monkeypatch) -> list[float]:
     return seconds
 
 
-def failing(error: Exception, times: int = 1):
-    """Raises `error` at step 7, the first so many times."""
-    errors = [error] * times
-
-    def fail(step: int) -> None:
-        if step == 7 and errors:
-            raise errors.pop()
-    return fail
-
-
-@pytest.mark.parametrize(("others", "transient", "words"), [
-    (40, True, "out of memory on cuda, other programs use 50% of it: reduce --batch-size or --size ("),
-    (0.5, False, "out of memory on cuda: reduce --batch-size or --size ("),
+@pytest.mark.parametrize(("total", "others", "transient", "used"), [
+    (80, 40, True, ", other programs use 49% of it"), (80, 0.5, False, ""),
+    (5, 0, False, ""),  # a small card, of which CUDA itself takes more than a tenth
 ])  # fmt: skip
-def test_a_gpus_lack_of_memory_passes_only_if_other_programs_use_it(monkeypatch, others, transient, words):
-    """Of 80 GB this process uses 10."""
+def test_a_gpus_lack_of_memory_passes_only_if_other_programs_use_it(
+        monkeypatch, total, others, transient, used):  # fmt: skip
+    """This process uses 2 GB for tensors and 0.6 GB for CUDA and its libraries."""
     error = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: ((70 - others) * 1e9, 80e9))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 10e9)
+    free = total - others - 2.6
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * 1e9, total * 1e9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2e9)
     assert is_transient(error, GPU) == transient
+    words = f"out of memory on cuda{used}: reduce --batch-size or --size (CUDA out of memory."
     assert describe_error(error, Costly(), GPU).startswith(words)
+
+
+def test_a_gpu_without_room_even_for_cuda_itself_is_full_of_other_programs(monkeypatch):
+    error = RuntimeError("CUDA error: out of memory")
+
+    def refuse(device):
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", refuse)
+    assert is_transient(error, GPU)
+    assert "other programs use 100% of it" in describe_error(error, Costly(), GPU)
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_full_gpu_when_the_checkpoint_is_loaded_is_retried_and_told_as_such(
+        tmp_path, waits, monkeypatch, times):  # fmt: skip
+    """It is no reason to move the folder away."""
+    session(tmp_path).run(training(last=5))
+    monkeypatch.setattr(failures, "memory_used_by_others", lambda device: 0.5)
+    errors = [torch.OutOfMemoryError("CUDA out of memory")] * times
+
+    class Full(Counter):
+        def load_state_dict(self, state: dict) -> None:
+            super().load_state_dict(state)
+            if errors:
+                raise errors.pop()
+
+    trial = session(tmp_path)
+    if times == 1:
+        assert trial.run(training(Model=Full)) == 0
+    else:
+        with pytest.raises(UserError, match="^out of memory on cpu, other programs use 50% of it: reduce"):
+            trial.run(training(Model=Full))
+    assert len(waits) == min(times, 3) and "out of memory" in record(tmp_path)["retries"][0]
 
 
 def test_a_cpus_lack_of_memory_does_not_pass():

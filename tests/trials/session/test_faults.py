@@ -99,7 +99,7 @@ def eventful(events: list[tuple]):
     def train(settings, session) -> None:
         model = Counter()
         session.restore(model)
-        for _ in session.steps(model, LAST):
+        for _ in session.steps(model, LAST, 1):
             kind, value = next(left, ("none", None))
             if kind == "raise":
                 raise value

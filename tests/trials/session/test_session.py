@@ -33,6 +33,11 @@ class Counter(Checkpointed):
     parts = ()
 
 
+class Large(Counter):
+    def state_dict(self) -> dict:
+        return {"step": self.step, "weights": torch.zeros(250_000)}  # 1 MB
+
+
 class Listener(NoEngine):
     """An engine that remembers."""
 
@@ -58,14 +63,24 @@ def training(last=10, every=5, value=lambda step: 0.5, loss=lambda step: 1.0, at
     def train(settings: Settings, session: Session) -> None:
         model = Model()
         session.restore(model)
-        for step in session.steps(model, last):
+        for step in session.steps(model, last, every):
             at(step)
             session.add_losses({"loss": torch.tensor(loss(step))})
             model.step += 1
-            if model.step % every == 0 or model.step == last:
+            if session.report_due(model):
                 session.report(model, Score(value(model.step), {"part": 0.1}), SHADES, sheet)
 
     return train
+
+
+def failing(error: Exception, times: int = 1, step: int = 7):
+    """Raises `error` at `step`, the first so many times."""
+    errors = [error] * times
+
+    def fail(at: int) -> None:
+        if at == step and errors:
+            raise errors.pop()
+    return fail
 
 
 def record(folder: Path) -> dict:
@@ -142,7 +157,7 @@ def test_the_share_of_time_that_scoring_takes_is_recorded_over_all_runs(tmp_path
     def train(settings: Settings, session: Session) -> None:
         model = Counter()
         session.restore(model)
-        for _ in session.steps(model, model.step + 3):
+        for _ in session.steps(model, model.step + 3, 1):
             model.step += 1
             clock[0] += 9
             session.add_losses({"loss": torch.tensor(1.0)})
@@ -160,7 +175,7 @@ def test_a_stopped_trial_saves_reports_no_result_and_continues_where_it_was(tmp_
     stopped = session(tmp_path)
     stop = training(at=lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 7 else None)
     assert stopped.run(stop) == 128 + signal.SIGTERM
-    assert stopped.engine.finals == [] and checkpoint(tmp_path) == {"step": 8}
+    assert stopped.engine.finals == [] and checkpoint(tmp_path)["step"] == 8
     assert record(tmp_path)["status"] == "stopped" and record(tmp_path)["reason"] == "SIGTERM at step 8"
     again = session(tmp_path)
     assert trained_steps(again, 10) == [8, 9]
@@ -238,6 +253,43 @@ def test_a_new_folder_continues_from_a_copy_of_the_run_that_trained_longest(tmp_
     assert trained_steps(session(tmp_path / "runs/c", tmp_path / "runs"), 10)[0] == 5  # its own checkpoint
 
 
+def test_a_checkpoint_that_does_not_fit_is_one_line(tmp_path):
+    session(tmp_path).run(training())
+    torch.save({"steps": 5}, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match="checkpoint.pt does not fit this trial"):
+        session(tmp_path).run(training())
+
+
+def test_a_checkpoint_is_read_onto_the_cpu_wherever_the_trial_runs(tmp_path):
+    """On a GPU that is nearly full there is no room for the weights twice."""
+    devices = []
+
+    class Weights(Large):
+        def load_state_dict(self, state: dict) -> None:
+            devices.append(state["weights"].device.type)
+
+    session(tmp_path).run(training(Model=Weights))
+    again = session(tmp_path)
+    again.device = torch.device("meta")
+    again.restore(Weights())
+    assert devices == ["cpu"]
+
+
+@pytest.mark.parametrize("name", ["weight", "judge"])
+def test_a_trial_that_failed_before_its_first_report_refuses_no_other_settings(tmp_path, name):
+    """Its data folder was misspelt, perhaps: there is nothing to protect."""
+    first = session(tmp_path, weight=1.0)
+    first.record.add_inputs(judge={"sha256": "a"})
+    with pytest.raises(UserError):
+        first.run(training(at=failing(UserError("no such folder"), step=0)))
+    again = session(tmp_path, weight=2.0 if name == "weight" else 1.0)
+    again.record.add_inputs(judge={"sha256": "b"})
+    assert trained_steps(again, 10)[0] == 0
+    assert record(tmp_path)["settings"]["weight"] == (2.0 if name == "weight" else 1.0)
+    with pytest.raises(UserError, match="another weight: choose another --out"):
+        session(tmp_path, weight=3.0)
+
+
 def test_other_settings_another_judge_or_no_folder_start_from_the_beginning(tmp_path):
     session(tmp_path / "runs/a", weight=2.0).run(training())
     assert trained_steps(session(tmp_path / "settings", tmp_path / "runs"), 10)[0] == 0
@@ -246,11 +298,6 @@ def test_other_settings_another_judge_or_no_folder_start_from_the_beginning(tmp_
     another.record.add_inputs(judge={"sha256": "another"})
     assert trained_steps(another, 10)[0] == 0
     assert trained_steps(session(tmp_path / "nothing", tmp_path / "nowhere"), 10)[0] == 0
-
-
-class Large(Counter):
-    def state_dict(self) -> dict:
-        return {"step": self.step, "weights": torch.zeros(250_000)}  # 1 MB
 
 
 @pytest.mark.parametrize("kilobytes", range(3_000, 3_500, 50))
