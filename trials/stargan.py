@@ -31,7 +31,7 @@ from judge.common.errors import UserError
 from judge.common.rng import rng, seeded
 from judge.images import to_float
 from judge.labelled import LabelledImages, load_domains
-from trials.parts.batches import epoch_indices
+from trials.parts.batches import epoch_indices, place, send
 from trials.parts.gan_base import GanSettings, minimise
 from trials.parts.losses import gradient_penalty
 from trials.parts.networks import StarganDiscriminator, StarganGenerator, with_planes
@@ -92,7 +92,8 @@ class Settings(GanSettings):
 
     def complete(self, device: torch.device) -> "Settings":
         """Fill in what size and device decide. Raises UserError if the networks cannot have this edge."""
-        size = images.default_size(device) if self.size == "auto" else self.size
+        default = "paper" if device.type == "cuda" else "sketch"
+        size = default if self.size == "auto" else self.size
         s = self.with_preset(PRESETS[size], size=size, data=images.resolve_name(self.data))
         if s.precision == "auto":
             s = replace(s, precision="bf16" if supports_bf16(device) else "fp32")
@@ -199,7 +200,7 @@ def train(settings: Settings, session: Session) -> None:
     last = settings.last_step()
     title = f"StarGAN, {settings.edge} px, {data.name}: {', '.join(data.classes)}"
     print(f"{title}, {last} of {settings.steps} steps")
-    pixels, labels = data.pixels.to(device), data.labels.to(device)
+    [pixels], labels = place([data.pixels], device), data.labels.to(device)
     chosen, targets = held_out(data.test_labels, settings.samples)
     sources, targets = to_float(data.test_pixels[chosen]).to(device), targets.to(device)
     own_domains = data.test_labels[chosen].to(device)
@@ -208,7 +209,8 @@ def train(settings: Settings, session: Session) -> None:
 
     for step in session.steps(net, last, settings.report_interval()):
         batch = epoch_indices(settings.seed, "real", step, images_per_step, len(pixels))
-        session.add_losses(net.update(flipped(to_float(pixels[batch]), settings.seed, step), labels[batch]))
+        real = to_float(send(pixels[batch], device))
+        session.add_losses(net.update(flipped(real, settings.seed, step), labels[batch]))
         if session.report_due(net):
             with session.scoring():
                 made = net.make(sources, targets)

@@ -55,7 +55,7 @@ DEFAULT_LAYERS = {  # of each network: for content, for style (VGG-19's are the 
 VGG19_CONVOLUTIONS = (2, 2, 4, 4, 4)  # of each block (Simonyan and Zisserman 2015, 1409.1556, table 1, E)
 DEFAULT_LR = {"lbfgs": 1.0, "adam": 0.02}
 LBFGS_HISTORY = 10  # steps from which L-BFGS estimates the curvature; each needs the memory of two pictures
-OWN_IMAGE_PIXELS = {"sketch": 256, "paper": 512}  # default of the shorter edge, with --content and --style
+OWN_IMAGE_PIXELS = {"cpu": 256, "cuda": 512}  # default of the shorter edge, with --content and --style
 MIN_EDGE_PIXELS = 32  # VGG-19 halves an image four times, the ResNet five times
 SHEET_PAIRS = 8
 CIRCULAR_SCORE = "the judge's own features are optimised, so its style and kid flatter: ask another judge"
@@ -117,7 +117,8 @@ class Settings(Scheduled):
             raise UserError(f"--edge {self.edge} is too small: give at least {MIN_EDGE_PIXELS}")
         if self.photos < MIN_IMAGES:
             raise UserError(f"--photos {self.photos}: a score needs at least {MIN_IMAGES}")
-        default_pixels = (OWN_IMAGE_PIXELS if self.content else images.SIZES)[images.default_size(device)]
+        default_pixels = (OWN_IMAGE_PIXELS[device.type] if self.content
+                          else images.SIZES[images.default_size(device)])
         return replace(self, data=images.resolve_name(self.data), lr=self.lr or DEFAULT_LR[self.optimizer],
                        edge=self.edge or default_pixels)
 

@@ -86,7 +86,7 @@ def load_trained(folder: Path, device: torch.device) -> CycleGAN:
     if record.get("system") != "cyclegan":
         raise UserError(f"{folder} is not the folder of a CycleGAN trial: look at its run.json")
     net = CycleGAN(settings_of(Settings, record, folder), 1, device)  # it takes no step
-    restore(net, folder, device)
+    restore(net, folder)
     return net
 
 

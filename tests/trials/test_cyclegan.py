@@ -1,6 +1,7 @@
 """The CycleGAN trial computes what the paper says, with the published settings by default."""
 
 import copy
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from judge.common.errors import UserError
 from trials.cyclegan import PRESETS, CycleGAN, Settings, check
+from trials.parts import graphs
 from trials.parts.pool import HistoryPool
 from trials.parts.schedule import decay_factor
 from trials.session import with_parameters
@@ -165,3 +167,19 @@ def test_a_judge_of_another_size_is_refused(sample_data, judge_file):
     settings = Settings(data=str(sample_data), judge=str(judge_file), size="draft").complete(CPU)
     with pytest.raises(UserError, match="trained at sketch .64 px., and this is draft .128 px."):
         check(settings)
+
+
+def test_a_trial_says_why_its_steps_are_not_graphs_and_records_how_they_run(
+        tmp_path, sample_data, judge_file, command, monkeypatch):
+    def fail(function):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(graphs, "are_supported", lambda device: True)
+    monkeypatch.setattr(graphs, "record", fail)
+    options = f"--data {sample_data} --judge {judge_file} --size sketch --ngf 4 --blocks 1 --ndf 4 --photos 8"
+    for choice, reason in (("auto", "operation not permitted when stream is capturing"), ("off", None)):
+        folder = tmp_path / choice
+        done = command("trials.cyclegan", *options.split(), "--steps", 2, "--graphs", choice, "--out", folder)
+        record = json.loads((folder / "run.json").read_text())
+        assert (record["step"], record["graphs_fallback"]) == ("eager", reason)
+        assert (f"not CUDA graphs, so they are slower: {reason}" in done.stdout) == (choice == "auto")

@@ -38,7 +38,7 @@ def load(folder: Path, device: torch.device, trained: bool = True) -> TrainedMod
                         "and progress work for it")
     model = ADAPTERS[record["system"]](settings_of(module.Settings, record, folder), device)
     if trained:
-        restore(model.net, folder, device)
+        restore(model.net, folder)
         judge = record.get("judge") or {}
         if judge.get("sha256") and sha256_of(judge["file"]) != judge["sha256"]:
             print(f"note: {judge['file']} has changed since it scored this trial", file=sys.stderr)

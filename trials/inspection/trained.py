@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from judge.common.cli import parse_values
-from judge.common.errors import UserError, one_line
+from judge.common.errors import UserError, is_out_of_memory, one_line
 from judge.common.tensors import read_tensors
 from judge.images import to_float
 from judge.labelled import LabelledImages
@@ -89,11 +89,13 @@ def settings_of(Settings: type, record: dict, folder: Path) -> Any:
     return settings
 
 
-def restore(net: Any, folder: Path, device: torch.device) -> None:
+def restore(net: Any, folder: Path) -> None:
     """Load the checkpoint of the trial in `folder` into `net`. Raises UserError if it cannot be read."""
     try:
-        net.load_state_dict(read_tensors(folder / "checkpoint.pt", device))
+        net.load_state_dict(read_tensors(folder / "checkpoint.pt"))
     except FileNotFoundError:
-        raise UserError(f"{folder} has no checkpoint yet: it is written at the first report") from None
+        raise UserError(f"{folder} has no checkpoint yet: wait for the trial's first report") from None
     except Exception as error:  # a damaged file fails in many ways
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{folder / 'checkpoint.pt'} cannot be read ({one_line(error)})") from None

@@ -14,7 +14,7 @@ from judge.common.rng import rng
 from judge.images import to_float
 from judge.labelled import LabelledImages, describe_data
 from judge.score import MIN_IMAGES, Score
-from trials.parts.batches import epoch_indices
+from trials.parts.batches import epoch_indices, place, send
 from trials.parts.sheets import COLUMNS, ROWS, sheet
 from trials.session import Checkpointed, Scheduled, Session, fill_unset
 
@@ -120,12 +120,12 @@ def train_on_images(
     session.restore(net)
     last = settings.last_step()
     print(f"{title}, {describe_data(data.name)}, {last} of {settings.steps} steps")
-    pixels, labels = data.pixels.to(device), data.labels.to(device)
+    [pixels], labels = place([data.pixels], device), data.labels.to(device)
     shown = to_float(data.test_pixels[: ROWS * COLUMNS] if shown is None else shown).to(device)
 
     for step in session.steps(net, last, settings.report_interval()):
         batch = epoch_indices(settings.seed, "real", step, settings.batch_size, len(pixels))
-        session.add_losses(net.update(to_float(pixels[batch]), labels[batch]))
+        session.add_losses(net.update(to_float(send(pixels[batch], device)), labels[batch]))
         if session.report_due(net):
             with session.scoring():
                 made = net.make(samples)

@@ -25,13 +25,14 @@ RECORD = {  # the form of run.json
     "settings?": {"data?": str, "judge?": str, "size?": str, "seed?": int, "budget?": NUMBER},
     "data?": {"name": str, "stand_in": bool},
     "judge?": {"file": str, "data?": str, "sha256?": str, "auc?": NUMBER, "accuracy?": NUMBER},
-    "gpu?": {"name": str, "memory": int, "visible?": str, "power_limit?": NUMBER}, "peak_memory?": int,
+    "device?": str, "peak_memory?": int,
+    "gpu?": {"name": str, "memory": int, "visible?": str, "power_limit?": NUMBER},
 }  # fmt: skip
 REPORT = {  # the form of a line of stats.jsonl
     "step": int, "seconds?": NUMBER, "scoring_seconds?": NUMBER,
     "score": {"default": NUMBER, "*": NUMBER}, "losses?": {"*": NUMBER}, "early?": bool,
 }  # fmt: skip
-UNHASHED = ("budget", "graphs", "compile")  # settings that do not change what a step computes
+UNHASHED = ("budget", "reports", "graphs", "compile")  # settings that do not change what a step computes
 RECORDED_VERSIONS = ("torch", "torchvision", "torchmetrics", "numpy", "nni")
 
 

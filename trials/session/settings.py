@@ -4,23 +4,19 @@ import sys
 from dataclasses import dataclass, replace
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-from judge.common.cli import NonNegativeInt, Parser, ThreadOptions, parse_values
+from judge.common.cli import ComputeOptions, NonNegativeInt, Parser, parse_values
 from judge.common.errors import UserError
 
 
 @dataclass(frozen=True)
-class RunOptions(ThreadOptions):
+class RunOptions(ComputeOptions):
     """Options of a run that do not change what the trial computes."""
 
     out: Path | None = None
     """Folder for the trial's files; by default runs/ and a name made from the settings, so that the same
     command continues the same trial."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto is the GPU if there is one."""
     earlier: Path | None = None
     """Folder to search for earlier runs of the same trial, possibly with a smaller budget; a new trial
     continues from a copy of the one that has trained longest."""
@@ -33,16 +29,9 @@ class RunOptions(ThreadOptions):
     """Do not train, but print what a trial takes on this machine, by some steps and a report: a line of JSON
     with the seconds of its start, of a step and of a report, and its GPU memory. No files are kept."""
 
-    def torch_device(self) -> torch.device:
-        """Return the device that `device` names. Raises UserError if it is cuda, and there is no GPU."""
-        has_gpu = torch.cuda.is_available()
-        if self.device == "cuda" and not has_gpu:
-            raise UserError("--device cuda: torch finds no GPU here, use --device cpu")
-        return torch.device("cuda" if has_gpu and self.device != "cpu" else "cpu")
-
 
 class Scheduled:
-    """Base of settings with a full schedule of `steps`, a share of it as `budget`, and `reports` over it."""
+    """Base of settings: a full schedule of `steps`, a share of it as `budget`, and `reports` over this."""
 
     def last_step(self) -> int:
         """Return the step at which the budget ends."""
