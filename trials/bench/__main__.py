@@ -313,7 +313,7 @@ def split_seconds(seconds: float, session_seconds: float, reports: list[dict]) -
     return {"start_up": seconds - sum(parts.values())} | parts
 
 
-def kind(row: dict) -> str:
+def describe_step(row: dict) -> str:
     """Return how the steps of `compare`'s result or of a row of it run, and their memory."""
     memory = row["peak_memory"]
     return row["step"] + (f", {memory / 2**30:.2f} GiB of GPU memory at the peak" if memory else "")
@@ -325,7 +325,7 @@ def describe(result: dict) -> str:
     lines = [f"CycleGAN, {describe_size(images.SIZES[s['size']])}, batch {s['batch_size']}, "
              f"{s['precision']}, {result['device']}, threads {result['threads']}"]
     if "peers" in result:
-        lines.append(f"ours {rate:.3g} steps/s, {kind(result)}")
+        lines.append(f"ours {rate:.3g} steps/s, {describe_step(result)}")
         for name, peer in result["peers"].items():
             if "error" in peer:
                 lines.append(f"{name} cannot run: {peer['error']}")
@@ -333,7 +333,7 @@ def describe(result: dict) -> str:
             low, high = peer["ratio_quartiles"]
             lines.append(f"{name} {peer['steps_per_second']:.3g}: ours is {peer['ratio']:.2f} times as fast "
                          f"(median of {result['rounds']} pairs, quartiles {low:.2f} and {high:.2f}), "
-                         f"{kind(peer)}")
+                         f"{describe_step(peer)}")
         return "\n".join(lines)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in result["operators"].items())
     lines += [

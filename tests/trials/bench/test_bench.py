@@ -64,9 +64,10 @@ def test_the_reference_is_a_matrix_product_of_the_precision(precision, dtype, mo
 
 
 @pytest.fixture(autouse=True)
-def nothing_to_prepare(monkeypatch):
+def nothing_to_prepare(monkeypatch, request):
     """On a CPU the step stays as it is."""
-    monkeypatch.setattr(CycleGAN, "prepare", lambda net, a, b: None, raising=False)
+    if not request.node.get_closest_marker("cuda"):
+        monkeypatch.setattr(CycleGAN, "prepare", lambda net, a, b: None, raising=False)
 
 
 OPTIONS = ["--size", "sketch", "--ngf", 4, "--blocks", 1, "--ndf", 4, "--photos", 4, "--threads", 1,
@@ -210,6 +211,14 @@ def test_on_a_gpu_each_row_has_the_kind_of_its_step_and_its_memory(monkeypatch):
     assert ours == "ours 10 steps/s, as CUDA graphs, 2.00 GiB of GPU memory at the peak"
     assert plain.startswith("plain loop 2.5: ours is 4.00 times") and plain.endswith("eager, 4.00 GiB of GPU "
                                                                                      "memory at the peak")
+
+
+@pytest.mark.cuda
+def test_our_step_runs_as_cuda_graphs_unless_told_otherwise(command):
+    done = command("trials.bench", *OPTIONS, "--peer", "--against", "graphs=off", "--json")
+    result = json.loads(done.stdout)
+    assert result["step"] == "as CUDA graphs" and 0 < result["peak_memory"] < 2**30
+    assert [result["peers"][name]["step"] for name in ("plain loop", "graphs=off")] == ["eager", "eager"]
 
 
 @pytest.mark.parametrize("word, said", [
