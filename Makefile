@@ -1,5 +1,6 @@
 # make quickstart   run a small search on the built-in sample, from an empty checkout to a table of trials
 # make test         run all tests
+# make gpu-check    check Salon on this machine's GPU, in at most six minutes, with a table at the end
 # make lint         run ruff
 # make audit        list known vulnerabilities of the packages in constraints.txt (pip-audit, osv.dev)
 # make picture      make the README's picture: the page of a quickstart, taken with chromium (.ci/browser)
@@ -10,7 +11,7 @@ RUN := $(VENV)/bin/python
 
 INSTALL := $(RUN) -m pip install --quiet -c constraints.txt -e
 
-.PHONY: quickstart test lint audit picture clean environment test-environment sample-judge
+.PHONY: quickstart test gpu-check lint audit picture clean environment test-environment sample-judge
 
 # Make $(1) under a lock: two makes in one checkout would write the same files.
 define locked
@@ -28,6 +29,9 @@ quickstart: sample-judge
 
 test: test-environment
 	$(RUN) -m pytest -m "" -n 3 --dist worksteal --max-worker-restart 0  # the slow ones wait for NNI
+
+gpu-check: test-environment
+	$(RUN) -m experiments.gpu_check
 
 lint: test-environment
 	$(RUN) -m ruff check .

@@ -1,4 +1,8 @@
-"""Fixtures of all tests: a cache of their own, a small data set, an untrained judge, a small disk."""
+"""Fixtures of all tests: a cache of their own, a small data set, an untrained judge, a small disk.
+
+Tests see no GPU, nor do the modules that they import and the commands that they start, except those that are
+marked `cuda`. These are skipped where there is no GPU.
+"""
 
 import faulthandler
 import subprocess
@@ -13,6 +17,48 @@ from judge import model, sample
 
 SAMPLE = {"train": 12, "test": 8, "pixels": 72}
 TEARDOWN_SECONDS = 240
+NO_GPU = "no GPU here"
+# Asked before the variable below is emptied: CUDA reads it once in a process, when it is first asked.
+HAS_GPU = torch.cuda.is_available()
+gpu_hidden = pytest.MonkeyPatch()
+
+
+def hide_gpu() -> None:
+    """Hide the GPU from this process and from the commands that it starts, until `gpu_hidden.undo()`."""
+    gpu_hidden.setattr(torch.cuda, "is_available", lambda: False)
+    gpu_hidden.setattr(torch.cuda, "device_count", lambda: 0)
+    gpu_hidden.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session):
+    """Hide the GPU before test modules are imported, but not from the processes that pytest -n starts."""
+    if not session.config.pluginmanager.hasplugin("dsession"):  # which starts them, and runs no test
+        hide_gpu()
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("cuda") and not HAS_GPU:
+            item.add_marker(pytest.mark.skip(reason=NO_GPU))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """Show the GPU to a test of CUDA, and to its fixtures."""
+    if not item.get_closest_marker("cuda"):
+        return (yield)
+    gpu_hidden.undo()
+    try:
+        return (yield)
+    finally:
+        hide_gpu()
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if "cuda" in report.keywords]
+    if skipped:
+        terminalreporter.write_line(f"tests of CUDA: {len(skipped)} skipped, {NO_GPU}")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -62,6 +62,11 @@ def test_an_error_in_make_is_its_exit_code(checkout):
     assert process.returncode == 2 and b"waiting" not in output, output
 
 
+def test_the_check_of_the_gpu_is_a_command_that_a_machine_without_make_can_run(checkout):
+    assert make(checkout, "gpu-check", subprocess.DEVNULL).wait(timeout=300) == 0
+    assert (checkout / "log").read_text().splitlines()[-1] == "end -m experiments.gpu_check"
+
+
 def test_the_audit_reads_the_pinned_packages_and_is_skipped_in_one_line_offline(checkout):
     audit = make(checkout, "audit", subprocess.PIPE, UNREACHABLE="1")
     output, _ = audit.communicate(timeout=300)

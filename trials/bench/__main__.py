@@ -3,11 +3,13 @@
     python -m trials.bench --size sketch
     python -m trials.bench --size draft --precision fp32 --threads 2 --json
     python -m trials.bench --size sketch --peer    # compare with the loop as it is usually written
+    python -m trials.bench --size paper --against graphs=off compile=on    # and our step with other settings
 
 The steps are those of a trial, on random images. If the data and the judge exist, a short trial also shows
 how long start-up, scoring and reporting take.
 """
 
+import gc
 import json
 import os
 import resource
@@ -19,7 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from textwrap import shorten
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from judge import images
-from judge.common.cli import Parser, PositiveFloat, PositiveInt, from_namespace, main
+from judge.common.cli import Namespace, Parser, PositiveFloat, PositiveInt, from_namespace, main
 from judge.common.device import device_name
 from judge.common.errors import UserError, one_line
 from judge.model import describe_size
@@ -41,10 +44,12 @@ from trials.session.records import read_lines, read_record, versions
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns; large enough to reach the device's full rate
 RANDOM_IMAGES = 8  # of each domain
 ENDLESS_SCHEDULE = 10**9  # steps; the learning rates do not decay while they are timed
+FIRST_STEPS = 2  # without optimisers' states, and then with them, they take other time and memory
 WARM_UP_CALLS = 3  # calls whose time decides how often each function is called in a round
 PROFILED_STEPS = 5
 MIN_OPERATOR_SHARE = 0.02  # of a step's time: smaller operators are not listed
 TRIAL_REPORTS = 3  # the first takes longer (warm-up, import of TensorBoard) than the others
+MAX_REASON = 300  # characters of an error's text; a compiler's may have thousands
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,9 @@ def command(arguments: list[str]) -> None:
     """Run the benchmark and print its result."""
     parser = Parser(__doc__, prog="python -m trials.bench")
     parser.add_fields(Options)
+    parser.add_argument("--against", nargs="+", action="extend", metavar="SETTING=VALUE",
+                        help="compare with our step under other settings, timed in turns: a row for each "
+                        "word; commas join settings that change together (graphs=off,precision=fp32)")
     parser.add_fields(Settings)
     namespace = parser.parse_args(arguments)
     options = from_namespace(Options, namespace)
@@ -78,14 +86,64 @@ def command(arguments: list[str]) -> None:
         torch.set_num_threads(options.threads)
     device = RunOptions(device=options.device).torch_device()
     settings = from_namespace(Settings, namespace).complete(device)
+    variants = {word: variant(namespace, word).complete(device) for word in namespace.against or ()}
     result = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions(),
               "settings": asdict(settings)}
-    if options.peer or options.peer_path:
-        result |= compare_with_peers(settings, options, device)
+    if options.peer or options.peer_path or variants:
+        result |= compare(settings, variants, options, device)
     else:
         result |= measure_steps(settings, options, device)
         result |= measure_trial(settings, options, result["steps_per_second"])
     print(json.dumps(result) if options.json else describe(result))
+
+
+def variant(namespace: Namespace, word: str) -> Settings:
+    """Return the settings of the command line with those of `word`, NAME=VALUE[,NAME=VALUE ...], in place."""
+    parser = Parser(prog="--against")
+    parser.add_fields(Settings)
+    try:
+        changed = parser.parse_args([f"--{each}" for each in word.split(",")], Namespace(**vars(namespace)))
+    except UserError as error:
+        raise UserError(f"--against {word}: {error}") from None
+    return from_namespace(Settings, changed)
+
+
+class Started(NamedTuple):
+    """A network that has taken its first steps."""
+
+    step: Callable[[], object]  # takes one more
+    kind: str  # "as CUDA graphs", or "eager", perhaps with the reason
+    memory: int | None  # bytes on the GPU at the peak so far; None without one
+
+
+def start(make: Callable, device: torch.device) -> Started:
+    """Make a network, prepare its step if it is ours, and take the first steps."""
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+        others = torch.cuda.memory_allocated(device)
+    net = make()
+    batches, kind = random_batches(net.settings, device), "eager"
+    if isinstance(net, CycleGAN):
+        if reason := net.prepare(*batches(net.step)):
+            kind = f"eager: {reason}"
+        elif on_gpu and net.settings.graphs != "off":
+            kind = "as CUDA graphs"
+
+    def step() -> None:
+        net.update(*batches(net.step))
+
+    for _ in range(FIRST_STEPS):
+        step()
+    return Started(step, kind, torch.cuda.max_memory_allocated(device) - others if on_gpu else None)
+
+
+def random_batches(settings: Settings, device: torch.device) -> Callable[[int], list[torch.Tensor]]:
+    """Return a function of a step that returns its batches, as a trial's, of random images."""
+    size = round(settings.pixels * LOAD_SIZE / CROP_SIZE)
+    domains = [Domain(torch.randint(256, (RANDOM_IMAGES, 3, size, size), dtype=torch.uint8, device=device),
+                      settings.pixels, name, name == "A", {}) for name in "AB"]
+    return lambda step: [domain.batch(settings.seed, step, settings.batch_size) for domain in domains]
 
 
 def measure_steps(settings: Settings, options: Options, device: torch.device) -> dict:
@@ -94,13 +152,9 @@ def measure_steps(settings: Settings, options: Options, device: torch.device) ->
     `share_of_matmul` compares their arithmetic rate with that of a matrix product of the same precision,
     which is timed in turns with them.
     """
-    [step] = step_functions([CycleGAN(settings, ENDLESS_SCHEDULE, device)], settings, device)
-    with FlopCounterMode(display=False) as counter:
-        step()
-    for _ in range(2):  # warm up without the counter, and with optimisers that have a state
-        step()
+    flop, operators = count_eager_step(settings, device)
+    step, kind, memory = start(partial(CycleGAN, settings, ENDLESS_SCHEDULE, device), device)
     if device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(device)
         if torch.backends.cudnn.allow_tf32:  # PyTorch's defaults for fp32 products and convolutions differ
             torch.set_float32_matmul_precision("high")
     else:
@@ -108,14 +162,31 @@ def measure_steps(settings: Settings, options: Options, device: torch.device) ->
     multiply, matmul_flop = matmul(device, settings.precision)
     times = time_in_turns([step, multiply], options, device)
     seconds, matmul_seconds = np.median(times, axis=0).tolist()
-    flop, time_ratio = counter.get_total_flops(), np.median(times[:, 1] / times[:, 0])
+    time_ratio = np.median(times[:, 1] / times[:, 0])
     return {
-        "steps_per_second": 1 / seconds, "images_per_second": settings.batch_size / seconds,
+        "steps_per_second": 1 / seconds, "images_per_second": settings.batch_size / seconds, "step": kind,
         "flop_per_step": flop, "flop_per_second": flop / seconds,
         "matmul_flop_per_second": matmul_flop / matmul_seconds,
         "share_of_matmul": float(time_ratio) * flop / matmul_flop, "peak_memory": memory,
-        "operators": operator_shares(step, device),
+        "operators": operators,
     }  # fmt: skip
+
+
+def count_eager_step(settings: Settings, device: torch.device) -> tuple[int, dict[str, float]]:
+    """Return the floating-point operations of an eager step, and its `operator_shares`.
+
+    PyTorch's counter does not see the operations of a CUDA graph, nor its profiler their names.
+    """
+    net, batches = CycleGAN(settings, ENDLESS_SCHEDULE, device), random_batches(settings, device)
+
+    def step() -> None:
+        net.update(*batches(net.step))
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    for _ in range(FIRST_STEPS):
+        step()
+    return counter.get_total_flops(), operator_shares(step, device)
 
 
 def matmul(device: torch.device, precision: str) -> tuple[Callable[[], torch.Tensor], int]:
@@ -142,33 +213,39 @@ def operator_shares(step: Callable, device: torch.device) -> dict[str, float]:
     return {name: times[name] / total for name in largest if times[name] > MIN_OPERATOR_SHARE * total}
 
 
-def compare_with_peers(settings: Settings, options: Options, device: torch.device) -> dict:
-    """Return the rates of our step, the plain loop and the authors' code on the same images.
+def compare(settings: Settings, variants: dict[str, Settings], options: Options,
+            device: torch.device) -> dict:
+    """Return the rates of our step, of the peers, and of our step under the settings of each variant.
 
-    `ratio` is how many times as fast as the peer ours is: median and quartiles over the rounds.
+    `ratio` is how many times as fast as the other ours is: median and quartiles over the rounds. What
+    cannot run has an `error` in place of them.
     """
-    net = CycleGAN(settings, ENDLESS_SCHEDULE, device)
-    peers = {"plain loop": PlainCycleGAN(net)}
+    def ours(settings: Settings) -> CycleGAN:
+        return CycleGAN(settings, ENDLESS_SCHEDULE, device)
+
+    first, others = start(partial(ours, settings), device), {}
+    if options.peer or options.peer_path:
+        others["plain loop"] = lambda: PlainCycleGAN(ours(settings))
     if options.peer_path:
-        peers["authors' code"] = AuthorsCycleGAN(net, options.peer_path)
-    times = time_in_turns(step_functions([net, *peers.values()], settings, device), options, device)
-    rate, *peer_rates = (1 / np.median(times, axis=0)).tolist()
+        others["authors' code"] = lambda: AuthorsCycleGAN(ours(settings), options.peer_path)
+    others |= {name: partial(ours, changed) for name, changed in variants.items()}
+    started, table = {}, {}
+    for name, make in others.items():
+        try:
+            started[name] = start(make, device)
+        except UserError:
+            raise
+        except Exception as error:  # a capture, a compiler or a lack of memory may raise any
+            table[name] = {"error": shorten(f"{type(error).__name__}: {error}", MAX_REASON)}
+        gc.collect()  # networks that failed
+    times = time_in_turns([each.step for each in (first, *started.values())], options, device)
+    rate, *rates = (1 / np.median(times, axis=0)).tolist()
     ratios = np.quantile(times[:, 1:] / times[:, :1], [0.25, 0.5, 0.75], axis=0).T.tolist()
-    table = {name: {"steps_per_second": peer_rate, "ratio": median, "ratio_quartiles": [low, high]}
-             for name, peer_rate, (low, median, high) in zip(peers, peer_rates, ratios)}
-    return {"steps_per_second": rate, "peers": table, "rounds": options.rounds}
-
-
-def step_functions(nets: list, settings: Settings, device: torch.device) -> list[Callable]:
-    """Return for each network a function that takes one training step on random images, batches included."""
-    size = round(settings.pixels * LOAD_SIZE / CROP_SIZE)
-    domains = [Domain(torch.randint(256, (RANDOM_IMAGES, 3, size, size), dtype=torch.uint8, device=device),
-                      settings.pixels, name, name == "A", {}) for name in "AB"]
-
-    def step(net: CycleGAN | PlainCycleGAN | AuthorsCycleGAN) -> None:
-        net.update(*(domain.batch(settings.seed, net.step, settings.batch_size) for domain in domains))
-
-    return [partial(step, net) for net in nets]
+    for (name, other), other_rate, (low, median, high) in zip(started.items(), rates, ratios):
+        table[name] = {"steps_per_second": other_rate, "ratio": median, "ratio_quartiles": [low, high],
+                       "step": other.kind, "peak_memory": other.memory}
+    return {"steps_per_second": rate, "step": first.kind, "peak_memory": first.memory,
+            "peers": {name: table[name] for name in others}, "rounds": options.rounds}
 
 
 def time_in_turns(functions: list[Callable], options: Options, device: torch.device) -> np.ndarray:
@@ -236,25 +313,35 @@ def split_seconds(seconds: float, session_seconds: float, reports: list[dict]) -
     return {"start_up": seconds - sum(parts.values())} | parts
 
 
+def describe_step(row: dict) -> str:
+    """Return how the steps of `compare`'s result or of a row of it run, and their memory."""
+    memory = row["peak_memory"]
+    return row["step"] + (f", {memory / 2**30:.2f} GiB of GPU memory at the peak" if memory else "")
+
+
 def describe(result: dict) -> str:
     """Return the result of `command` as lines of text."""
     s, rate = result["settings"], result["steps_per_second"]
     lines = [f"CycleGAN, {describe_size(images.SIZES[s['size']])}, batch {s['batch_size']}, "
              f"{s['precision']}, {result['device']}, threads {result['threads']}"]
     if "peers" in result:
-        lines.append(f"ours {rate:.3g} steps/s")
+        lines.append(f"ours {rate:.3g} steps/s, {describe_step(result)}")
         for name, peer in result["peers"].items():
+            if "error" in peer:
+                lines.append(f"{name} cannot run: {peer['error']}")
+                continue
             low, high = peer["ratio_quartiles"]
             lines.append(f"{name} {peer['steps_per_second']:.3g}: ours is {peer['ratio']:.2f} times as fast "
-                         f"(median of {result['rounds']} pairs, quartiles {low:.2f} and {high:.2f})")
+                         f"(median of {result['rounds']} pairs, quartiles {low:.2f} and {high:.2f}), "
+                         f"{describe_step(peer)}")
         return "\n".join(lines)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in result["operators"].items())
     lines += [
-        f"{rate:.3g} steps/s, {result['images_per_second']:.3g} images/s of each domain",
+        f"{rate:.3g} steps/s, {result['images_per_second']:.3g} images/s of each domain, {result['step']}",
         f"{result['flop_per_step'] / 1e9:.4g} GFLOP a step, {result['flop_per_second'] / 1e9:.4g} GFLOP/s, "
         f"{result['share_of_matmul']:.0%} of a matrix product's {result['matmul_flop_per_second'] / 1e9:.4g}",
         f"{result['peak_memory'] / 2**30:.2f} GiB of memory at the peak",
-        f"a step's time: {shares}",
+        f"an eager step's time: {shares}",
     ]
     if split := result["split"]:
         total = sum(split.values())

@@ -5,13 +5,15 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import dedent
 
+import numpy as np
 import pytest
 import torch
 
+from trials.bench import __main__ as bench
 from trials.bench.__main__ import MATRIX_SIZE, TRIAL_REPORTS, matmul, split_seconds
 from trials.bench.peer import AuthorsCycleGAN, PlainCycleGAN
 from trials.cyclegan import CycleGAN, Settings
@@ -61,6 +63,13 @@ def test_the_reference_is_a_matrix_product_of_the_precision(precision, dtype, mo
     assert multiply().shape == (256, 256) and multiply().dtype == dtype and flop == 2 * 256**3
 
 
+@pytest.fixture(autouse=True)
+def nothing_to_prepare(monkeypatch, request):
+    """On a CPU the step stays as it is."""
+    if not request.node.get_closest_marker("cuda"):
+        monkeypatch.setattr(CycleGAN, "prepare", lambda net, a, b: None, raising=False)
+
+
 OPTIONS = ["--size", "sketch", "--ngf", 4, "--blocks", 1, "--ndf", 4, "--photos", 4, "--threads", 1,
            "--seconds", 0.2, "--rounds", 2]
 
@@ -89,7 +98,16 @@ def test_without_a_judge_there_is_no_short_trial_and_the_reason_is_one_line(samp
     done = command("trials.bench", *OPTIONS, "--data", sample_data, "--judge", "/nowhere.pt")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 6 and "steps/s" in lines[1] and "no judge at /nowhere.pt" in lines[-1]
+    assert len(lines) == 6 and "steps/s" in lines[1] and lines[1].endswith("eager")
+    assert "no judge at /nowhere.pt" in lines[-1]
+
+
+def test_operations_are_counted_before_a_graph_hides_them(monkeypatch):
+    monkeypatch.setitem(MATRIX_SIZE, "cpu", 64)
+    monkeypatch.setattr(CycleGAN, "prepare",
+                        lambda net, a, b: setattr(net, "update", lambda a, b: None), raising=False)
+    result = bench.measure_steps(TINY.complete(CPU), bench.Options(rounds=1, seconds=0.01), CPU)
+    assert result["flop_per_step"] > 1e6 and any("convolution" in name for name in result["operators"])
 
 
 CHECKOUT = {  # the part of it that is used
@@ -148,7 +166,69 @@ def test_the_plain_loop_and_the_authors_code_are_compared_with_ours(checkout, co
     for peer in result["peers"].values():
         low, high = peer["ratio_quartiles"]
         assert 0 < low <= peer["ratio"] <= high and peer["steps_per_second"] > 0
-    assert "times as fast (median of 2 pairs" in command("trials.bench", *OPTIONS, "--peer").stdout
+    printed = command("trials.bench", *OPTIONS, "--peer").stdout.splitlines()
+    assert printed[1].endswith("steps/s, eager") and "times as fast (median of 2 pairs" in printed[2]
+
+
+def test_each_variant_is_a_row_and_one_that_cannot_run_says_why(command, monkeypatch):
+    def prepare(net, a, b):
+        assert a.shape == b.shape == (net.settings.batch_size, 3, 64, 64) and net.step == 0
+        if net.settings.identity_weight == 0:
+            raise RuntimeError("CUDA error:\noperation not permitted " + "x" * 1000)
+        return "its discriminators have a threshold" if net.settings.discriminator_threshold else None
+
+    monkeypatch.setattr(CycleGAN, "prepare", prepare, raising=False)
+    words = ["--against", "batch_size=4,ngf=6", "identity-weight=0",
+             "--against", "discriminator-threshold=0.1"]
+    done = command("trials.bench", *OPTIONS, *words, "--batch-size", 2)
+    _, ours, larger, refused, eager = done.stdout.splitlines()
+    assert ours.endswith("steps/s, eager") and eager.endswith("eager: its discriminators have a threshold")
+    assert larger.startswith("batch_size=4,ngf=6 ") and "times as fast (median of 2 pairs" in larger
+    assert refused.startswith("identity-weight=0 cannot run: RuntimeError: CUDA error: operation not")
+    assert len(refused) < 400
+
+
+def test_on_a_gpu_each_row_has_the_kind_of_its_step_and_its_memory(monkeypatch):
+    """The GPU is pretended: networks and times are a CPU's."""
+    held = iter([1, 3, 3, 7])  # GiB: before and at the peak of two networks
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    for name in ("memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: next(held) * 2**30)
+    monkeypatch.setattr(Settings, "graphs", "auto", raising=False)
+    monkeypatch.setattr(bench, "random_batches",
+                        lambda settings, device: lambda step: [batch(0, 1), batch(1, 1)])
+    monkeypatch.setattr(bench, "time_in_turns", lambda functions, options, device: np.array([[0.1, 0.4]] * 2))
+    settings = TINY.complete(CPU)
+
+    class Ours(CycleGAN):
+        def __init__(self, settings, schedule, device):
+            super().__init__(settings, schedule, CPU)
+
+    monkeypatch.setattr(bench, "CycleGAN", Ours)
+    result = bench.compare(settings, {}, bench.Options(peer=True), torch.device("cuda"))
+    ours, plain = bench.describe({"settings": asdict(settings), "device": "a GPU", "threads": 1, **result}
+                                 ).splitlines()[1:]
+    assert ours == "ours 10 steps/s, as CUDA graphs, 2.00 GiB of GPU memory at the peak"
+    assert plain.startswith("plain loop 2.5: ours is 4.00 times") and plain.endswith("eager, 4.00 GiB of GPU "
+                                                                                     "memory at the peak")
+
+
+@pytest.mark.cuda
+def test_our_step_runs_as_cuda_graphs_unless_told_otherwise(command):
+    done = command("trials.bench", *OPTIONS, "--peer", "--against", "graphs=off", "--json")
+    result = json.loads(done.stdout)
+    assert result["step"] == "as CUDA graphs" and 0 < result["peak_memory"] < 2**30
+    assert [result["peers"][name]["step"] for name in ("plain loop", "graphs=off")] == ["eager", "eager"]
+
+
+@pytest.mark.parametrize("word, said", [
+    ("cycle_weight", "expected one argument"), ("colour=red", "--colour"), ("cycle_weight=much", "'much'"),
+    ("seconds=3", "--seconds"),
+])
+def test_a_wrong_variant_is_one_line(word, said, command):
+    done = command("trials.bench", *OPTIONS, "--against", word)
+    assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert f"--against {word}: " in done.stderr and said in done.stderr
 
 
 def test_a_wrong_checkout_is_one_line(checkout, command):
