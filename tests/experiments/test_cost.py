@@ -14,7 +14,6 @@ from experiments.cost import Cost
 from judge.common.cli import Namespace
 from judge.common.errors import UserError
 from tests.experiments.helpers import TINY
-from trials.session import RunOptions
 
 H200 = Cost(6, step=0.009, report=1, steps=12_000, reports=20, device="NVIDIA H200", memory=1_200_000_000)
 TRIAL = """
@@ -60,7 +59,6 @@ def test_the_command_of_the_trial_is_measured_as_nni_runs_it(plan, capfd):
     assert cost.measure(replace(made, run_options=replace(made.run_options, threads=1))) == H200
 
 
-@pytest.mark.skipif(not hasattr(RunOptions, "measure"), reason="trials cannot measure themselves yet")
 def test_a_real_trial_measures_itself(experiment, tmp_path):
     measured = cost.measure(check(experiment(options=f"{TINY} --steps 40 --reports 10")))
     assert (measured.steps, measured.reports, measured.memory) == (40, 10, None)

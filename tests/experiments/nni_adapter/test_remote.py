@@ -113,7 +113,7 @@ def machine(tmp_path, tmp_path_factory, monkeypatch):
     (tmp_path / "sshd_config").write_text(
         f"HostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/user.pub\nStrictModes no\nUsePAM no\n"
         "PasswordAuthentication no\nSubsystem sftp internal-sftp\nMaxStartups 100\n"
-        f"SetEnv OMP_NUM_THREADS=1 XDG_CACHE_HOME={os.environ['XDG_CACHE_HOME']}\n")
+        f"SetEnv OMP_NUM_THREADS=1 XDG_CACHE_HOME={os.environ['XDG_CACHE_HOME']} CUDA_VISIBLE_DEVICES=-1\n")
     # ssh reads the user's list of known hosts, whatever HOME says.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "ssh").write_text(

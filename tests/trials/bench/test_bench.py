@@ -63,13 +63,6 @@ def test_the_reference_is_a_matrix_product_of_the_precision(precision, dtype, mo
     assert multiply().shape == (256, 256) and multiply().dtype == dtype and flop == 2 * 256**3
 
 
-@pytest.fixture(autouse=True)
-def nothing_to_prepare(monkeypatch, request):
-    """On a CPU the step stays as it is."""
-    if not request.node.get_closest_marker("cuda"):
-        monkeypatch.setattr(CycleGAN, "prepare", lambda net, a, b: None, raising=False)
-
-
 OPTIONS = ["--size", "sketch", "--ngf", 4, "--blocks", 1, "--ndf", 4, "--photos", 4, "--threads", 1,
            "--seconds", 0.2, "--rounds", 2]
 
