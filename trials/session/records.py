@@ -66,6 +66,11 @@ def read_lines(file: Path) -> list[dict]:
     return list(takewhile(lambda report: matches(report, REPORT), map(_parse_object, lines)))
 
 
+def recorded_settings(Settings: type, record: dict) -> dict:
+    """Return the settings in a run.json, with those that older versions did not record (`OLDER`)."""
+    return getattr(Settings, "OLDER", {}) | (record.get("settings") or {})
+
+
 def settings_hash(settings: dict) -> str:
     """Return a short hash of the settings except the budget: a larger budget continues the same trial."""
     kept = {name: value for name, value in settings.items() if name != "budget"}
