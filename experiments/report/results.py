@@ -10,7 +10,10 @@ from experiments import trial_command
 from experiments.nni_adapter.database import Experiment, Trial
 from judge.common.cli import parse_values
 from judge.common.errors import UserError
-from trials.session.records import read_record
+from judge.common.schema import matches
+from trials.session.records import read_record, recorded_settings
+
+GPU = {"name": str, "memory": int}  # form of run.json's `gpu`, as far as it is shown
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,18 @@ def first_record(rows: list[Row]) -> dict:
     return next((row.record for row in rows if row.record.get("data")), {})
 
 
+def devices(rows: list[Row]) -> list[str]:
+    """Return the different devices of the trials, GPUs with their memory, in the order of the rows."""
+    names = []
+    for record in (row.record for row in rows):
+        gpu = record.get("gpu")
+        if matches(gpu, GPU):
+            names.append(f"{gpu['name']} with {gpu['memory'] // 2**30} GiB")
+        elif record.get("device"):  # a CPU, or a GPU of which an older version recorded the name only
+            names.append(str(record["device"]))
+    return list(dict.fromkeys(names))
+
+
 def frame(rows: list[Row]) -> pd.DataFrame:
     """Return a table with a row per trial: number, id, data, state, score, its parts, the parameters."""
     lines = []
@@ -98,7 +113,7 @@ def text(experiment: Experiment) -> str:
 
 
 def heading(experiment: Experiment, rows: list[Row]) -> list[str]:
-    """Return lines with the experiment's name, data, judge, main settings, and number of trials by state."""
+    """Return lines on an experiment: name, data, judge, main settings, devices, number of trials by state."""
     lines = [f"experiment {experiment.id}: {experiment.config.get('experimentName', '')}"]
     if record := first_record(rows):
         data, judge, settings = record["data"], record.get("judge"), record.get("settings") or {}
@@ -111,6 +126,8 @@ def heading(experiment: Experiment, rows: list[Row]) -> list[str]:
                                         if judge.get(key) is not None))
         shown = [key for key in ("size", "budget", "seed") if key in settings]
         lines.append("; ".join(f"{key}: {settings[key]}" for key in shown))
+    if names := devices(rows):
+        lines.append(f"{'device' if len(names) == 1 else 'devices'}: {'; '.join(names)}")
     counts = pd.Series([row.state for row in rows], dtype=str).value_counts()
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     return [*lines, f"trials: {states or 'none yet'}"]
@@ -141,9 +158,9 @@ def command(experiment: Experiment, row: Row, **options: object) -> str:
 
 def settings_of(experiment: Experiment, row: Row) -> dict:
     """Return a trial's settings: those in its record, else the trial command's with its parameters."""
-    if settings := row.record.get("settings"):
-        return settings
-    _, settings, _ = trial_command.parse(experiment.config["trialCommand"])
+    module, settings, _ = trial_command.parse(experiment.config["trialCommand"])
+    if row.record.get("settings"):
+        return recorded_settings(module.Settings, row.record)
     return vars(settings) | row.trial.parameters
 
 

@@ -76,6 +76,26 @@ def test_the_report_has_the_best_first_data_judge_states_reasons_and_the_next_co
                        "--out 'a folder'")
 
 
+@pytest.mark.parametrize(("records", "line"), [
+    ([{"device": "cpu (x86_64, 2 cores)"}] * 2, "device: cpu (x86_64, 2 cores)"),
+    ([{"device": "cuda", "gpu": {"name": "NVIDIA H200", "memory": 150_000_000_000}}, {"device": "NVIDIA T4"}],
+     "devices: NVIDIA H200 with 139 GiB; NVIDIA T4"),
+    ([{"device": "cpu", "gpu": {"name": "A"}}, {}], "device: cpu"),  # not complete; not yet started
+    ([{}], None),
+])
+def test_the_heading_names_each_device_once_and_the_memory_of_a_gpu(experiment, records, line):
+    rows = [results.Row(trial, record, False) for trial, record in zip(experiment.trials(), records)]
+    lines = [text for text in results.heading(experiment, rows) if text.startswith("device")]
+    assert lines == ([line] if line else [])
+
+
+def test_settings_that_an_older_version_did_not_record_are_those_of_then(experiment, monkeypatch):
+    monkeypatch.setattr(Settings, "OLDER", {"pool_size": 7}, raising=False)
+    row = results.rows(experiment)[2]
+    del row.record["settings"]["pool_size"]
+    assert "--pool-size 7" in results.command(experiment, row)
+
+
 @pytest.mark.parametrize("command", [
     "trials.cyclegan --data sample --judge models/sample.pt --size sketch --reports 4 --steps 60 --photos 16",
     "trials.cyclegan --data sample --size draft --ngf 20 --epochs 3",
