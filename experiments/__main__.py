@@ -151,12 +151,10 @@ def study(options: Namespace) -> None:
 
 def ranks(options: Namespace) -> None:
     """Compare the ranks of settings by early scores with those at the end, from a study's table."""
-    import pandas as pd
-
     from experiments.study import study
 
     with error_prefix(f"{options.table} is not a study's table", STUDY_ERRORS):
-        frame = pd.read_csv(options.table)
+        frame = study.read_table(options.table)
         result = study.ranking(frame, options.style) if options.csv else study.text(frame, options.style)
     print(result.to_csv(index=False) if options.csv else result)
 
