@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 import yaml
 
 from experiments import __main__ as commands
@@ -57,6 +58,24 @@ def test_what_is_left_is_the_same_search_with_fewer_trials_and_the_name_in_its_f
     assert left["trialCommand"] == (  # with the folder where checkpoints are looked for
         f"python -m trials.cyclegan --budget 0.2 --threads 1 --earlier {tmp_path}")
     assert left["tuner"]["classArgs"]["resumes"] == str(broken.folder)
+
+
+@pytest.mark.parametrize("changes, options", [
+    ({}, ""), ({"ngf": 15, "pool_size": None, "reports": 49}, "--ngf 15 --pool-size 7 ")])
+def test_its_trials_have_the_settings_of_the_first_ones_whatever_would_be_filled_in_now(
+    broken, monkeypatch, changes, options,
+):
+    monkeypatch.setattr(Settings, "OLDER", {"pool_size": 7}, raising=False)
+    settings = Settings(data="photos", size="sketch", budget=0.2, cycle_weight=7.0)
+    settings = vars(settings.complete(torch.device("cpu"))) | changes
+    folder = broken.folder / "trials" / "aaaaa"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({
+        "settings": {name: value for name, value in settings.items() if name != "pool_size" or value},
+        "data": {"name": "photos", "stand_in": False}}))  # fmt: skip
+    command = resume.config(broken)["trialCommand"].split(" --threads")[0]
+    words = "python -m trials.cyclegan --data photos --size sketch --budget 0.2 " + options
+    assert sorted(command.split()) == sorted(words.split())
 
 
 def test_the_tuner_knows_the_results_and_proposes_the_unfinished_first(broken):
