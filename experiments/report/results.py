@@ -10,10 +10,7 @@ from experiments import trial_command
 from experiments.nni_adapter.database import Experiment, Trial
 from judge.common.cli import parse_values
 from judge.common.errors import UserError
-from judge.common.schema import matches
 from trials.session.records import read_record, recorded_settings
-
-GPU = {"name": str, "memory": int}  # form of run.json's `gpu`, as far as it is shown
 
 
 @dataclass(frozen=True)
@@ -73,14 +70,10 @@ def first_record(rows: list[Row]) -> dict:
 
 def devices(rows: list[Row]) -> list[str]:
     """Return the different devices of the trials, GPUs with their memory, in the order of the rows."""
-    names = []
-    for record in (row.record for row in rows):
-        gpu = record.get("gpu")
-        if matches(gpu, GPU):
-            names.append(f"{gpu['name']} with {gpu['memory'] // 2**30} GiB")
-        elif record.get("device"):  # a CPU, or a GPU of which an older version recorded the name only
-            names.append(str(record["device"]))
-    return list(dict.fromkeys(names))
+    # `gpu` is null for a CPU, and older versions recorded only the GPU's name, as `device`.
+    return list(dict.fromkeys(
+        f"{gpu['name']} with {gpu['memory'] // 2**30} GiB" if (gpu := row.record.get("gpu"))
+        else str(row.record["device"]) for row in rows if row.record.get("device")))
 
 
 def frame(rows: list[Row]) -> pd.DataFrame:

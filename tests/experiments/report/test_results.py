@@ -78,9 +78,9 @@ def test_the_report_has_the_best_first_data_judge_states_reasons_and_the_next_co
 
 @pytest.mark.parametrize(("records", "line"), [
     ([{"device": "cpu (x86_64, 2 cores)"}] * 2, "device: cpu (x86_64, 2 cores)"),
-    ([{"device": "cuda", "gpu": {"name": "NVIDIA H200", "memory": 150_000_000_000}}, {"device": "NVIDIA T4"}],
-     "devices: NVIDIA H200 with 139 GiB; NVIDIA T4"),
-    ([{"device": "cpu", "gpu": {"name": "A"}}, {}], "device: cpu"),  # not complete; not yet started
+    ([{"device": "NVIDIA H200", "gpu": {"name": "NVIDIA H200", "memory": 150_000_000_000}},
+      {"device": "NVIDIA T4"}], "devices: NVIDIA H200 with 139 GiB; NVIDIA T4"),
+    ([{"device": "cpu", "gpu": None}, {}], "device: cpu"),  # the second has not started
     ([{}], None),
 ])
 def test_the_heading_names_each_device_once_and_the_memory_of_a_gpu(experiment, records, line):
