@@ -132,6 +132,10 @@ def advice(experiment: Experiment, winner: Row, rows: list[Row]) -> list[str]:
     against = f", the published setting {published.score:.4f}" if published else ""
     if published and not published.trial.final:
         against += f" when it was stopped at report {len(published.trial.reports)}"
+    settings, promote = settings_of(experiment, winner), f"python -m experiments promote {experiment.id}"
+    larger = []
+    if {"judge", "size"} <= set(settings) and settings["size"] != "paper":
+        larger = [f"and at the published size: {promote} --size paper --judge FILE"]
     return [
         f"best: trial {winner.trial.number} with {winner.score:.4f}{against} (one seed: a hint, not a proof)",
         "parameters: " + ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
@@ -139,7 +143,7 @@ def advice(experiment: Experiment, winner: Row, rows: list[Row]) -> list[str]:
         f"pictures: {winner.trial.folder / 'samples'}",
         f"repeat it: {command(experiment, winner)}",
         f"train it to the end: {command(experiment, winner, budget=1.0, out=winner.trial.folder)}",
-        f"confirm it with several seeds: python -m experiments promote {experiment.id}",
+        f"confirm it with several seeds: {promote}", *larger,
     ]  # fmt: skip
 
 

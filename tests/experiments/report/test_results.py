@@ -68,7 +68,8 @@ def test_the_report_has_the_best_first_data_judge_states_reasons_and_the_next_co
         "best: trial 4 with 0.6000, the published setting 0.4000 (one seed",
         "repeat it: python -m trials.cyclegan --budget 0.2 --identity-weight 2.0 --cycle-weight 6.0\n",
         "end: python -m trials.cyclegan --identity-weight 2.0 --cycle-weight 6.0 --budget 1.0 --out ",
-        "python -m experiments promote abcdefgh",
+        "seeds: python -m experiments promote abcdefgh\n",
+        "published size: python -m experiments promote abcdefgh --size paper --judge FILE",
     ):  # fmt: skip
         assert words in text, words
     command = results.command(experiment, rows[2], out="a folder")  # its record has other settings
