@@ -66,15 +66,15 @@ def read_lines(file: Path) -> list[dict]:
     return list(takewhile(lambda report: matches(report, REPORT), map(_parse_object, lines)))
 
 
-def recorded_settings(Settings: type, record: dict) -> dict:
-    """Return the settings in a run.json, with those that older versions did not record (`OLDER`)."""
-    return getattr(Settings, "OLDER", {}) | (record.get("settings") or {})
-
-
 def settings_hash(settings: dict) -> str:
     """Return a short hash of the settings except the budget: a larger budget continues the same trial."""
     kept = {name: value for name, value in settings.items() if name != "budget"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def recorded_settings(Settings: type, record: dict) -> dict:
+    """Return the settings in a run.json, with `Settings.OLDER`, values for fields that older records lack."""
+    return getattr(Settings, "OLDER", {}) | (record.get("settings") or {})
 
 
 def versions() -> dict[str, str]:
