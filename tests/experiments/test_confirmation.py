@@ -10,9 +10,11 @@ import torch
 import yaml
 
 from experiments import confirmation, trial_command
+from experiments.__main__ import check_yardstick
 from experiments.nni_adapter import database
 from experiments.tuner import Listed
 from judge import model
+from judge.common.cli import Namespace
 from judge.common.errors import UserError
 from trials.cyclegan import CycleGAN, Settings
 
@@ -117,6 +119,13 @@ def test_a_size_that_does_not_fit_is_refused_in_one_line(search, draft_judge, op
     with pytest.raises(UserError, match=line) as caught:
         confirmation.write(search, 2, 3, **options)
     assert "\n" not in str(caught.value) and not list(search.folder.glob("*.yml"))
+
+
+def test_an_independent_judge_of_another_size_is_refused_before_training(judge_file, sample_data):
+    options = Namespace(yardstick=str(judge_file), yardstick_data=str(sample_data))
+    check_yardstick(options, "sketch")
+    with pytest.raises(UserError, match=r"^--yardstick: .* was trained at sketch \(64 px\), and this is draft"):
+        check_yardstick(options, "draft")
 
 
 def test_a_search_without_a_finished_trial_is_refused_in_one_line(recorded):
