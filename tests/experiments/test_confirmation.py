@@ -124,7 +124,7 @@ def test_a_size_that_does_not_fit_is_refused_in_one_line(search, draft_judge, op
 def test_an_independent_judge_of_another_size_is_refused_before_training(judge_file, sample_data):
     options = Namespace(yardstick=str(judge_file), yardstick_data=str(sample_data))
     check_yardstick(options, "sketch")
-    with pytest.raises(UserError, match=r"^--yardstick: .* was trained at sketch \(64 px\), and this is draft"):
+    with pytest.raises(UserError, match=r"^--yardstick: .* was trained at sketch .*, and this is draft"):
         check_yardstick(options, "draft")
 
 
