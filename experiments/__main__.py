@@ -6,6 +6,7 @@
     python -m experiments report ID                        # its page and its table, at any time
     python -m experiments compare ID ID                    # several searches at equal budget
     python -m experiments promote ID                       # is its best trial really better?
+    python -m experiments promote ID --size paper ...      # and at a larger image size?
     python -m experiments study --data DIR ...             # does the early score predict the end?
     python -m experiments ranks                            # results of the last study
     python -m experiments simulate                         # does stopping trials early pay?
@@ -121,28 +122,31 @@ def compare(options: Namespace) -> None:
 def promote(options: Namespace) -> int:
     """Train the best trials and the published setting to the end, with several seeds, and compare them.
 
-    Trained parts are not trained again, so the same command also continues an interrupted confirmation.
+    With --size, at a larger image size than the search's. Trained parts are not trained again, so the same
+    command also continues an interrupted confirmation.
     """
     from experiments import confirmation, search
 
-    check_yardstick(options)
+    check_yardstick(options, options.size)
     source = find_experiment(options.experiment)
     with file_lock(source.folder / ".promote.lock", f"promoting experiment {source.id}"):
-        confirmed, code = search.run(
-            confirmation.write(source, options.top, options.seeds), **start_options(options))
+        file = confirmation.write(
+            source, options.top, options.seeds, options.size, options.judge, options.steps)
+        confirmed, code = search.run(file, **start_options(options))
     print()
     show_report(confirmed, options.yardstick, options.yardstick_data)
     return code
 
 
-def check_yardstick(options: Namespace) -> None:
-    """Check before training that the independent judge and its data can be read."""
+def check_yardstick(options: Namespace, size: str | None = None) -> None:
+    """Check before training that the independent judge, of any or this size, and its data can be read."""
     if bool(options.yardstick) != bool(options.yardstick_data):
         raise UserError("--yardstick and --yardstick-data go together: give a judge and its training data")
     if options.yardstick:
         from judge import images, model
 
-        model.load_judge(options.yardstick)
+        with error_prefix("--yardstick", UserError):
+            model.load_judge(options.yardstick, size=images.SIZES.get(size))
         images.find_dataset(options.yardstick_data)
 
 
@@ -158,12 +162,10 @@ def study(options: Namespace) -> None:
 
 def ranks(options: Namespace) -> None:
     """Compare the ranks of settings by early scores with those at the end, from a study's table."""
-    import pandas as pd
-
     from experiments.study import study
 
     with error_prefix(f"{options.table} is not a study's table", STUDY_ERRORS):
-        frame = pd.read_csv(options.table)
+        frame = study.read_table(options.table)
         result = study.ranking(frame, options.style) if options.csv else study.text(frame, options.style)
     print(result.to_csv(index=False) if options.csv else result)
 
@@ -193,6 +195,9 @@ OPTIONS = {
     "--open": {"action": "store_true", "help": "show the page in the browser"},
     "--top": {"type": PositiveInt, "default": 3, "help": "number of its best trials"},
     "--seeds": {"type": PositiveInt, "default": 3, "help": "number of seeds for each of them"},
+    "--size": {"help": "image size to confirm at, draft or paper; by default the search's"},
+    "--judge": {"metavar": "FILE", "help": "the judge of that size, if it is not the search's"},
+    "--steps": {"type": PositiveInt, "help": "length of the schedule at that size; by default its own"},
     "--yardstick": {"metavar": "JUDGE", "help": "an independent judge that also measures the results"},
     "--yardstick-data": {"metavar": "DATA", "help": "the data it was trained on (python -m judge halves)"},
 }  # fmt: skip
@@ -202,7 +207,8 @@ COMMANDS = {
     "run": (run, "file", "--keep", *START),
     "resume": (resume, "experiment", "--keep", *START),
     "compare": (compare, "experiments", "--out", "--open"),
-    "promote": (promote, "experiment", "--top", "--seeds", "--yardstick", "--yardstick-data", *START),
+    "promote": (promote, "experiment", "--top", "--seeds", "--size", "--judge", "--steps", "--yardstick",
+                "--yardstick-data", *START),
     "check": (check, "file", "--keep", "--unmeasured", "--long"),
     "report": (report, "experiment", "--csv", "--json", "--out", "--open", "--yardstick", "--yardstick-data"),
     "study": (study,),

@@ -6,16 +6,20 @@ unfinished trials first, which continue from copies of their checkpoints.
 """
 
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import yaml
 
 from experiments import trial_command
 from experiments.nni_adapter.database import RESUMES, Experiment, error_prefix, settled_trials
 from experiments.nni_adapter.manager import is_running, write_config
+from experiments.report import results
 from experiments.search import FILE_NAME
 from judge.common.errors import UserError
 from judge.common.schema import matches
 from trials.session import RunOptions
+from trials.session.records import recorded_settings
 
 TUNER = "experiments.tuner.Tpe"
 # Taken over from the search's configuration.
@@ -53,10 +57,26 @@ def config(search: Experiment) -> dict:
     rest = {key: old[key] for key in COPIED_KEYS if old.get(key) is not None} | {
         "experimentName": name_in_file(search),
         "tuner": old["tuner"] | {"classArgs": old["tuner"]["classArgs"] | {RESUMES: str(search.folder)}},
-        "trialCommand": trial_command.render(module, vars(settings), **given)}  # fmt: skip
+        "trialCommand": trial_command.render(module, common_settings(search, module, settings), **given),
+    }  # fmt: skip
     if search.max_trials is not None:
         rest["maxTrialNumber"] = search.max_trials - len(settled_trials(search.trials()))
     return {key: value for key, value in rest.items() if value is not None}
+
+
+def common_settings(search: Experiment, module: ModuleType, settings: Any) -> dict:
+    """Return the settings that the trials of `search` share; `settings` are those of its command.
+
+    The first record has those that the size and the machine filled in, which another version of Salon or
+    another machine may fill in otherwise. The number of reports, which changes no result, is the command's.
+    """
+    record = results.first_record(results.rows(search))
+    if not record.get("settings"):
+        return vars(settings)
+    own = {*(search.config.get("searchSpace") or {}), "reports"}
+    recorded = recorded_settings(module.Settings, record)
+    common = vars(settings) | {name: value for name, value in recorded.items() if name not in own}
+    return results.without_presets(module, common)
 
 
 def name_in_file(search: Experiment) -> str | None:

@@ -1,18 +1,22 @@
-"""Several searches at equal budget: the best score so far against trials and against seconds."""
+"""Several searches: the best score so far against trials and against seconds, and the ranks of settings."""
 
 import math
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import qualitative
+from scipy.stats import spearmanr
 
 from experiments.nni_adapter.database import Experiment
 from experiments.report import page, results
+from experiments.study.study import spearman_interval
 from judge.common.errors import UserError
 
 TABLE_FORMAT = {"index": False, "float_format": "{:.4g}".format, "na_rep": ""}
 UNITS = ("trials", "seconds")  # of a budget
+MIN_RANKED = 4  # settings that two searches must share for a rank correlation
 
 
 def groups(searches: list[Experiment]) -> pd.DataFrame:
@@ -71,17 +75,52 @@ def differences(searches: list[Experiment]) -> list[str]:
     return [name for name in conditions[0] if len({str(each[name]) for each in conditions}) > 1]
 
 
+def settings_scores(search: Experiment) -> pd.Series:
+    """Return the score of each setting that trained to the end of its budget, its mean over seeds.
+
+    The index has the parameters without the seed, as sets of names and values. A diverged run scores 0.
+    """
+    trials = [trial for trial in search.trials() if trial.final]
+    settings = [frozenset((trial.parameters | {"seed": None}).items()) for trial in trials]
+    scores = pd.Series([trial.final["default"] for trial in trials], settings, dtype=float)
+    return scores.groupby(level=0, sort=False).mean()
+
+
+def rank_correlations(searches: list[Experiment]) -> list[str]:
+    """Return for each pair of searches how alike their scores rank the settings that both have trained.
+
+    Of use where the scores themselves are not comparable, such as those of two sizes: do ranks carry over?
+    """
+    lines = []
+    for pair in combinations(searches, 2):
+        both = pd.concat([settings_scores(search) for search in pair], axis=1, join="inner")
+        line = f"{pair[0].id} and {pair[1].id}: {len(both)} setting{'s' * (len(both) != 1)} in both"
+        if len(both) < MIN_RANKED:
+            line += f", a rank correlation needs {MIN_RANKED}"
+        elif both.nunique().min() == 1:
+            line += ", one search has the same score for all of them, so no ranks"
+        else:
+            x, y = both.to_numpy(float).T
+            low, high = spearman_interval(x, y)
+            line += (f", Spearman's rank correlation {spearmanr(x, y).statistic:.2f} [{low:.2f}, {high:.2f}] "
+                     "(95 %, bootstrap over settings)")
+        lines.append(line)
+    return lines
+
+
 def text(searches: list[Experiment], curves: pd.DataFrame) -> str:
-    """Return the table of the searches' `groups` as text, with a warning if they are not comparable."""
+    """Return the table of the searches' `groups` as text, with rank correlations and a warning if their
+    scores are not comparable."""
     names, table = differences(searches), at_equal_budget(curves).to_string(**TABLE_FORMAT)
-    return table + f"\nnot comparable: the searches differ in {', '.join(names)}" * bool(names)
+    warning = [f"not comparable: the searches differ in {', '.join(names)}"] if names else []
+    return "\n".join([table, *warning, *rank_correlations(searches)])
 
 
 def write(searches: list[Experiment], curves: pd.DataFrame, out: Path) -> Path:
     """Write the page of the searches' `groups` into the folder `out`, and return the file."""
     html = page.PAGES.get_template("comparison.html").render(
         names=list(curves["name"].unique()), differences=differences(searches),
-        table=at_equal_budget(curves).to_html(border=0, **TABLE_FORMAT),
+        ranks=rank_correlations(searches), table=at_equal_budget(curves).to_html(border=0, **TABLE_FORMAT),
         figures=[page.Figure(f"Against {unit}", figure(curves, unit)) for unit in UNITS],
     )  # fmt: skip
     return page.save(out / f"compare-{'-'.join(search.id for search in searches)}.html", html)

@@ -157,7 +157,9 @@ def curves(rows: list[results.Row]) -> go.Figure | None:
     winner, groups = results.best(rows), {group: [] for group in COLOURS}
     for row in rows:
         group = "best" if row is winner else "published" if row.published else "other trials"
-        lines, label = read_lines(row.trial.folder / "stats.jsonl"), results.name(row.trial, row.published)
+        label, lines = results.name(row.trial, row.published), read_lines(row.trial.folder / "stats.jsonl")
+        # The engine does not know the early look, so that reports are counted without it.
+        lines = [line for line in lines if not line.get("early")]
         groups[group] += [(line["step"], line["score"], label) for line in lines]
         # A gap between trials: plotly draws one trace of all trials faster than a trace of each.
         groups[group] += [(None, {}, "")] if lines else []

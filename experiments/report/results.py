@@ -10,7 +10,7 @@ from experiments import trial_command
 from experiments.nni_adapter.database import Experiment, Trial
 from judge.common.cli import parse_values
 from judge.common.errors import UserError
-from trials.session.records import read_record
+from trials.session.records import read_record, recorded_settings
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,14 @@ def first_record(rows: list[Row]) -> dict:
     return next((row.record for row in rows if row.record.get("data")), {})
 
 
+def devices(rows: list[Row]) -> list[str]:
+    """Return the different devices of the trials, GPUs with their memory, in the order of the rows."""
+    # `gpu` is null for a CPU, and older versions recorded only the GPU's name, as `device`.
+    return list(dict.fromkeys(
+        f"{gpu['name']} with {gpu['memory'] // 2**30} GiB" if (gpu := row.record.get("gpu"))
+        else str(row.record["device"]) for row in rows if row.record.get("device")))
+
+
 def frame(rows: list[Row]) -> pd.DataFrame:
     """Return a table with a row per trial: number, id, data, state, score, its parts, the parameters."""
     lines = []
@@ -98,7 +106,7 @@ def text(experiment: Experiment) -> str:
 
 
 def heading(experiment: Experiment, rows: list[Row]) -> list[str]:
-    """Return lines with the experiment's name, data, judge, main settings, and number of trials by state."""
+    """Return lines on an experiment: name, data, judge, main settings, devices, number of trials by state."""
     lines = [f"experiment {experiment.id}: {experiment.config.get('experimentName', '')}"]
     if record := first_record(rows):
         data, judge, settings = record["data"], record.get("judge"), record.get("settings") or {}
@@ -111,6 +119,8 @@ def heading(experiment: Experiment, rows: list[Row]) -> list[str]:
                                         if judge.get(key) is not None))
         shown = [key for key in ("size", "budget", "seed") if key in settings]
         lines.append("; ".join(f"{key}: {settings[key]}" for key in shown))
+    if names := devices(rows):
+        lines.append(f"{'device' if len(names) == 1 else 'devices'}: {'; '.join(names)}")
     counts = pd.Series([row.state for row in rows], dtype=str).value_counts()
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     return [*lines, f"trials: {states or 'none yet'}"]
@@ -122,6 +132,10 @@ def advice(experiment: Experiment, winner: Row, rows: list[Row]) -> list[str]:
     against = f", the published setting {published.score:.4f}" if published else ""
     if published and not published.trial.final:
         against += f" when it was stopped at report {len(published.trial.reports)}"
+    settings, promote = settings_of(experiment, winner), f"python -m experiments promote {experiment.id}"
+    larger = []
+    if {"judge", "size"} <= set(settings) and settings["size"] != "paper":
+        larger = [f"and at the published size: {promote} --size paper --judge FILE"]
     return [
         f"best: trial {winner.trial.number} with {winner.score:.4f}{against} (one seed: a hint, not a proof)",
         "parameters: " + ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
@@ -129,7 +143,7 @@ def advice(experiment: Experiment, winner: Row, rows: list[Row]) -> list[str]:
         f"pictures: {winner.trial.folder / 'samples'}",
         f"repeat it: {command(experiment, winner)}",
         f"train it to the end: {command(experiment, winner, budget=1.0, out=winner.trial.folder)}",
-        f"confirm it with several seeds: python -m experiments promote {experiment.id}",
+        f"confirm it with several seeds: {promote}", *larger,
     ]  # fmt: skip
 
 
@@ -141,9 +155,9 @@ def command(experiment: Experiment, row: Row, **options: object) -> str:
 
 def settings_of(experiment: Experiment, row: Row) -> dict:
     """Return a trial's settings: those in its record, else the trial command's with its parameters."""
-    if settings := row.record.get("settings"):
-        return settings
-    _, settings, _ = trial_command.parse(experiment.config["trialCommand"])
+    module, settings, _ = trial_command.parse(experiment.config["trialCommand"])
+    if row.record.get("settings"):
+        return recorded_settings(module.Settings, row.record)
     return vars(settings) | row.trial.parameters
 
 

@@ -15,7 +15,7 @@ STYLE_WEIGHT = 0.4  # of style against content in final quality; chosen by looki
 
 
 class IndependentJudge:
-    """Measures the translations that finished trials make of the photographs of `test`.
+    """Measures the translations that finished trials make of the photographs of `test`, on their device.
 
     `judge` is its file, and `data` the data set to whose test paintings distances are measured.
 
@@ -24,9 +24,9 @@ class IndependentJudge:
 
     def __init__(self, judge: str, data: str, test: HeldOut):
         files = images.find_dataset(data).test[images.PAINTINGS]
-        paintings = images.load_images(files, test.photos.shape[-1])
-        self.photos = test.photos
-        self.scorer = Scorer(model.load_judge(judge)[0], test.photos, images.to_float(paintings.pixels))
+        self.photos, device = test.photos, test.photos.device
+        paintings = images.to_float(images.load_images(files, test.photos.shape[-1]).pixels).to(device)
+        self.scorer = Scorer(model.load_judge(judge, device)[0], test.photos, paintings)
 
     def __call__(self, painted: torch.Tensor) -> dict[str, float]:
         """Return measures of the translations, float [N, 3, size, size] in [-1, 1].
@@ -43,7 +43,8 @@ def final_quality(ends: pd.DataFrame, style: float = STYLE_WEIGHT) -> pd.Series:
     """Return the final quality of each trial among those in `ends`: a weighted mean of ranks, in (0, 1].
 
     `style` is the weight of style and distance together, the rest is the weight of content. Ranks are used
-    because the measures have no common unit.
+    because the measures have no common unit. It is nan for a trial without measures.
     """
-    ranks = ends.assign(close=-ends["final_kid"]).rank(pct=True)
-    return style * (ranks["final_style"] + ranks["close"]) / 2 + (1 - style) * ranks["final_content"]
+    measures = {"style": ends["final_style"], "close": -ends["final_kid"], "content": ends["final_content"]}
+    ranks = pd.DataFrame(measures).rank(pct=True)
+    return style * (ranks["style"] + ranks["close"]) / 2 + (1 - style) * ranks["content"]

@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 
 from experiments.study.independent_judge import STYLE_WEIGHT, final_quality
-from experiments.study.study import REPORTS, Study, candidate_scores, final_rows
+from experiments.study.study import REPORTS, Study, candidate_scores, final_rows, read_table
 from judge.common.cli import Fraction, NonNegativeFloat, PositiveInt
 from judge.common.errors import UserError
 from judge.score import DEFAULT_FORMULA, FORMULAS
 
+# These two describe the experiments/cyclegan.yml with which study.csv was made, of the earlier sketch.
 BUDGETS = (0.2, 0.5, 1.0)  # of a trial that is not stopped, as a share of the schedule
-MEDIANSTOP_START = 0.4  # share of a trial's reports before Medianstop may stop it: experiments/cyclegan.yml
+MEDIANSTOP_START = 0.4  # share of a trial's reports before Medianstop may stop it
 ETAS = (2, 3, 4)
 ORDERS = 5  # of proposals, per draw of settings
 
@@ -40,8 +41,8 @@ class Simulation:
     at_once: PositiveInt = 2
     """Trials at once."""
     overhead: NonNegativeFloat = 0.02
-    """Time that a trial takes beside its training, in schedules: two searches by NNI took 24 s a trial
-    beside steps of 0.22 s, of which a schedule has 5,000."""
+    """Time that a trial takes beside its training, in schedules: with the earlier sketch, of study.csv, two
+    searches by NNI took 24 s a trial beside steps of 0.22 s, of which a schedule had 5,000."""
     score: Literal[tuple(FORMULAS)] = DEFAULT_FORMULA
     """Formula of the score by which trials are stopped and the best is chosen."""
     style: Fraction = STYLE_WEIGHT
@@ -91,7 +92,7 @@ def run(simulation: Simulation) -> pd.DataFrame:
     how much worse than the best setting at hand the chosen one ends, as a share of the range of all. Raises
     UserError if the time is too short for one trial, or reports are missing in the study's table.
     """
-    table = pd.read_csv(simulation.table)
+    table = read_table(simulation.table)
     curves = table.assign(score=candidate_scores(table)[simulation.score]).pivot(
         index=["setting", "seed"], columns="share", values="score")
     if curves.shape[1] != REPORTS or curves.isna().any(axis=None):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -33,12 +33,17 @@ from judge.common.tensors import read_tensors
 from judge.score import FORMULAS, Scorer
 from trials import cyclegan
 from trials.parts.batches import load_held_out
-from trials.session.records import read_json
+from trials.session import RunOptions, with_parameters
+from trials.session.records import read_record, recorded_settings, settings_hash
 
 REPORTS = 20  # of a trial, evenly over the schedule: each is a row of the table
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the schedule: when early scores are ranked
 PARTS = ("style", "content", "diversity", "clean", "kid")
 RESAMPLES = 2000  # bootstrap samples of the settings, for the intervals
+
+SHIPPED_JUDGE = "251194793c56"  # of the table study.csv that ships
+OLD_SKETCH = ("this table is of the earlier sketch (64 px, two halvings, ngf 16, 3 blocks, 5,000 steps); "
+              "today's sketch is another")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Study:
     space: Path = Path("search_spaces/cyclegan.json")
     """Search space to sample settings from; the first setting is the published one."""
     size: Literal[("auto", *images.SIZES)] = "auto"
-    """sketch, draft or paper."""
+    """sketch, draft or paper; auto is the size that trials on the device have by default."""
     steps: PositiveInt | None = None
     """Steps of the full schedule; by default those of the size."""
     settings: PositiveInt = 17
@@ -70,7 +75,9 @@ class Study:
     photos: PositiveInt = 128
     """Number of test photographs to paint."""
     at_once: PositiveInt = 2
-    """Trials at once; they share the cores."""
+    """Trials at once; they share the cores and the GPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train and to measure; auto is the GPU if there is one."""
 
 
 def run(study: Study) -> pd.DataFrame:
@@ -90,13 +97,22 @@ class StudyTable:
 
     def __init__(self, study: Study):
         self.study, self.settings = study, sample_settings(study.space, study.settings)
-        cpu = torch.device("cpu")
-        pixels = cyclegan.Settings(size=study.size).complete(cpu).pixels
-        test = load_held_out(images.find_dataset(study.data), pixels, study.photos, cpu)
-        self.scorer = Scorer(model.load_judge(study.judge)[0], test.photos, test.paintings)
+        self.device = RunOptions(device=study.device).torch_device()
+        # Completed here, once, so that trials and measures are of the same size.
+        self.common = cyclegan.Settings(
+            data=study.data, judge=study.judge, size=study.size, photos=study.photos, reports=REPORTS,
+            steps=study.steps).complete(self.device)  # fmt: skip
+        pixels, data = self.common.pixels, images.find_dataset(study.data)
+        test = load_held_out(data, pixels, study.photos, self.device)
+        judge, _ = model.load_judge(study.judge, self.device, pixels)
+        self.scorer = Scorer(judge, test.photos, test.paintings)
         self.independent_judge = IndependentJudge(study.yardstick, study.yardstick_data, test)
-        self.judges = {name: model.sha256_of(getattr(study, name))[:12] for name in ("judge", "yardstick")}
         self.lock = threading.Lock()
+
+        judges = {name: model.sha256_of(getattr(study, name))[:12] for name in ("judge", "yardstick")}
+        same = {name: value for name, value in asdict(self.common).items() if name not in ("data", "judge")}
+        space = {"space": json.loads(study.space.read_text())}
+        self.conditions = judges | {"trials": settings_hash(same | space)}
 
     def complete(self, runs: list[tuple[int, int]]) -> pd.DataFrame:
         """Add those of `runs`, (setting, seed), that are missing, and return the table."""
@@ -107,12 +123,13 @@ class StudyTable:
         return self._read()
 
     def _read(self) -> pd.DataFrame:
-        """Return the rows measured by these two judges; rows of other judges are dropped."""
+        """Return the rows of such trials measured by these two judges; other rows are dropped."""
         if not self.study.table.exists():
             return pd.DataFrame()
         # As text: pandas would read some hashes as numbers.
-        table = pd.read_csv(self.study.table, dtype=dict.fromkeys(self.judges, str))
-        return table[(table[list(self.judges)] == list(self.judges.values())).all(axis=1)]
+        table = pd.read_csv(self.study.table, dtype=dict.fromkeys(self.conditions, str))
+        conditions = table.reindex(columns=list(self.conditions))  # older tables lack some
+        return table[(conditions == list(self.conditions.values())).all(axis=1)]
 
     def _add(self, run: tuple[int, int]) -> None:
         """Train and measure one of the runs, and write its rows to the table."""
@@ -128,26 +145,29 @@ class StudyTable:
     def _train(self, number: int, seed: int) -> Path:
         """Train a setting to the end unless it has been, and return the trial's folder."""
         study, folder = self.study, self.study.out / f"{number:02d}-{seed}"
-        if read_json(folder / "run.json").get("status") == "finished":
+        settings = asdict(with_parameters(self.common, self.settings[number] | {"seed": seed}))
+        record = read_record(folder)
+        if record.get("status") == "finished":
+            if settings_hash(recorded_settings(cyclegan.Settings, record)) != settings_hash(settings):
+                raise UserError(f"{folder} holds a trial with other settings: choose another --out")
             return folder
-        settings = {**self.settings[number], "data": study.data, "judge": study.judge, "size": study.size,
-                    "seed": seed, "photos": study.photos, "reports": REPORTS, "steps": study.steps}
-        command = trial_command.render(cyclegan, settings, python=sys.executable, keep=True, out=folder,
-                                       threads=max(1, available_cores() // study.at_once))
+        command = trial_command.render(
+            cyclegan, settings, python=sys.executable, keep=True, out=folder, device=study.device,
+            threads=max(1, available_cores() // study.at_once))  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "log", "a") as log:
             code = subprocess.run(shlex.split(command), stdout=log, stderr=log).returncode
-        if code or read_json(folder / "run.json").get("status") != "finished":
+        if code or read_record(folder).get("status") != "finished":
             raise UserError(f"the trial of setting {number} did not finish: see {folder / 'log'}")
         return folder
 
     def _measure(self, folder: Path, number: int, seed: int) -> list[dict]:
         """Return a row per report, the last one with the measures of the independent judge."""
-        steps = read_json(folder / "run.json")["schedule"]["steps"]
+        steps = read_record(folder)["schedule"]["steps"]
         rows = []
         for share in (report / REPORTS for report in range(1, REPORTS + 1)):
-            painted = kept(folder, round(steps * share))
-            rows.append({**self.judges, "setting": number, "seed": seed, **self.settings[number],
+            painted = kept(folder, round(steps * share)).to(self.device)
+            rows.append({**self.conditions, "setting": number, "seed": seed, **self.settings[number],
                          "share": share, **self.scorer(painted).parts})  # fmt: skip
         rows[-1] |= self.independent_judge(painted)
         return rows
@@ -159,11 +179,19 @@ def sample_settings(space: Path, count: int) -> list[dict]:
 
     try:
         tuner, searched = RandomTuner(seed=0), json.loads(space.read_text())
-    except (OSError, ValueError) as error:
+        published = {name: getattr(cyclegan.Settings(), name) for name in searched}
+    except (OSError, ValueError, AttributeError) as error:  # AttributeError: it has no such setting
         raise UserError(f"the search space {space} cannot be read: {error}") from None
     tuner.update_search_space(searched)
-    published = {name: getattr(cyclegan.Settings(), name) for name in searched}
     return [published, *(tuner.generate_parameters(number) for number in range(count - 1))]
+
+
+def read_table(file: Path) -> pd.DataFrame:
+    """Return a study's table, and say on stderr if it is the one that ships, of an earlier sketch."""
+    table = pd.read_csv(file)
+    if set(table.get("judge", [])) == {SHIPPED_JUDGE}:
+        print(f"{file}: {OLD_SKETCH}", file=sys.stderr)
+    return table
 
 
 def kept(folder: Path, step: int) -> torch.Tensor:

@@ -1,17 +1,22 @@
 """Confirmations: the best of a search against the published setting, over seeds."""
 
 import json
+from dataclasses import asdict, replace
 
 import nni
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from experiments import confirmation, trial_command
+from experiments.__main__ import check_yardstick
 from experiments.nni_adapter import database
 from experiments.tuner import Listed
+from judge import model
+from judge.common.cli import Namespace
 from judge.common.errors import UserError
-from trials.cyclegan import Settings
+from trials.cyclegan import CycleGAN, Settings
 
 PUBLISHED = {"identity_weight": Settings().identity_weight, "cycle_weight": Settings().cycle_weight}
 GOOD, BETTER = PUBLISHED | {"cycle_weight": 20.0}, PUBLISHED | {"cycle_weight": 30.0}
@@ -36,7 +41,8 @@ def search(recorded) -> database.Experiment:
     ]
     folder = recorded("abcdefgh", config, trials)
     for id_, parameters, *_ in trials[:3]:
-        settings = Settings(**parameters, data="/data/here", judge="j.pt", size="sketch", seed=5, budget=0.2)
+        settings = Settings(**parameters, data="/data/here", judge="j.pt", size="sketch", seed=5, budget=0.2,
+                            ngf=16, steps=5000, precision="fp32")  # fmt: skip
         (folder / "trials" / id_).mkdir(parents=True)
         (folder / "trials" / id_ / "run.json").write_text(json.dumps({"settings": vars(settings)}))
     return database.find_experiment(str(folder))
@@ -49,7 +55,8 @@ def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_see
             "settings": {"published": PUBLISHED, "trial 2": BETTER, "trial 1": GOOD},
             "seeds": [5, 6, 7], "search": "abcdefgh"}}  # fmt: skip
     _, settings, options = trial_command.parse(config["trialCommand"])
-    assert settings == Settings(data="/data/here", judge="j.pt", size="sketch")  # whose budget is 1
+    recorded = {"ngf": 16, "steps": 5000, "precision": "fp32"}
+    assert settings == Settings(data="/data/here", judge="j.pt", size="sketch", **recorded)  # budget 1
     assert options.threads == 1 and str(options.earlier) == "/runs"
     assert trial_command.python_of(config["trialCommand"]) == "/env/bin/python"
     assert config["maxTrialNumber"] == 9 and config["trialConcurrency"] == 2 and "assessor" not in config
@@ -58,6 +65,67 @@ def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_see
 
     config = yaml.safe_load(confirmation.write(search, top=9, seeds=1).read_text())  # more than have finished
     assert list(config["tuner"]["classArgs"]["settings"]) == ["published", "trial 2", "trial 1"]
+
+
+@pytest.fixture
+def draft_judge(tmp_path) -> str:
+    """The file of an untrained judge for draft."""
+    judge = model.Judge("resnet18", 128)
+    model.save_judge(judge, model.ModelCard("resnet18", 128, model.CLASSES, {}, {}), tmp_path / "draft.pt")
+    return str(tmp_path / "draft.pt")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_at_a_larger_size_its_preset_fills_in_what_the_smaller_ones_did_and_choices_stay(
+    search, recorded, draft_judge, resumed,
+):
+    command = "python -m trials.cyclegan --batch-size 2 --blocks 5"
+    search.config["trialCommand"] = command
+    for file in search.folder.glob("trials/*/run.json"):
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps({"settings": record["settings"] | {"batch_size": 2, "blocks": 5}}))
+    if resumed:  # whose command then names what the preset had filled in
+        first = recorded("first", search.config, [])
+        search.config["tuner"]["classArgs"] = {"resumes": str(first)}
+        search.config["trialCommand"] = f"{command} --ngf 16 --steps 5000"
+    file = confirmation.write(search, 2, 3, size="draft", judge=draft_judge)
+    config = yaml.safe_load(file.read_text())
+    _, settings, _ = trial_command.parse(config["trialCommand"])
+    assert settings == Settings(
+        data="/data/here", judge=draft_judge, size="draft", batch_size=2, blocks=5)
+    assert config["tuner"]["classArgs"]["settings"]["trial 2"] == BETTER
+    assert config["experimentName"] == "confirmation of abcdefgh (sketch) at draft"
+    assert file.name == "promotion-2x3-sketch-draft.yml"
+
+
+def test_at_a_larger_size_the_schedule_can_have_another_length(search, draft_judge):
+    file = confirmation.write(search, 2, 3, size="draft", judge=draft_judge, steps=700)
+    config = yaml.safe_load(file.read_text())
+    assert trial_command.parse(config["trialCommand"])[1].steps == 700
+    assert file.name.endswith("-700.yml") and config["experimentName"].endswith("at draft, 700 steps")
+
+
+@pytest.mark.parametrize(("options", "line"), [
+    ({"size": "draft"}, "--size draft: the search's judge is of size sketch, give one of size draft by --j"),
+    ({"size": "paper", "judge": "draft.pt"}, r"was trained at draft \(128 px\), and this is paper"),
+    ({"size": "draft", "judge": "nowhere.pt"}, "no judge at nowhere.pt"),
+    ({"size": "huge", "judge": "draft.pt"}, "size is 'huge', expected one of auto, sketch, draft, paper"),
+    ({"size": "auto", "judge": "draft.pt"}, "need a --size, given by name"),
+    ({"steps": 5}, "need a --size, given by name"),
+])
+def test_a_size_that_does_not_fit_is_refused_in_one_line(search, draft_judge, options, line):
+    if options.get("judge") == "draft.pt":
+        options = options | {"judge": draft_judge}
+    with pytest.raises(UserError, match=line) as caught:
+        confirmation.write(search, 2, 3, **options)
+    assert "\n" not in str(caught.value) and not list(search.folder.glob("*.yml"))
+
+
+def test_an_independent_judge_of_another_size_is_refused_before_training(judge_file, sample_data):
+    options = Namespace(yardstick=str(judge_file), yardstick_data=str(sample_data))
+    check_yardstick(options, "sketch")
+    with pytest.raises(UserError, match=r"^--yardstick: .* was trained at sketch .*, and this is draft"):
+        check_yardstick(options, "draft")
 
 
 def test_a_search_without_a_finished_trial_is_refused_in_one_line(recorded):
@@ -87,6 +155,44 @@ def confirmed(recorded) -> database.Experiment:
     ])))
 
 
+def test_the_table_has_the_scores_in_the_search_at_its_size_beside_the_results(confirmed, search):
+    for file in search.folder.glob("trials/*/run.json"):
+        inputs = {"data": {"name": "monets", "stand_in": False}}
+        file.write_text(json.dumps(json.loads(file.read_text()) | inputs))
+    lines = confirmation.text(confirmed, confirmation.ends(confirmed)).splitlines()
+    _, _, header, _, best, published, *_ = lines
+    assert header.split()[:5] == ["seeds", "search", "at", "sketch", "score"]
+    assert best.split()[:5] == ["trial", "2", "1", "0.500", "0.500"]
+    assert published.split()[:5] == ["published", "2", "0.900", "0.250", "±"]
+    (search.folder / "db/nni.sqlite").unlink()
+    assert "search" not in confirmation.text(confirmed, confirmation.ends(confirmed))
+
+
+def test_a_diverged_run_is_the_worst_and_is_not_measured_by_an_earlier_checkpoint(
+    confirmed, sample_data, judge_file,
+):
+    settings = Settings(data=str(sample_data), judge=str(judge_file), size="sketch", ngf=4, blocks=1, ndf=4,
+                        photos=4).complete(torch.device("cpu"))  # fmt: skip
+    for number in range(3):
+        folder = confirmed.folder / "trials" / f"t{number}"
+        folder.mkdir(parents=True)
+        record = {"system": "cyclegan", "settings": asdict(replace(settings, seed=number)),
+                  "status": "diverged" if number == 1 else "finished"}
+        (folder / "run.json").write_text(json.dumps(record))
+        if number != 1:  # which diverged before its first report
+            net = CycleGAN(replace(settings, seed=number), 1, torch.device("cpu"))
+            torch.save(net.state_dict(), folder / "checkpoint.pt")
+    ends = confirmation.ends(confirmed)
+    assert ends["diverged"].tolist() == [False, True, False]
+    table = confirmation.measure_independently(ends, str(judge_file), str(sample_data))
+    assert table["quality"].tolist()[1] == 0 and (table["quality"][[0, 2]] > 0).all()
+    assert table["final_kid"].isna().tolist() == [False, True, False]
+    text = confirmation.text(confirmed, table)
+    assert "trial 2 diverged with seed 0: it counts as the worst, 0" in text and "nan" not in text
+    ends["diverged"] = True
+    assert "quality" not in confirmation.measure_independently(ends, str(judge_file), str(sample_data))
+
+
 def test_a_confirmation_names_its_search_and_its_ends_are_those_of_finished_trials(confirmed, search):
     assert confirmation.is_confirmation(confirmed) and not confirmation.is_confirmation(search)
     assert confirmation.search_of(confirmed) == search.id and confirmation.search_of(search) is None
@@ -103,7 +209,7 @@ def test_a_confirmation_names_its_search_and_its_ends_are_those_of_finished_tria
     ([0.9], "winner: no comparison with one seed"),
 ])
 def test_the_text_has_mean_and_spread_the_best_first_and_a_verdict(confirmed, winner, verdict):
-    table = pd.DataFrame([{"setting": name, "seed": seed, "score": score, "folder": "f"}
+    table = pd.DataFrame([{"setting": name, "seed": seed, "score": score, "folder": "f", "diverged": False}
                           for name, scores in (("published", [0.30, 0.31, 0.32]), ("winner", winner))
                           for seed, score in enumerate(scores)])
     *lines, last = confirmation.text(confirmed, table).splitlines()

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 import yaml
 
 from experiments import __main__ as commands
@@ -59,6 +60,24 @@ def test_what_is_left_is_the_same_search_with_fewer_trials_and_the_name_in_its_f
     assert left["tuner"]["classArgs"]["resumes"] == str(broken.folder)
 
 
+@pytest.mark.parametrize("changes, options", [
+    ({}, ""), ({"ngf": 15, "pool_size": None, "reports": 49}, "--ngf 15 --pool-size 7 ")])
+def test_its_trials_have_the_settings_of_the_first_ones_whatever_would_be_filled_in_now(
+    broken, monkeypatch, changes, options,
+):
+    monkeypatch.setattr(Settings, "OLDER", {"pool_size": 7}, raising=False)
+    settings = Settings(data="photos", size="sketch", budget=0.2, cycle_weight=7.0)
+    settings = vars(settings.complete(torch.device("cpu"))) | changes
+    folder = broken.folder / "trials" / "aaaaa"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({
+        "settings": {name: value for name, value in settings.items() if name != "pool_size" or value},
+        "data": {"name": "photos", "stand_in": False}}))  # fmt: skip
+    command = resume.config(broken)["trialCommand"].split(" --threads")[0]
+    words = "python -m trials.cyclegan --data photos --size sketch --budget 0.2 " + options
+    assert sorted(command.split()) == sorted(words.split())
+
+
 def test_the_tuner_knows_the_results_and_proposes_the_unfinished_first(broken):
     tuner = Tpe("trials.cyclegan", resumes=str(broken.folder), seed=0)
     for _ in range(2):  # NNI may say it again
@@ -113,7 +132,7 @@ def test_a_search_that_is_still_running_is_refused(broken, tmp_path, monkeypatch
 @pytest.mark.parametrize("command, doing", [("resume", "resuming"), ("promote", "promoting")])
 def test_two_processes_do_not_train_the_same_trials(broken, monkeypatch, command, doing):
     monkeypatch.setattr(search, "run", lambda *_: pytest.fail("it went on"))
-    options = Namespace(experiment=str(broken.folder), keep=1, yardstick=None, yardstick_data=None)
+    options = Namespace(experiment=str(broken.folder), keep=1, size=None, yardstick=None, yardstick_data=None)
     refused = pytest.raises(UserError, match=f"another process is {doing} experiment broken")
     with file_lock(broken.folder / f".{command}.lock", "first"), refused:
         getattr(commands, command)(options)

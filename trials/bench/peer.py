@@ -124,12 +124,12 @@ class AuthorsCycleGAN:
     def __init__(self, net: CycleGAN, checkout: Path):
         s = self.settings = net.settings
         self.step, device = net.step, net.device
-        if (s.downsamplings, s.upsampling) != (2, "transposed"):
-            raise UserError("--peer-path: the authors' generator has two downsamplings and transposed "
-                            "convolutions: add --downsamplings 2 --upsampling transposed")
         if not (checkout / "models" / "cycle_gan_model.py").is_file():
             raise UserError(f"--peer-path {checkout} is not a checkout of pytorch-CycleGAN-and-pix2pix: "
                             "it has no models/cycle_gan_model.py")
+        if (s.downsamplings, s.upsampling) != (2, "transposed"):
+            raise UserError("--peer-path: the authors' generator has two downsamplings and transposed "
+                            "convolutions: add --downsamplings 2 --upsampling transposed")
         arguments = {
             "dataroot": "none", "netG": "resnet_9blocks", "ngf": s.ngf, "ndf": s.ndf,
             "lambda_A": s.cycle_weight, "lambda_B": s.cycle_weight,

@@ -1,6 +1,7 @@
 """Several searches at equal budget."""
 
 import json
+from html import unescape
 
 import pytest
 
@@ -44,7 +45,39 @@ def test_searches_with_different_judges_are_not_comparable(search):
     assert comparison.differences(searches) == []
     searches[1] = search("c", "C", [0.3], judge="other")
     text = comparison.text(searches, comparison.groups(searches))
-    assert text.endswith("\nnot comparable: the searches differ in judge")
+    assert "\nnot comparable: the searches differ in judge\n" in text
+
+
+@pytest.mark.parametrize(("first", "second", "line"), [
+    ([0.1, 0.2, 0.3, 0.4, 0.5], [0.1, 0.2, 0.3, 0.9, 0.8],
+     "a and b: 5 settings in both, Spearman's rank correlation 0.90 ["),
+    ([0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4, 0.5],
+     "a and b: 4 settings in both, Spearman's rank correlation -1.00 [-1.00, -1.00] (95 %, bootstrap over"),
+    ([0.1, 0.2, None, 0.4], [0.1, 0.2, 0.3, 0.4], "a and b: 3 settings in both, a rank correlation needs 4"),
+    ([0.1], [0.1, 0.2, 0.3, 0.4], "a and b: 1 setting in both, a rank"),
+    ([0.2] * 4, [0.1, 0.2, 0.3, 0.4], "a and b: 4 settings in both, one search has the same score for all"),
+])
+def test_the_ranks_of_settings_that_both_have_trained_are_compared(search, tmp_path, first, second, line):
+    searches = [search("a", "A", first), search("b", "B", second, judge="other")]
+    curves = comparison.groups(searches)
+    assert line in comparison.text(searches, curves)
+    html = comparison.write(searches, curves, tmp_path).read_text()
+    assert line[:40] in unescape(html) and "<h2>Do the ranks" in html
+
+
+def test_the_score_of_a_setting_is_its_mean_over_seeds_whatever_the_order_of_its_parameters(recorded):
+    def seed(number: int, score: float, **parameters: float) -> tuple:
+        return f"t{number}", {**parameters, "seed": number}, "SUCCEEDED", [0.1], score
+
+    folder = recorded("seeds", {"trialCommand": "python -m trials.cyclegan"}, [
+        seed(0, 0.2, beta1=0.5, cycle_weight=3.0), seed(1, 0.0, cycle_weight=3, beta1=0.5),
+        seed(2, 0.4, cycle_weight=4.0, beta1=0.5), ("t3", {"beta1": 0.6}, "EARLY_STOPPED", [0.9], None)])
+    experiment = database.find_experiment(str(folder))
+    assert sorted(comparison.settings_scores(experiment)) == [0.1, 0.4]
+    trials = [("t0", {"beta1": 0.6}, "EARLY_STOPPED", [0.9], None)]
+    folder = recorded("stopped", {"trialCommand": "python -m trials.cyclegan"}, trials)
+    stopped = database.find_experiment(str(folder))
+    assert comparison.rank_correlations([experiment, stopped])[0].startswith("seeds and stopped: 0 settings")
 
 
 def test_a_search_without_a_score_is_refused_in_one_line(search):

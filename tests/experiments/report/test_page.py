@@ -9,7 +9,7 @@ import torch
 from torchvision.utils import save_image
 
 from experiments.nni_adapter import database
-from experiments.report import page
+from experiments.report import page, results
 from trials.cyclegan import Settings
 
 NAMES = ("identity_weight", "cycle_weight", "adversarial_weight")
@@ -63,6 +63,18 @@ def test_a_page_has_every_trial_its_pictures_and_the_figures_and_reads_nothing_f
     assert html.count("data:image/webp;base64,") == 1 + 12 * 3  # the photographs, and each painting once
     without_plotly = html.replace(page.get_plotlyjs(), "")
     assert "http://" not in without_plotly and "https://" not in without_plotly
+
+
+def test_an_early_look_is_no_report_of_a_curve_but_its_sheet_is_shown(search):
+    experiment = search(1)
+    (trial,) = results.rows(experiment)
+    stats, samples = trial.trial.folder / "stats.jsonl", trial.trial.folder / "samples"
+    early = {"step": 42, "score": {"default": 0.9}, "early": True}
+    stats.write_text(json.dumps(early) + "\n" + stats.read_text())
+    (samples / "step_000042.png").write_bytes((samples / "step_000100.png").read_bytes())
+    steps = {step for line in page.curves([trial]).data for step in line.x}
+    assert steps == {100, 200, 300, None}
+    assert list(page.painted_strips(trial.trial.folder, 9)) == [42, 100, 200, 300]
 
 
 def test_only_the_published_setting_and_the_pareto_front_are_labelled():

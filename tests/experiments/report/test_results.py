@@ -68,12 +68,33 @@ def test_the_report_has_the_best_first_data_judge_states_reasons_and_the_next_co
         "best: trial 4 with 0.6000, the published setting 0.4000 (one seed",
         "repeat it: python -m trials.cyclegan --budget 0.2 --identity-weight 2.0 --cycle-weight 6.0\n",
         "end: python -m trials.cyclegan --identity-weight 2.0 --cycle-weight 6.0 --budget 1.0 --out ",
-        "python -m experiments promote abcdefgh",
+        "seeds: python -m experiments promote abcdefgh\n",
+        "published size: python -m experiments promote abcdefgh --size paper --judge FILE",
     ):  # fmt: skip
         assert words in text, words
     command = results.command(experiment, rows[2], out="a folder")  # its record has other settings
     assert command == ("python -m trials.cyclegan --size sketch --budget 0.2 --seed 3 --ngf 15 "
                        "--out 'a folder'")
+
+
+@pytest.mark.parametrize(("records", "line"), [
+    ([{"device": "cpu (x86_64, 2 cores)"}] * 2, "device: cpu (x86_64, 2 cores)"),
+    ([{"device": "NVIDIA H200", "gpu": {"name": "NVIDIA H200", "memory": 150_000_000_000}},
+      {"device": "NVIDIA T4"}], "devices: NVIDIA H200 with 139 GiB; NVIDIA T4"),
+    ([{"device": "cpu", "gpu": None}, {}], "device: cpu"),  # the second has not started
+    ([{}], None),
+])
+def test_the_heading_names_each_device_once_and_the_memory_of_a_gpu(experiment, records, line):
+    rows = [results.Row(trial, record, False) for trial, record in zip(experiment.trials(), records)]
+    lines = [text for text in results.heading(experiment, rows) if text.startswith("device")]
+    assert lines == ([line] if line else [])
+
+
+def test_settings_that_an_older_version_did_not_record_are_those_of_then(experiment, monkeypatch):
+    monkeypatch.setattr(Settings, "OLDER", {"pool_size": 7}, raising=False)
+    row = results.rows(experiment)[2]
+    del row.record["settings"]["pool_size"]
+    assert "--pool-size 7" in results.command(experiment, row)
 
 
 @pytest.mark.parametrize("command", [

@@ -1,6 +1,8 @@
 """The study: it ranks scores correctly, trains what it says, and continues where it was stopped."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -66,6 +68,28 @@ def test_the_published_setting_comes_first_and_the_others_are_sampled_again_alik
         study.sample_settings(tmp_path / "nowhere.json", 2)
 
 
+def test_a_space_may_choose_between_words_but_only_of_settings(tmp_path):
+    space = json.loads(Study.space.read_text())
+    words = {"score": {"_type": "choice", "_value": list(FORMULAS)}}
+    (tmp_path / "space.json").write_text(json.dumps(space | words))
+    first, *others = study.sample_settings(tmp_path / "space.json", 9)
+    assert first["score"] == Settings().score and {each["score"] for each in others} == set(FORMULAS)
+    table = study_table({}, ENDS).assign(score=["plain", None] * 12 + ["combined"])
+    assert len(ranking(table)) == len(ranking(table.drop(columns="score")))
+    (tmp_path / "space.json").write_text(json.dumps({"colour": words["score"]}))
+    with pytest.raises(UserError, match="space.json cannot be read: .* no attribute 'colour'"):
+        study.sample_settings(tmp_path / "space.json", 9)
+
+
+def test_the_table_that_ships_is_said_to_be_of_the_earlier_sketch(capsys, tmp_path):
+    shipped = study.read_table(Study.table)
+    assert f"{Study.table}: {study.OLD_SKETCH}\n" == capsys.readouterr().err
+    assert "combined" in study.text(shipped)  # though it lacks the parameter `upsampling`
+    shipped.assign(judge="another").to_csv(tmp_path / "new.csv")
+    study.read_table(tmp_path / "new.csv")
+    assert not capsys.readouterr().err
+
+
 @pytest.fixture
 def small(tmp_path, sample_data, judge_file, monkeypatch) -> Study:
     monkeypatch.setattr(study, "RESAMPLES", 10)
@@ -81,9 +105,33 @@ def test_rows_of_the_same_judges_count_also_if_a_hash_reads_as_a_number(small, m
     for name in ("618938990956", "618938990e56", "007938990956"):
         monkeypatch.setattr(study.model, "sha256_of", lambda file, name=name: name)
         results = study.StudyTable(small)
-        rows = [{**results.judges, "setting": 0, "seed": 0}, {**results.judges, "yardstick": "other"}]
+        rows = [{**results.conditions, "setting": 0, "seed": 0}, {**results.conditions, "yardstick": "other"}]
         pd.DataFrame(rows).to_csv(small.table, index=False)
         assert len(results.complete([(0, 0)])) == 1
+
+
+def test_trials_and_measures_have_the_size_that_is_the_default_on_their_device(small, monkeypatch):
+    small = replace(small, size="auto", device="cpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    commands = []
+    monkeypatch.setattr(study.subprocess, "run", lambda words, **options: commands.append(words) or Mock())
+    with pytest.raises(UserError, match="the trial of setting 1 did not finish"):
+        study.StudyTable(small).complete([(1, 0)])
+    options = dict(zip(commands[0][3::2], commands[0][4::2]))
+    assert options["--size"] == "sketch" and options["--device"] == "cpu"
+
+
+def test_rows_and_trials_of_other_settings_are_not_taken_for_these(small):
+    rows = study.StudyTable(small)
+    pd.DataFrame([rows.conditions | {"setting": 0, "seed": 0}]).to_csv(small.table, index=False)
+    assert len(rows._read()) == 1 and study.StudyTable(replace(small, steps=40))._read().empty
+    pd.read_csv(small.table).drop(columns="trials").to_csv(small.table, index=False)
+    assert rows._read().empty  # of an older version, whose sketch was another
+    other = {"status": "finished", "settings": asdict(replace(rows.common, ngf=15))}
+    (small.out / "00-0").mkdir(parents=True)
+    (small.out / "00-0" / "run.json").write_text(json.dumps(other))
+    with pytest.raises(UserError, match="00-0 holds a trial with other settings: choose another --out$"):
+        rows.complete([(0, 0)])
 
 
 @pytest.mark.slow
@@ -105,5 +153,6 @@ def test_a_study_trains_measures_and_continues_where_it_was_stopped(small, monke
         (small.out / "02-0" / "paintings" / "step_000002.pt").unlink()
         with pytest.raises(UserError, match="step_000002.pt cannot be read .*: move .*02-0 away"):
             study.run(small)
-    with pytest.raises(UserError, match="the trial of setting 0 did not finish: see .*log$"):  # photos=2
-        study.run(replace(small, out=small.out / "x", table=small.out / "y", photos=2, settings=1, again=0))
+    monkeypatch.setattr(study.sys, "executable", "false")
+    with pytest.raises(UserError, match="the trial of setting 0 did not finish: see .*log$"):
+        study.run(replace(small, out=small.out / "x", table=small.out / "y", settings=1, again=0))

@@ -152,8 +152,10 @@ def checkout(tmp_path) -> Iterator[Path]:
 
 
 def test_the_plain_loop_and_the_authors_code_are_compared_with_ours(checkout, command):
-    done = command("trials.bench", *OPTIONS, "--peer-path", checkout, "--json")
-    result = json.loads(done.stdout)
+    published = (*OPTIONS, "--downsamplings", 2, "--peer-path", checkout)
+    done = command("trials.bench", *OPTIONS, "--peer-path", checkout)
+    assert done.returncode == 2 and "--downsamplings 2" in done.stderr
+    result = json.loads(command("trials.bench", *published, "--json").stdout)
     assert list(result["peers"]) == ["plain loop", "authors' code"]
     assert result["rounds"] == 2 and result["steps_per_second"] > 0
     for peer in result["peers"].values():
