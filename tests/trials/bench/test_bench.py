@@ -229,7 +229,7 @@ def test_a_wrong_variant_is_one_line(word, said, command):
 def test_a_wrong_checkout_is_one_line(checkout, command):
     (checkout / "models/networks.py").write_text("import visdom_of_2017")
     for path, reason in ((checkout, "No module named 'visdom_of_2017'"), ("/nowhere", "is not a checkout")):
-        done = command("trials.bench", *OPTIONS, "--peer-path", path)
+        done = command("trials.bench", *OPTIONS, "--downsamplings", 2, "--peer-path", path)
         assert done.returncode == 2 and done.stdout == ""
         assert len(done.stderr.splitlines()) == 1 and str(path) in done.stderr and reason in done.stderr
 
