@@ -137,7 +137,8 @@ def ends(confirmation: Experiment) -> pd.DataFrame:
             diverged = read_record(trial.folder).get("status") == "diverged"
             rows.append({"setting": setting, "seed": seed, **trial.final, "folder": trial.folder,
                          "diverged": diverged})  # fmt: skip
-    return pd.DataFrame(rows).rename(columns={"default": "score"})
+    # The error of a trial is not shown: the spread over seeds is.
+    return pd.DataFrame(rows).rename(columns={"default": "score"}).drop(columns="error", errors="ignore")
 
 
 def measure_independently(table: pd.DataFrame, judge: str, data: str) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from experiments.report import results
 from judge.common.cache import cache_folder
 from judge.common.device import available_cores
 from trials.session.engine import NniEngine
+from trials.session.steady import score_text
 
 FILE_NAME = "experiment.yml"  # in an experiment's folder: its file as the user wrote it
 FIRST_TRIAL_TIMEOUT = 300.0  # seconds
@@ -167,7 +168,7 @@ def table(trials: list[Trial], plan: Plan) -> Table:
     for name in ("trial", "state", "reports", "score", *parameters):
         rows.add_column(name, justify="right" if name != "state" else "left")
     for trial in trials:
-        score = f"{trial.latest['default']:.4f}" if trial.latest else ""
+        score = score_text(trial.latest) if trial.latest else ""
         values = [f"{value:.3g}" if isinstance(value, float) else str(value)
                   for value in (trial.parameters[name] for name in parameters)]
         name = results.name(trial, results.is_published(trial, plan.module))
@@ -178,8 +179,9 @@ def table(trials: list[Trial], plan: Plan) -> Table:
 
 def progress(trials: list[Trial], max_trials: int | None, at_once: int) -> str:
     """Return a line with the number of ended trials, the best score so far and the expected end."""
-    scores = [trial.latest["default"] for trial in trials if trial.latest]
-    best = f"best so far {max(scores):.4f}" if scores else "no score yet"
+    scores = [trial.latest for trial in trials if trial.latest]
+    best = max(scores, key=lambda score: score["default"], default=None)
+    best = f"best so far {score_text(best)}" if best else "no score yet"
     ended = sum(trial.over for trial in trials)
     line = f"{ended} of {max_trials or 'unlimited'} trials, {best}"
     seconds = [t.ended - t.started for t in trials if t.ended and t.started]
@@ -194,7 +196,7 @@ def print_changes(trials: list[Trial], shown: dict) -> dict:
     now = {trial.id: (trial.state, len(trial.reports)) for trial in trials}
     for trial in trials:
         if shown.get(trial.id) != now[trial.id]:
-            score = f"score {trial.latest['default']:.4f}" if trial.latest else ""
+            score = f"score {score_text(trial.latest)}" if trial.latest else ""
             print(f"{datetime.now():%H:%M:%S}  trial {trial.number:3}  {trial.state.lower():13}  "
                   f"{len(trial.reports):2} reports  {score}".rstrip(), flush=True)
     return now

@@ -83,7 +83,7 @@ def render(experiment: Experiment) -> str:
     return PAGES.get_template("report.html").render(
         entries=list(zip(rows, scores, strips, [results.command(experiment, row) for row in rows])),
         winner=winner, parameters=list(rows[0].trial.parameters) if rows else [],
-        score_names=list(dict.fromkeys(name for score in scores for name in score)),
+        score_names=list(dict.fromkeys(name for score in scores for name in score if name != "error")),
         heading=results.heading(experiment, rows),
         advice=results.advice(experiment, winner, rows) if winner else [],
         confirmation=confirmation_text(experiment), sources=source_strip(rows),

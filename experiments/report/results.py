@@ -11,6 +11,7 @@ from experiments.nni_adapter.database import Experiment, Trial
 from judge.common.cli import parse_values
 from judge.common.errors import UserError
 from trials.session.records import read_record, recorded_settings
+from trials.session.steady import score_text
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,16 @@ class Row:
     def score(self) -> float | None:
         """The final score, or the last one reported; None before the first report."""
         return self.trial.latest["default"] if self.trial.latest else None
+
+    @property
+    def error(self) -> float:
+        """The standard error of the score; 0 where there is none."""
+        return (self.trial.latest or {}).get("error", 0.0)
+
+    @property
+    def score_text(self) -> str:
+        """The score with its error, for a reader."""
+        return score_text(self.trial.latest) if self.trial.latest else ""
 
     @property
     def state(self) -> str:
@@ -63,6 +74,12 @@ def best(rows: list[Row]) -> Row | None:
     return next(iter(finished(rows)), None)
 
 
+def level_with(best: Row, rows: list[Row]) -> list[Row]:
+    """Return the other finished trials whose score plus its error reaches the best one's minus its error."""
+    return [row for row in finished(rows)
+            if row is not best and row.score + row.error >= best.score - best.error]
+
+
 def first_record(rows: list[Row]) -> dict:
     """Return the first record with data, which tells the conditions of the search; an empty one without."""
     return next((row.record for row in rows if row.record.get("data")), {})
@@ -95,7 +112,8 @@ def text(experiment: Experiment) -> str:
     trials = rows(experiment)
     lines = heading(experiment, trials)
     if trials:
-        table = frame(trials).drop(columns=["data", "kid_error"], errors="ignore")
+        table = frame(trials).drop(columns=["data", "error", "kid_error"], errors="ignore")
+        table["score"] = [row.score_text for row in trials]
         lines += ["", table.to_string(index=False, na_rep="", float_format="{:.4g}".format)]
     reasons = [f"trial {row.trial.number}: {row.record['reason']}" for row in trials
                if row.state in ("diverged", "failed") and row.record.get("reason")]
@@ -129,20 +147,26 @@ def heading(experiment: Experiment, rows: list[Row]) -> list[str]:
 def advice(experiment: Experiment, winner: Row, rows: list[Row]) -> list[str]:
     """Return lines that compare the best trial with the published setting and give the next commands."""
     published = next((row for row in rows if row.published and row.score is not None), None)
-    against = f", the published setting {published.score:.4f}" if published else ""
+    against = f", the published setting {published.score_text}" if published else ""
     if published and not published.trial.final:
         against += f" when it was stopped at report {len(published.trial.reports)}"
+    if level := level_with(winner, rows):
+        numbers = ", ".join(str(row.trial.number) for row in level)
+        against += f"; level with it, within the errors: trial{'s' * (len(level) > 1)} {numbers}"
     settings, promote = settings_of(experiment, winner), f"python -m experiments promote {experiment.id}"
-    larger = []
+    to_the_end, larger = [], []
+    if settings.get("budget") != 1:
+        longer = command(experiment, winner, budget=1.0, out=winner.trial.folder)
+        to_the_end = [f"train it to the end: {longer}"]
     if {"judge", "size"} <= set(settings) and settings["size"] != "paper":
         larger = [f"and at the published size: {promote} --size paper --judge FILE"]
     return [
-        f"best: trial {winner.trial.number} with {winner.score:.4f}{against} (one seed: a hint, not a proof)",
+        f"best: trial {winner.trial.number} with {winner.score_text}, one seed: a hint, not a proof{against}",
         "parameters: " + ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                                    for key, value in winner.trial.parameters.items()),
         f"pictures: {winner.trial.folder / 'samples'}",
         f"repeat it: {command(experiment, winner)}",
-        f"train it to the end: {command(experiment, winner, budget=1.0, out=winner.trial.folder)}",
+        *to_the_end,
         f"confirm it with several seeds: {promote}", *larger,
     ]  # fmt: skip
 

@@ -13,6 +13,7 @@ from judge.common.files import as_user_error, atomic_write
 from judge.score import Score
 from trials.session.failures import Diverged
 from trials.session.records import read_lines
+from trials.session.steady import steady
 
 LOSS_CHECK_STEPS = 20  # steps between checks of the losses: each one waits for the device
 MAX_LOSS = 1e3  # healthy losses stay near 1, and the loss of LSGAN has no upper bound
@@ -60,6 +61,10 @@ class Reporter:
         """Return the seconds of the whole trial, and the share of them that scoring took."""
         seconds = time.perf_counter() - self._start
         return {"seconds": round(seconds, 1), "scoring_share": round(self.scoring_seconds / seconds, 3)}
+
+    def score(self) -> dict[str, float]:
+        """Return the steady score of the reports so far; an early look does not count."""
+        return steady([report["score"] for report in self.reports if not report.get("early")])
 
     def mean_losses(self) -> dict[str, float]:
         """Return the mean losses since the last report. Raises Diverged as `mean_losses` does."""

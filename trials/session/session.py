@@ -25,6 +25,7 @@ from trials.session.failures import Diverged, Stopped, describe_error, is_transi
 from trials.session.records import Record, settings_hash
 from trials.session.reporter import Reporter
 from trials.session.settings import RunOptions
+from trials.session.steady import score_text
 
 RUNS = Path("runs")  # holds the folders of trials that are started by hand
 FIRST_BACKOFF = 10  # seconds before the first retry; each next one waits three times as long
@@ -54,7 +55,7 @@ class Session:
             signal.signal(number, self._on_signal)
         try:
             train_with_retries(self, train)
-            end(self, "finished", None, self.reporter.reports[-1]["score"])
+            end(self, "finished", None, self.reporter.score())
         except Diverged as error:
             print(f"diverged: {error}")
             end(self, "diverged", str(error), {"default": WORST_SCORE})
@@ -159,8 +160,8 @@ class Session:
 
     def report(self, model: Any, score: Score, outputs: torch.Tensor, sheet: torch.Tensor,
                **facts: float) -> None:  # fmt: skip
-        """Write a report and the checkpoint, and tell the engine the score, unless it is an early look: the
-        engine counts the reports of a trial.
+        """Write a report and the checkpoint, and tell the engine the steady score, unless it is an early
+        look: the engine counts the reports of a trial.
 
         Raises Diverged if a loss or the score is not finite or too large; the last checkpoint then stays.
 
@@ -174,12 +175,13 @@ class Session:
         early = not self.cadence.is_scheduled(model.step)
         self.reporter.write(model.step, score, sheet, facts, early)
         self._save_checkpoint(model)
-        values = score.as_dict()
+        line = f"step {model.step}  "
         if not early:
+            mean = self.reporter.score()
             with as_user_error(self.folder):  # NNI keeps results in the trial's folder
-                self.engine.report_intermediate(values)
-        scores = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        tqdm.write(f"step {model.step}  {scores}")
+                self.engine.report_intermediate(mean)
+            line += f"score {score_text(mean)}  this report: "
+        tqdm.write(line + "  ".join(f"{name} {value:.4f}" for name, value in score.as_dict().items()))
 
     def _save_checkpoint(self, model: Any) -> None:
         self._save(model.state_dict() | self.reporter.state_dict(), "checkpoint.pt")
@@ -238,4 +240,4 @@ def end(session: Session, status: str, reason: str | None, score: dict[str, floa
     if score:
         with as_user_error(session.folder):  # NNI keeps results in the trial's folder
             session.engine.report_final(score)
-        print(f"{status}: score {score['default']:.4f}, {times['seconds']:.0f} s, {session.folder}")
+        print(f"{status}: score {score_text(score)}, {times['seconds']:.0f} s, {session.folder}")
