@@ -9,7 +9,8 @@ import torch
 from torchvision.utils import save_image
 
 from experiments.nni_adapter import database
-from experiments.report import page
+from experiments.report import page, results
+from judge.score import find_formula
 from trials.cyclegan import Settings
 
 NAMES = ("identity_weight", "cycle_weight", "adversarial_weight")
@@ -63,6 +64,18 @@ def test_a_page_has_every_trial_its_pictures_and_the_figures_and_reads_nothing_f
     assert html.count("data:image/webp;base64,") == 1 + 12 * 3  # the photographs, and each painting once
     without_plotly = html.replace(page.get_plotlyjs(), "")
     assert "http://" not in without_plotly and "https://" not in without_plotly
+
+
+def test_another_formula_ranks_the_page_and_its_curves(search, tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text('{"format": "salon score 1", "weights": {"content": 1}}')
+    experiment, formula = search(6), find_formula(str(file))
+    assert "scores: by" not in page.render(experiment)
+    html = page.write(experiment, tmp_path, formula).read_text()
+    best = html.index('<tr class="best" data-trial="t000"')  # content is 1 - the score here
+    assert best < html.index('data-trial="t005"') and f"scores: by {file}, not by the formula" in html
+    curves = page.curves(results.rows(experiment, formula))
+    assert {value for trace in curves.data if trace.visible for value in trace.y} == {0.3, None}
 
 
 def test_only_the_published_setting_and_the_pareto_front_are_labelled():
