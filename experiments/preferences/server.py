@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 from experiments.preferences import candidates, votes
-from experiments.preferences.pairs import Chooser
+from experiments.preferences.pairs import Chooser, Pair
 from judge.common.errors import UserError
 from judge.common.schema import matches
 
@@ -54,7 +54,7 @@ class Voting:
         """The number of the pair that is shown, from 1."""
         return len(self.votes) + 1
 
-    def _choose(self):
+    def _choose(self) -> Pair | None:
         more = len(self.votes) < self.total
         return self.chooser.choose(self.earlier + self.votes, self.number) if more else None
 

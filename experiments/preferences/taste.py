@@ -98,12 +98,14 @@ def with_themselves(votes: Sequence[Vote]) -> np.ndarray:
 def ceiling(own: np.ndarray) -> str:
     """Return in words how often any score can agree with a voter who agrees so often with themselves.
 
-    A vote that is p certain is repeated with p^2 + (1 - p)^2, and a perfect score agrees with p of such
-    votes. If p differs between pairs, a perfect score agrees less often (Jensen's inequality).
+    If a voter chooses the same sheet of a pair with probability p, two votes agree with p^2 + (1 - p)^2, and
+    a perfect score agrees with p of them; with less in the mean if p differs between pairs (Jensen's
+    inequality). From the upper end of the 90 % interval, since pairs shown twice are few.
     """
     if not len(own):
         return ""
-    return f": no score can agree with more than about {(1 + max(0, 2 * own.mean() - 1) ** 0.5) / 2:.2f}"
+    most = binomtest(int(own.sum()), len(own)).proportion_ci(0.9).high
+    return f": no score can agree with more than {(1 + max(0, 2 * most - 1) ** 0.5) / 2:.2f} (95 % sure)"
 
 
 def same(first: Sequence[Vote], second: Sequence[Vote]) -> np.ndarray:

@@ -190,6 +190,14 @@ def test_a_mistake_about_workers_is_named(on_workers, wrong, said):
     assert said in refusal(on_workers(**wrong))
 
 
+def test_workers_need_the_file_of_the_score_at_an_absolute_path(on_workers, tmp_path, monkeypatch):
+    (tmp_path / "mine.json").write_text('{"format": "salon score 1", "weights": {"style": 1}}')
+    monkeypatch.chdir(tmp_path)
+    assert "mine.json is not found on other" in refusal(on_workers(options="--score mine.json"))
+    for score in ("plain", tmp_path / "mine.json"):
+        check(on_workers(options=f"--score {score}"))
+
+
 @pytest.mark.skipif(not shutil.which("ssh"), reason="no ssh here")
 def test_a_worker_that_cannot_be_reached_is_named(experiment, tmp_path):
     (tmp_path / "key").touch()
