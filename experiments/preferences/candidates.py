@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -40,21 +40,26 @@ class Candidate:
         return images
 
 
-def votes_folder(names: list[str]) -> Path:
-    """Return the folder of the votes on these experiments: the one that holds the first of them."""
-    return find_experiment(names[0]).folder.parent
+def trials_of(name: str) -> tuple[Path, list[tuple[str, Path]]]:
+    """Return the folder of an experiment, or of a trial by hand, and the ids and folders of its trials."""
+    if os.path.isfile(Path(name) / "run.json"):
+        folder = Path(name).resolve()
+        return folder, [(folder.name, folder)]
+    experiment = find_experiment(name)
+    return experiment.folder, [(trial.id, trial.folder) for trial in experiment.trials()]
 
 
-def find(names: Iterable[str], folder: Path) -> list[Candidate]:
-    """Return the candidates of these experiments; their folders are noted relative to `folder`.
+def find(names: Sequence[str]) -> tuple[Path, list[Candidate]]:
+    """Return the folder for the votes, the one that holds the first experiment, and the candidates of all.
 
     Raises UserError if there is no experiment of a name, or no two sheets can be compared.
     """
-    found = {}  # by key: a resumed experiment also has the trials of the one before
+    place, found = None, {}  # by key: a resumed experiment also has the trials of the one before
     for name in names:
-        experiment = find_experiment(name)
-        for trial in experiment.trials():
-            for candidate in of_trial(trial.folder, experiment.id, trial.id, folder):
+        folder, trials = trials_of(name)
+        place = place or folder.parent
+        for id_, trial in trials:
+            for candidate in of_trial(trial, folder.name, id_, place):
                 found[candidate.sheet.key] = candidate
     by_photographs = defaultdict(list)
     for candidate in found.values():
@@ -63,11 +68,11 @@ def find(names: Iterable[str], folder: Path) -> list[Candidate]:
     if not groups:
         raise UserError(f"no two sample sheets to compare in {', '.join(names)}: a sheet needs a report with "
                         f"{', '.join(SHIPPED)}, and sheets are compared if they have the same photographs")
-    return [candidate for group in groups for candidate in group]
+    return place, [candidate for group in groups for candidate in group]
 
 
-def of_trial(trial: Path, experiment: str, id_: str, folder: Path) -> list[Candidate]:
-    """Return the candidates of a trial: readable sheets of reports with all parts."""
+def of_trial(trial: Path, experiment: str, id_: str, place: Path) -> list[Candidate]:
+    """Return the candidates of a trial: readable sheets of reports with all parts. Votes are in `place`."""
     pixels = SIZES.get((read_record(trial).get("settings") or {}).get("size"))
     parts = {line["step"]: line["score"] for line in read_lines(trial / "stats.jsonl")}
     files = {step: file for step, file in sheets.list_sheets(trial).items() if has_parts(parts.get(step, {}))}
@@ -79,7 +84,7 @@ def of_trial(trial: Path, experiment: str, id_: str, folder: Path) -> list[Candi
         photographs = sheets.cut_images(files[step], lower=False, pixels=pixels)
         if photographs:
             scores = {name: value for name, value in parts[step].items() if name != "default"}
-            sheet = Sheet(experiment, id_, step, os.path.relpath(trial, folder), scores)
+            sheet = Sheet(experiment, id_, step, os.path.relpath(trial, place), scores)
             digest = sha256(b"".join(image.tobytes() for image in photographs)).hexdigest()
             candidates.append(Candidate(sheet, files[step], pixels, f"{pixels} {digest}"))
     return candidates

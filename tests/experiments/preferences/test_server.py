@@ -20,7 +20,8 @@ TOKEN = "secret"
 @pytest.fixture
 def voting(searched, tmp_path) -> server.Voting:
     """Return a run of twelve votes on a search of three trials."""
-    chooser = Chooser(candidates.find([str(searched("aaaa"))], tmp_path), seed=0)
+    _, found = candidates.find([str(searched("aaaa"))])
+    chooser = Chooser(found, seed=0)
     return server.Voting(chooser, tmp_path / votes.FILE_NAME, "ann <b>", 12)
 
 
