@@ -1,4 +1,4 @@
-"""python -m experiments run | resume | check | report | compare | promote | study | ranks | simulate
+"""python -m experiments COMMAND
 
     python -m experiments check experiments/cyclegan.yml   # find mistakes before anything runs
     python -m experiments run experiments/cyclegan.yml     # the search, with a live table
@@ -7,6 +7,8 @@
     python -m experiments compare ID ID                    # several searches at equal budget
     python -m experiments promote ID                       # is its best trial really better?
     python -m experiments promote ID --size paper ...      # and at a larger image size?
+    python -m experiments prefer ID                        # which sheets are better? a page asks you
+    python -m experiments taste                            # a score that agrees with your votes
     python -m experiments study --data DIR ...             # does the early score predict the end?
     python -m experiments ranks                            # results of the last study
     python -m experiments simulate                         # does stopping trials early pay?
@@ -18,7 +20,15 @@ from functools import partial
 from pathlib import Path
 
 from experiments.nni_adapter.database import Experiment, error_prefix, find_experiment
-from judge.common.cli import Fraction, Namespace, Parser, PositiveInt, from_namespace, subcommands
+from judge.common.cli import (
+    Fraction,
+    Namespace,
+    NonNegativeInt,
+    Parser,
+    PositiveInt,
+    from_namespace,
+    subcommands,
+)
 from judge.common.errors import UserError
 from judge.common.files import file_lock
 
@@ -76,17 +86,28 @@ def report(options: Namespace) -> None:
 
     check_yardstick(options)
     experiment = find_experiment(options.experiment)
+    formula = formula_of(options, experiment)
     if options.csv or options.json:
-        frame = results.frame(results.rows(experiment))
+        frame = results.frame(results.rows(experiment, formula))
         text = frame.to_csv(index=False) if options.csv else frame.to_json(orient="records", indent=2)
         print(text.rstrip("\n"))
         return
-    file = show_report(experiment, options.yardstick, options.yardstick_data, options.out)
+    file = show_report(experiment, options.yardstick, options.yardstick_data, options.out, formula)
     if options.open:
         webbrowser.open(file.resolve().as_uri())
 
 
-def show_report(experiment: Experiment, judge=None, data=None, out: Path | None = None) -> Path:
+def formula_of(options: Namespace, experiment: Experiment):
+    """Return the formula that --score names; None without it."""
+    from experiments import confirmation
+    from judge.score import find_formula
+
+    if options.score and confirmation.is_confirmation(experiment):
+        raise UserError(f"--score ranks the trials of a search, and {experiment.id} is a confirmation")
+    return find_formula(options.score) if options.score else None
+
+
+def show_report(experiment: Experiment, judge=None, data=None, out: Path | None = None, formula=None) -> Path:
     """Print an experiment's table (a confirmation's also by an independent judge); write, return its page."""
     from experiments import confirmation
     from experiments.report import page, results
@@ -97,8 +118,8 @@ def show_report(experiment: Experiment, judge=None, data=None, out: Path | None 
             ends = confirmation.measure_independently(ends, judge, data)
         print(confirmation.text(experiment, ends))
     else:
-        print(results.text(experiment))
-    file = page.write(experiment, out)
+        print(results.text(experiment, formula))
+    file = page.write(experiment, out, formula)
     print(f"\nwith pictures: {file}")
     return file
 
@@ -150,6 +171,24 @@ def check_yardstick(options: Namespace, size: str | None = None) -> None:
         images.find_dataset(options.yardstick_data)
 
 
+def prefer(options: Namespace) -> None:
+    """Show pairs of sample sheets on a page of this machine, and note which one you prefer, until Ctrl-C.
+
+    Keys: left, right, down for level, U to undo. The votes go to preferences.jsonl beside the experiments.
+    """
+    from experiments.preferences import server
+
+    server.prefer(options.experiments, options.voter or "me", options.pairs, options.port, options.open,
+                  options.seed)
+
+
+def taste(options: Namespace) -> None:
+    """Fit the weights of the score's parts to the votes of `prefer`, and write them to a file for --score."""
+    from experiments.preferences import taste
+
+    print(taste.taste(options.votes, options.voter, options.out))
+
+
 def study(options: Namespace) -> None:
     """Train settings to the end, and compare the ranks by their early scores with those at the end.
 
@@ -189,10 +228,18 @@ OPTIONS = {
     "--long": {"action": "store_true", "help": "allow a search of more than a day"},
     "--mps": {"action": "store_true",
               "help": "run NVIDIA's MPS during the search, for several trials on one GPU"},
+    "--score": {"metavar": "NAME|FILE",
+                "help": "rank the trials by another score: combined, plain, or the file of `taste`"},
     "--csv": {"action": "store_true", "help": "only the table, for pandas"},
     "--json": {"action": "store_true", "help": "only the table, as JSON records"},
     "--out": {"type": Path, "metavar": "DIR", "help": "folder for the page (default: experiment's, or runs)"},
     "--open": {"action": "store_true", "help": "show the page in the browser"},
+    "--voter": {"metavar": "NAME", "help": "whose votes (default: me; of `taste`: everybody's)"},
+    "--pairs": {"type": PositiveInt, "default": 60, "help": "number of pairs to show"},
+    "--port": {"type": NonNegativeInt, "default": 0, "help": "port of the page; 0 is any free one"},
+    "--seed": {"type": NonNegativeInt, "default": 0, "help": "seed of the choice of pairs"},
+    "votes": {"type": Path, "nargs": "?", "default": Path("runs"), "metavar": "FILE|DIR",
+              "help": "preferences.jsonl, or its folder"},
     "--top": {"type": PositiveInt, "default": 3, "help": "number of its best trials"},
     "--seeds": {"type": PositiveInt, "default": 3, "help": "number of seeds for each of them"},
     "--size": {"help": "image size to confirm at, draft or paper; by default the search's"},
@@ -209,8 +256,11 @@ COMMANDS = {
     "compare": (compare, "experiments", "--out", "--open"),
     "promote": (promote, "experiment", "--top", "--seeds", "--size", "--judge", "--steps", "--yardstick",
                 "--yardstick-data", *START),
+    "prefer": (prefer, "experiments", "--voter", "--pairs", "--port", "--open", "--seed"),
+    "taste": (taste, "votes", "--voter"),
     "check": (check, "file", "--keep", "--unmeasured", "--long"),
-    "report": (report, "experiment", "--csv", "--json", "--out", "--open", "--yardstick", "--yardstick-data"),
+    "report": (report, "experiment", "--score", "--csv", "--json", "--out", "--open", "--yardstick",
+               "--yardstick-data"),
     "study": (study,),
     "ranks": (ranks, "--csv"),
     "simulate": (simulate, "--csv"),
@@ -221,6 +271,9 @@ def add_options(name: str, parser: Parser) -> None:
     """Add the options of the command `name`."""
     for option in COMMANDS[name][1:]:
         parser.add_argument(option, **OPTIONS[option])
+    if name == "taste":
+        parser.add_argument("--out", type=Path, metavar="FILE",
+                            help="where to write the weights (default: score.json beside the votes)")
     if name in ("study", "ranks", "simulate") and name in sys.argv[1:2]:  # not for others: it imports torch
         from experiments.study import simulation, study
 

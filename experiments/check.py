@@ -24,6 +24,7 @@ from experiments.trial_command import parse, python_of
 from judge.common.device import available_cores
 from judge.common.errors import UserError, one_line
 from judge.common.files import atomic_write
+from judge.score import FORMULAS
 from trials.session import DiskUse, RunOptions, with_parameters
 from trials.session.engine import NniEngine
 
@@ -31,7 +32,7 @@ from trials.session.engine import NniEngine
 RANGES = {"uniform": 2, "loguniform": 2, "quniform": 3, "qloguniform": 3}
 NORMALS = {"normal": 2, "lognormal": 2, "qnormal": 3, "qlognormal": 3}
 TYPES = {"choice": None, "randint": 2, **RANGES, **NORMALS}
-BUILT_IN = ("sample", "digits", "pattern")  # data and judges that are not files
+BUILT_IN = ("sample", "digits", "pattern", *FORMULAS)  # data, judges and scores that are not files
 
 
 @dataclass(frozen=True)
@@ -274,11 +275,12 @@ def check_workers(config: Any, settings: Any, run_options: RunOptions) -> list[s
                f"{name}: NNI ignores gpuIndices and maxTrialNumberPerGpu: remove them")
     refuse(hasattr(settings, "size") and "--size" not in config.trial_command,
            "trialCommand: add --size; the default, auto, may differ between machines")
-    inputs = [str(getattr(settings, name)) for name in ("data", "judge") if hasattr(settings, name)]
+    names = ("data", "judge", "score")
+    inputs = [str(getattr(settings, name)) for name in names if hasattr(settings, name)]
     paths = [path for path in inputs if path not in BUILT_IN]
     for path in paths:
         refuse(not Path(path).is_absolute(), f"trialCommand: {path} is not found on other machines: give "
-                                             "--data and --judge as absolute paths, the same on all machines")
+                                             "an absolute path, the same on all machines")
     gpus_each, at_once, notes = config.trial_gpu_number or 0, 0, []
     for worker in remote.workers(config.json()):
         probe = worker.probe(python_of(config.trial_command), paths)

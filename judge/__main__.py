@@ -28,7 +28,7 @@ from judge.common.errors import UserError
 from judge.common.files import as_user_error, file_lock
 from judge.controls import controls_table
 from judge.evaluation import evaluate
-from judge.score import DEFAULT_FORMULA, FORMULAS, Scorer
+from judge.score import DEFAULT_FORMULA, Scorer
 
 # The CycleGAN authors' archives.
 ARCHIVE = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
@@ -61,8 +61,9 @@ OPTIONS = {
         "--images": {"type": Path, "required": True, "metavar": "DIR", "help": "folder of images to score"},
         "--sources": {"type": Path, "metavar": "DIR",
                       "help": "the photographs that they were made from, in the same order of names"},
-        "--score": {"choices": list(FORMULAS), "default": DEFAULT_FORMULA,
-                    "help": "formula of `default`: plain is the mean P(painting) alone"},
+        "--score": {"default": DEFAULT_FORMULA, "metavar": "NAME|FILE",
+                    "help": "formula of `default`: combined, plain (the mean P(painting) alone), or a file "
+                    "with your weights (python -m experiments taste)"},
         "--judge": JUDGE, "--data": DATA, "--json": JSON,
     },
     "controls": {

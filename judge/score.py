@@ -1,41 +1,94 @@
 """The score of translations: one number for each part, and the combined number that the tuner maximises."""
 
+import hashlib
+import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, normalize
 
 from judge.common.errors import UserError
+from judge.common.schema import NUMBER, matches
 from judge.images import DataSet, float_batches, luma
 from judge.model import Judge
 
 WORST_SCORE = 0.0  # the score of a trial that diverged: no score is lower
 
 MIN_IMAGES = 4  # smallest set that can be scored: the distance draws halves of it
-CONTENT_POWER, DISTANCE_POWER = 3, 2  # powers of content and of 1 + kid in the combined formula
 FINE_FREQUENCY = 0.2  # cycles per pixel, in either direction, above which only networks leave strong patterns
 KID_SUBSETS = 20  # draws whose mean and deviation are the KID and its error
 
 
-def combined(parts: Mapping[str, float]) -> float:
-    """Return style x content^3 x diversity x clean / (1 + kid)^2, in [0, 1]; missing parts are left out.
+@dataclass(frozen=True)
+class Formula:
+    """Combines the parts of a score: the product of each part to the power of its weight.
 
     A product like ArtFID's (Wright and Ommer 2022, 2207.12280, equation 4), in which a good style cannot make
-    up for lost content, or the reverse. judge/README.md says how the powers were chosen.
+    up for lost content, or the reverse. The distance counts as 1 / (1 + kid), so a score is in [0, 1].
     """
-    quality = parts["style"] * parts.get("content", 1.0) ** CONTENT_POWER * parts.get("diversity", 1.0)
-    return quality * parts.get("clean", 1.0) / (1 + max(0.0, parts.get("kid", 0.0))) ** DISTANCE_POWER
+
+    name: str  # for --score: a name in `FORMULAS`, or a file
+    weights: Mapping[str, float]  # by part, from 0
+    sha256: str | None = None  # of the file
+
+    def __call__(self, parts: Mapping[str, float]) -> float:
+        """Return the score; missing parts are left out."""
+        score = 1.0
+        for name, weight in self.weights.items():
+            if name == "kid":
+                score /= (1 + max(0.0, parts.get(name, 0.0))) ** weight
+            else:
+                score *= parts.get(name, 1.0) ** weight
+        return score
+
+    def record(self) -> dict[str, dict]:
+        """Return what run.json has of the formula beside its name: the file with its hash, if it is one."""
+        return {"score_file": {"file": self.name, "sha256": self.sha256}} if self.sha256 else {}
 
 
-# Formulas that a search can maximise, by their name for --score. Searches exploit the plain one easily.
-FORMULAS: dict[str, Callable[[Mapping[str, float]], float]] = {
-    "combined": combined, "plain": lambda parts: parts["style"]}
-DEFAULT_FORMULA = "combined"
+# judge/README.md says how the weights were chosen.
+combined = Formula("combined", {"style": 1, "content": 3, "diversity": 1, "clean": 1, "kid": 2})
+plain = Formula("plain", {"style": 1})  # searches exploit it easily
+FORMULAS = {formula.name: formula for formula in (combined, plain)}
+DEFAULT_FORMULA = combined.name
+
+FILE_FORMAT = "salon score 1"
+FILE_FORM = {"format": str, "weights": {"*": NUMBER}}  # of a file with weights
+PARTS = tuple(combined.weights)  # that a file may weigh
+MAX_WEIGHT = 50  # more would overflow where the distance is large
+
+
+def find_formula(name: str) -> Formula:
+    """Return the formula of this name in `FORMULAS`, or the one in this file of `experiments taste`.
+
+    Raises UserError if there is neither, or the file is not of that form.
+    """
+    if name in FORMULAS:
+        return FORMULAS[name]
+    try:
+        content = Path(name).read_bytes()
+        value = json.loads(content)
+    except OSError as error:
+        raise UserError(f"--score {name}: neither {' nor '.join(FORMULAS)}, nor a file that can be read "
+                        f"({error.strerror})") from None
+    except (ValueError, RecursionError):  # a null byte in the name, no JSON, or brackets nested too deep
+        value = None
+    weights = value["weights"] if matches(value, FILE_FORM) and value["format"] == FILE_FORMAT else {}
+    if not weights:
+        raise UserError(f"--score {name}: not a file that python -m experiments taste wrote")
+    for part, weight in weights.items():
+        if part not in PARTS or not 0 <= weight <= MAX_WEIGHT:
+            raise UserError(f"--score {name}: the weight of {part!r} is {weight}; weights are from 0 to "
+                            f"{MAX_WEIGHT} of {', '.join(PARTS)}")
+    if not any(weights.values()):
+        raise UserError(f"--score {name}: all weights are 0, so that all images would be equal")
+    return Formula(name, weights, hashlib.sha256(content).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -66,12 +119,12 @@ class Scorer:
         sources: the photographs, float [N, 3, size, size] in [-1, 1], or None if unknown.
         paintings: real paintings to measure the distance to, [M, 3, size, size], uint8 or float in [-1, 1]
             on any device, or None. They are not kept.
-        formula: name in `FORMULAS` of the one that computes `default`.
+        formula: the one that computes `default`, as for `find_formula`.
     """
 
     def __init__(self, judge: Judge, sources: torch.Tensor | None, paintings: torch.Tensor | None,
                  formula: str = DEFAULT_FORMULA):
-        self.judge, self.sources, self.formula = judge, sources, FORMULAS[formula]
+        self.judge, self.sources, self.formula = judge, sources, find_formula(formula)
         self.painting_features = None if paintings is None else extract_features(judge, paintings)
         self.source_diversity = None if sources is None else vendi_score(extract_features(judge, sources))
         real = [images for images in (sources, paintings) if images is not None]

@@ -30,7 +30,7 @@ from judge.common.device import supports_bf16
 from judge.common.errors import UserError, is_out_of_memory, one_line
 from judge.common.rng import rng, seeded
 from judge.images import DataSet
-from judge.score import DEFAULT_FORMULA, FORMULAS, MIN_IMAGES, Scorer, check_test_images
+from judge.score import DEFAULT_FORMULA, MIN_IMAGES, Scorer, check_test_images, find_formula
 from trials.parts import graphs
 from trials.parts.batches import load_held_out, load_unpaired
 from trials.parts.losses import lsgan
@@ -63,9 +63,9 @@ class Settings:
     data/monet2photo if it exists, and the built-in sample otherwise."""
     judge: str = model.DEFAULT_FILE
     """File of the judge that scores the paintings (python -m judge train)."""
-    score: Literal[tuple(FORMULAS)] = DEFAULT_FORMULA
+    score: str = DEFAULT_FORMULA
     """Score to maximise: combined is made of style, content, diversity, cleanness and distance; plain is only
-    the judge's mean P(painting)."""
+    the judge's mean P(painting); or a file with your own weights (python -m experiments taste)."""
     size: Literal[("auto", *images.SIZES)] = "auto"
     """Pixels, networks and schedule: sketch 64 px, draft 128 px, paper 256 px as published; auto is sketch
     without a GPU and draft with one."""
@@ -131,6 +131,7 @@ class Settings:
             raise UserError("--steps and --epochs both set the length of the schedule: give one of them")
         if self.photos is not None and self.photos < MIN_IMAGES:
             raise UserError(f"--photos {self.photos}: a score needs at least {MIN_IMAGES}")
+        find_formula(self.score)  # raises a UserError if there is none
         size = images.default_size(device) if self.size == "auto" else self.size
         length = {"steps": None, "epochs": None} if self.steps or self.epochs else {}
         automatic = "bf16" if supports_bf16(device) else "fp32"
@@ -353,7 +354,7 @@ def train(settings: Settings, session: Session) -> None:
     session.record.add_inputs(
         data={"name": data.name, "stand_in": data.stand_in, "test": test.counts,
               "train": {"paintings": paintings.counts, "photos": photos.counts}},
-        judge=card.summary(settings.judge),
+        judge=card.summary(settings.judge), **scorer.formula.record(),
     )  # fmt: skip
 
     def batches(step: int) -> list[torch.Tensor]:

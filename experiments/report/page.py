@@ -22,6 +22,7 @@ from experiments.nni_adapter.database import Experiment, find_experiment
 from experiments.report import importance, results
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write
+from judge.score import Formula
 from trials.parts import sheets
 from trials.session.records import read_lines
 
@@ -61,9 +62,12 @@ PAGES = Environment(loader=TEMPLATES, autoescape=select_autoescape(), trim_block
 PAGES.globals |= {"to_html": to_html, "get_plotlyjs": get_plotlyjs}
 
 
-def write(experiment: Experiment, out: Path | None = None) -> Path:
-    """Write the page of `experiment` into its own folder or into `out`, and return the file."""
-    return save((out or experiment.folder) / f"{experiment.id}.html", render(experiment))
+def write(experiment: Experiment, out: Path | None = None, formula: Formula | None = None) -> Path:
+    """Write the page of `experiment` into its own folder or into `out`, and return the file.
+
+    With a formula, all scores are computed by it.
+    """
+    return save((out or experiment.folder) / f"{experiment.id}.html", render(experiment, formula))
 
 
 def save(file: Path, html: str) -> Path:
@@ -74,9 +78,9 @@ def save(file: Path, html: str) -> Path:
     return file
 
 
-def render(experiment: Experiment) -> str:
+def render(experiment: Experiment, formula: Formula | None = None) -> str:
     """Return the page's HTML."""
-    rows = results.rows(experiment)
+    rows = results.rows(experiment, formula)
     winner = results.best(rows)
     strips = [painted_strips(row.trial.folder, max(1, MAX_STRIPS // len(rows))) for row in rows]
     scores = [row.trial.latest or {} for row in rows]
@@ -160,7 +164,8 @@ def curves(rows: list[results.Row]) -> go.Figure | None:
         label, lines = results.name(row.trial, row.published), read_lines(row.trial.folder / "stats.jsonl")
         # The engine does not know the early look, so that reports are counted without it.
         lines = [line for line in lines if not line.get("early")]
-        groups[group] += [(line["step"], line["score"], label) for line in lines]
+        groups[group] += [
+            (line["step"], results.rescored(line["score"], row.formula), label) for line in lines]
         # A gap between trials: plotly draws one trace of all trials faster than a trace of each.
         groups[group] += [(None, {}, "")] if lines else []
     scores = [score for points in groups.values() for _, score, _ in points]

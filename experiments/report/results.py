@@ -1,6 +1,6 @@
 """The table of an experiment's trials, best first, and the commands that repeat its best trial."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import pandas as pd
@@ -10,6 +10,7 @@ from experiments import trial_command
 from experiments.nni_adapter.database import Experiment, Trial
 from judge.common.cli import parse_values
 from judge.common.errors import UserError
+from judge.score import Formula
 from trials.session.records import read_record, recorded_settings
 from trials.session.steady import score_text
 
@@ -23,6 +24,8 @@ class Row:
     """Its run.json; empty if the trial wrote none."""
     published: bool
     """True if its parameters are the published setting."""
+    formula: Formula | None = None
+    """The formula that its scores are computed by, from the recorded parts; None for the search's own."""
 
     @property
     def score(self) -> float | None:
@@ -46,11 +49,31 @@ class Row:
         return status if status in ("diverged", "failed") else self.trial.state.lower().replace("_", " ")
 
 
-def rows(experiment: Experiment) -> list[Row]:
-    """Return the trials, best score first, then those without a score."""
-    module, trials = trial_command.module_of(experiment.config["trialCommand"]), experiment.trials()
-    rows = [Row(trial, read_record(trial.folder), is_published(trial, module)) for trial in trials]
+def rows(experiment: Experiment, formula: Formula | None = None) -> list[Row]:
+    """Return the trials, best score first, then those without a score.
+
+    With a formula, all scores are computed by it. Raises UserError if the search recorded other parts.
+    """
+    module = trial_command.module_of(experiment.config["trialCommand"])
+    trials = [replace(trial, final=trial.final and rescored(trial.final, formula),
+                      reports=[rescored(report, formula) for report in trial.reports])
+              for trial in experiment.trials()]  # fmt: skip
+    rows = [Row(trial, read_record(trial.folder), is_published(trial, module), formula) for trial in trials]
     return sorted(rows, key=lambda row: (row.score is None, -(row.score or 0), row.trial.number))
+
+
+def rescored(scores: dict[str, float], formula: Formula | None) -> dict[str, float]:
+    """Return a score and its parts with the score by another formula, or as they are without one.
+
+    The error of the old score is left out. The score of a trial that diverged has no parts, and stays the
+    worst one. Raises UserError if parts that the formula weighs are missing.
+    """
+    if formula is None or set(scores) == {"default"}:
+        return scores
+    if missing := [name for name, weight in formula.weights.items() if weight and name not in scores]:
+        raise UserError(f"--score {formula.name}: the trials recorded no {', '.join(missing)}")
+    parts = {name: value for name, value in scores.items() if name not in ("default", "error")}
+    return {"default": formula(parts)} | parts
 
 
 def is_published(trial: Trial, module: ModuleType) -> bool:
@@ -107,9 +130,9 @@ def frame(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def text(experiment: Experiment) -> str:
+def text(experiment: Experiment, formula: Formula | None = None) -> str:
     """Return the report as text: heading, table, reasons of failures, the best trial and what to do next."""
-    trials = rows(experiment)
+    trials = rows(experiment, formula)
     lines = heading(experiment, trials)
     if trials:
         table = frame(trials).drop(columns=["data", "error", "kid_error"], errors="ignore")
@@ -139,6 +162,8 @@ def heading(experiment: Experiment, rows: list[Row]) -> list[str]:
         lines.append("; ".join(f"{key}: {settings[key]}" for key in shown))
     if names := devices(rows):
         lines.append(f"{'device' if len(names) == 1 else 'devices'}: {'; '.join(names)}")
+    if rows and rows[0].formula:
+        lines.append(f"scores: by {rows[0].formula.name}, not by the formula of the search")
     counts = pd.Series([row.state for row in rows], dtype=str).value_counts()
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     return [*lines, f"trials: {states or 'none yet'}"]

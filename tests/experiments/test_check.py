@@ -164,6 +164,7 @@ def test_more_threads_than_cores_are_refused_and_a_trial_has_one_by_default(expe
     ("--cycle-weight -3", "cycle-weight"),
     ("--data /nowhere", "no data folder /nowhere"),
     ("--judge /nowhere.pt", "no judge at /nowhere"),
+    ("--score mine.json", "trialCommand: --score mine.json: neither combined nor plain, nor a file"),
     ("--size draft", "trained at"),
     ("--data {tmp_path}/mine", "3 test images"),
 ])
@@ -270,6 +271,14 @@ def test_a_search_that_uses_all_workers_passes(on_workers):
 ])
 def test_a_mistake_about_workers_is_named(on_workers, wrong, said):
     assert said in refusal(on_workers(**wrong))
+
+
+def test_workers_need_the_file_of_the_score_at_an_absolute_path(on_workers, tmp_path, monkeypatch):
+    (tmp_path / "mine.json").write_text('{"format": "salon score 1", "weights": {"style": 1}}')
+    monkeypatch.chdir(tmp_path)
+    assert "mine.json is not found on other" in refusal(on_workers(options="--score mine.json"))
+    for score in ("plain", tmp_path / "mine.json"):
+        check(on_workers(options=f"--score {score}"))
 
 
 @pytest.mark.skipif(not shutil.which("ssh"), reason="no ssh here")

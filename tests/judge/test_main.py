@@ -198,6 +198,9 @@ def test_score_has_content_and_diversity_with_sources_only(score, sample_data):
     assert [parts["content"], parts["diversity"]] == pytest.approx([1, 1]) and 0 <= parts["style"] <= 1
     plain = json.loads(score(*arguments, "--score", "plain").out)
     assert plain == parts | {"default": parts["style"]}
+    Path("mine.json").write_text('{"format": "salon score 1", "weights": {"clean": 2}}')
+    mine = json.loads(score(*arguments, "--score", "mine.json").out)
+    assert mine == parts | {"default": parts["clean"] ** 2}
 
     result = score("--images", sample_data / "testB")
     result.succeeded()
@@ -216,6 +219,7 @@ def test_score_refuses_a_missing_judge_and_missing_or_too_few_images_in_one_line
         shutil.copy(sample_data / f"testB/00{number}.png", "out")
     score("--images", "out").refused("at least 4")
     score("--images", "out", "--sources", sample_data / "testB").refused("3 images for 8 sources")
+    score("--images", sample_data / "testB", "--score", "mine.json").refused("--score mine.json: neither")
 
 
 def test_an_unreadable_image_is_left_out_but_refused_where_it_would_shift_the_pairs(

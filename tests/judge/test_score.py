@@ -1,5 +1,7 @@
 """Claims about the score: each part measures what its name says, and is always finite."""
 
+import hashlib
+import json
 import math
 import warnings
 from pathlib import Path
@@ -18,6 +20,7 @@ from judge.score import (
     Scorer,
     edge_correlation,
     extract_features,
+    find_formula,
     kernel_inception_distance,
     precise_luma,
     structure_similarity,
@@ -132,6 +135,48 @@ def test_a_formula_is_monotone_in_each_part_and_stays_between_0_and_1(formula, n
     assert 0 <= low <= high <= 1
     assert formula(dict.fromkeys(parts, 1.0) | {"kid": -0.1}) == 1
     assert name == "kid" or FORMULAS["combined"](parts | {name: 0.0}) == 0
+
+
+def test_the_combined_formula_is_the_published_product_to_the_last_digit():
+    draw = np.random.default_rng(0)
+    for style, content, diversity, clean, kid in zip(*draw.random((4, 200)), draw.normal(0.5, 2, 200)):
+        parts = {"style": style, "content": content, "diversity": diversity, "clean": clean, "kid": kid}
+        product = style * content**3 * diversity * clean / (1 + max(0.0, kid)) ** 2
+        assert FORMULAS["combined"](parts) == product and FORMULAS["plain"](parts) == style
+        assert FORMULAS["combined"]({"style": style, "content": content}) == style * content**3
+
+
+def test_a_file_of_weights_is_a_formula_and_its_hash_is_recorded(judge, tmp_path):
+    file, weights = tmp_path / "score.json", {"style": 2.0, "content": 0.5, "kid": 0}
+    for name in weights:
+        file.write_text(json.dumps({"format": "salon score 1", "weights": weights, "votes": 3}))
+        score = Scorer(judge, noise(4, 0), noise(4, 1), str(file))(noise(4, 2))
+        expected = math.prod(score.parts[part] ** weight for part, weight in weights.items() if weight)
+        assert score.default == pytest.approx(expected, rel=1e-12)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        assert find_formula(str(file)).record() == {"score_file": {"file": str(file), "sha256": digest}}
+        weights |= {name: 3.0}
+    assert FORMULAS["combined"].record() == {}
+
+
+@pytest.mark.parametrize(("content", "reason"), [
+    (None, "neither combined nor plain, nor a file that can be read"),
+    ("", "not a file"), ("[]", "not a file"),
+    ("[" * 10**5, "not a file"), ('{"format": "salon score 1"}', "not a file"),
+    ('{"format": "salon score 2", "weights": {"style": 1}}', "not a file"),
+    ('{"format": "salon score 1", "weights": {"style": "1"}}', "not a file"),
+    ('{"format": "salon score 1", "weights": {"style": -1}}', "'style' is -1; weights are from 0"),
+    ('{"format": "salon score 1", "weights": {"style": NaN}}', "'style' is nan"),
+    ('{"format": "salon score 1", "weights": {"kid": 1e9}}', "'kid' is 10"),
+    ('{"format": "salon score 1", "weights": {"beauty": 1}}', "'beauty' is 1; .*content"),
+    ('{"format": "salon score 1", "weights": {"style": 0}}', "all weights are 0")])
+def test_a_wrong_file_of_weights_is_named_in_one_line(tmp_path, content, reason):
+    file = tmp_path / "score.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UserError, match=f"^--score {file}: .*{reason}") as error:
+        find_formula(str(file))
+    assert "\n" not in str(error.value)
 
 
 def natural(count: int, seed: int) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Trials as a user starts them, in a process of their own where that matters."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -67,6 +68,24 @@ def test_a_trial_by_hand_needs_no_nni_and_stopped_anywhere_continues_bit_for_bit
     expected, got = (torch.load(f / "checkpoint.pt", weights_only=True) for f in (straight, stopped))
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
     assert record(stopped)["score"] == facts["score"]
+
+
+def test_the_file_of_the_score_is_recorded_and_another_one_of_the_same_name_is_noticed(tmp_path, inputs):
+    file, folder = tmp_path / "mine.json", tmp_path / "trial"
+    command = ["-m", "trials.cyclegan", *inputs, "--steps", 6, "--score", file, "--out", folder]
+    refused = run(*command)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and not folder.exists()
+    assert f"--score {file}: neither combined nor plain, nor a file" in refused.stderr
+    file.write_text('{"format": "salon score 1", "weights": {"style": 2, "clean": 0.5}}')
+    assert run(*command).returncode == 0
+    facts = record(folder)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert facts["score_file"] == {"file": str(file), "sha256": digest}
+    score = facts["score"]
+    assert score["default"] == pytest.approx(score["style"] ** 2 * score["clean"] ** 0.5, rel=1e-12)
+    file.write_text('{"format": "salon score 1", "weights": {"style": 3}}')
+    other = run(*command)
+    assert other.returncode and "trained with another score_file" in other.stderr
 
 
 @pytest.mark.parametrize(("options", "searched", "threads"), [

@@ -10,6 +10,7 @@ from torchvision.utils import make_grid
 
 COLUMNS, ROWS = 16, 2
 EDGE = 32  # smaller images are enlarged to this many pixels
+PADDING = 2  # pixels around each image
 
 
 def sheet_pixels(shape: tuple[int, int, int]) -> int:
@@ -27,7 +28,7 @@ def sheet(real: torch.Tensor, made: torch.Tensor, columns: int = COLUMNS) -> tor
     count = columns * min(ROWS, len(real) // columns, len(made) // columns)
     images = torch.cat([real[:count], made[:count]])
     images = interpolate(images, scale_factor=max(1, EDGE // images.shape[-1]))
-    return make_grid(images, nrow=columns, normalize=True, value_range=(-1, 1))
+    return make_grid(images, nrow=columns, padding=PADDING, normalize=True, value_range=(-1, 1))
 
 
 def list_sheets(folder: Path) -> dict[int, Path]:
@@ -46,3 +47,15 @@ def crop_half(sheet: Path, lower: bool) -> Image.Image | None:
             return picture.convert("RGB").crop(box)
     except Exception:  # Pillow raises many types for a damaged file
         return None
+
+
+def cut_images(sheet: Path, lower: bool, pixels: int) -> list[Image.Image]:
+    """Return the images of `pixels` width and height in a half of a sheet, row by row, as `crop_half` does;
+    none if the file cannot be read or its images have another size."""
+    half, pitch = crop_half(sheet, lower), pixels + PADDING
+    if half is None or (half.width - PADDING) % pitch or (half.height - PADDING // 2) % pitch:
+        return []
+    first = PADDING // 2 if lower else PADDING  # the halves share the rows of pixels between them
+    return [half.crop((left, top, left + pixels, top + pixels))
+            for top in range(first, half.height - pixels + 1, pitch)
+            for left in range(PADDING, half.width - pixels + 1, pitch)]

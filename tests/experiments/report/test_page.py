@@ -10,6 +10,7 @@ from torchvision.utils import save_image
 
 from experiments.nni_adapter import database
 from experiments.report import page, results
+from judge.score import find_formula
 from trials.cyclegan import Settings
 
 NAMES = ("identity_weight", "cycle_weight", "adversarial_weight")
@@ -75,6 +76,18 @@ def test_an_early_look_is_no_report_of_a_curve_but_its_sheet_is_shown(search):
     steps = {step for line in page.curves([trial]).data for step in line.x}
     assert steps == {100, 200, 300, None}
     assert list(page.painted_strips(trial.trial.folder, 9)) == [42, 100, 200, 300]
+
+
+def test_another_formula_ranks_the_page_and_its_curves(search, tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text('{"format": "salon score 1", "weights": {"content": 1}}')
+    experiment, formula = search(6), find_formula(str(file))
+    assert "scores: by" not in page.render(experiment)
+    html = page.write(experiment, tmp_path, formula).read_text()
+    best = html.index('<tr class="best" data-trial="t000"')  # content is 1 - the score here
+    assert best < html.index('data-trial="t005"') and f"scores: by {file}, not by the formula" in html
+    curves = page.curves(results.rows(experiment, formula))
+    assert {value for trace in curves.data if trace.visible for value in trace.y} == {0.3, None}
 
 
 def test_only_the_published_setting_and_the_pareto_front_are_labelled():

@@ -1,6 +1,7 @@
 """The table of a search, the commands that it gives, and NNI's database that it is read from."""
 
 import json
+import sqlite3
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from experiments import trial_command
 from experiments.nni_adapter import database
 from experiments.report import results
 from judge.common.errors import UserError
+from judge.score import find_formula
 from trials.cyclegan import Settings
 
 PUBLISHED = {"identity_weight": Settings().identity_weight, "cycle_weight": Settings().cycle_weight}
@@ -95,6 +97,27 @@ def test_settings_that_an_older_version_did_not_record_are_those_of_then(experim
     row = results.rows(experiment)[2]
     del row.record["settings"]["pool_size"]
     assert "--pool-size 7" in results.command(experiment, row)
+
+
+def test_another_formula_ranks_the_recorded_trials_anew_and_a_diverged_one_stays_last(experiment, tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text('{"format": "salon score 1", "weights": {"style": 0, "content": 2}}')
+    formula = find_formula(str(file))
+    with sqlite3.connect(experiment.folder / "db/nni.sqlite") as db:  # what a trial that diverges reports
+        db.execute("update MetricData set data = ? where trialJobId = 'bbbbb' and type = 'FINAL'",
+                   [json.dumps(json.dumps({"default": 0.0}))])
+    before, after = results.rows(experiment), results.rows(experiment, formula)
+    assert [row.trial.number for row in before] == [3, 4, 0, 1, 2, 5]
+    assert [row.trial.number for row in after] == [0, 4, 3, 1, 2, 5]  # by content, which is 1 - style here
+    assert after[0].score == pytest.approx((1 - 0.4) ** 2) and results.best(after).trial.number == 0
+    assert after[0].trial.reports[0]["default"] == pytest.approx((1 - 0.3) ** 2)
+    text = results.text(experiment, formula)
+    assert "best: trial 0 with 0.3600" in text
+    assert f"scores: by {file}, not by the formula of the search" in text
+    assert "scores: by" not in results.text(experiment)
+    assert results.rescored({"default": 0.0}, formula) == {"default": 0.0}
+    with pytest.raises(UserError, match="--score combined: the trials recorded no diversity, clean, kid"):
+        results.rows(experiment, find_formula("combined"))
 
 
 @pytest.mark.parametrize("command", [
