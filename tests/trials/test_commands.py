@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from trials.session.records import read_lines
+
 ROOT = Path(__file__).parents[2]
 TINY = ["--size", "sketch", "--ngf", "4", "--blocks", "1", "--ndf", "4", "--photos", "4", "--threads", "1"]
 
@@ -48,8 +50,10 @@ def test_a_trial_by_hand_needs_no_nni_and_stopped_anywhere_continues_bit_for_bit
     assert facts["status"] == "finished" and facts["data"]["stand_in"] is True
     assert facts["data"]["train"]["photos"]["images"] == 12
     assert facts["settings"]["identity_weight"] == 5.0 and len(facts["judge"]["sha256"]) == 64
-    assert set(facts["score"]) == {"default", "style", "content", "diversity", "clean", "kid", "kid_error"}
-    assert facts["score"]["default"] == facts["score"]["style"]  # plain is the judge's probability alone
+    parts = {"style", "content", "diversity", "clean", "kid", "kid_error"}
+    assert set(facts["score"]) == {"default", "error"} | parts
+    last = read_lines(straight / "stats.jsonl")[-1]["score"]
+    assert last["default"] == last["style"]  # plain is the judge's probability alone
     assert 0 < facts["scoring_share"] < 1
     again = run(*command, straight)
     assert "continues at step 60" in again.stdout
