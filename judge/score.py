@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, normalize
+from torch.nn.functional import avg_pool2d, interpolate, normalize
 
 from judge.common.errors import UserError
 from judge.common.schema import NUMBER, matches
@@ -22,6 +22,8 @@ WORST_SCORE = 0.0  # the score of a trial that diverged: no score is lower
 
 MIN_IMAGES = 4  # smallest set that can be scored: the distance draws halves of it
 FINE_FREQUENCY = 0.2  # cycles per pixel, in either direction, above which only networks leave strong patterns
+SCENE_GRID = 64  # pixels: a scene is to be seen at this size, whatever that of the images
+NO_SCENE, CLEAR_SCENE = 0.35, 0.6  # correlations of the differences of luma
 KID_SUBSETS = 20  # draws whose mean and deviation are the KID and its error
 
 
@@ -54,13 +56,14 @@ class Formula:
 
 # judge/README.md says how the weights were chosen.
 combined = Formula("combined", {"style": 1, "content": 3, "diversity": 1, "clean": 1, "kid": 2})
+scene = Formula("scene", {"style": 1, "scene": 1, "diversity": 1, "clean": 1, "kid": 2})
 plain = Formula("plain", {"style": 1})  # searches exploit it easily
-FORMULAS = {formula.name: formula for formula in (combined, plain)}
+FORMULAS = {formula.name: formula for formula in (combined, scene, plain)}
 DEFAULT_FORMULA = combined.name
 
 FILE_FORMAT = "salon score 1"
 FILE_FORM = {"format": str, "weights": {"*": NUMBER}}  # of a file with weights
-PARTS = tuple(combined.weights)  # that a file may weigh
+PARTS = tuple(combined.weights | scene.weights)  # that a file may weigh
 MAX_WEIGHT = 50  # more would overflow where the distance is large
 
 
@@ -136,6 +139,7 @@ class Scorer:
         Parts, as far as there are sources or paintings to compare with:
             style: mean calibrated P(painting), in [0, 1].
             content: mean `structure_similarity` to the sources, in [0, 1].
+            scene: mean `scene_visibility` of the sources, in [0, 1].
             diversity: `vendi_score` of the judge's features, divided by that of the sources, at most 1.
             clean: 1 without fine patterns that real images do not have, down to 0 (`FinePatterns`).
             kid, kid_error: `kernel_inception_distance` to the paintings in the judge's features.
@@ -144,6 +148,7 @@ class Scorer:
         parts = {"style": self.judge.painting_probability(features).mean().item()}
         if self.sources is not None:
             parts["content"] = structure_similarity(images, self.sources).mean().item()
+            parts["scene"] = scene_visibility(images, self.sources).mean().item()
             parts["diversity"] = min(1.0, vendi_score(features) / self.source_diversity)
         if self.patterns:
             parts["clean"] = self.patterns.clean(images)
@@ -190,6 +195,21 @@ def structure_similarity(images: torch.Tensor, sources: torch.Tensor) -> torch.T
     )
     overall = correlation(precise_luma(images), precise_luma(sources))
     return local.clamp(0, 1) * overall.clamp(0, 1)
+
+
+def scene_visibility(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+    """Return whether each image shows its source's scene, [N]: 0 for no, 1 for yes, between for partly.
+
+    The correlation of the differences of luma to the right and down, at `SCENE_GRID` pixels: below `NO_SCENE`
+    it is 0, from `CLEAR_SCENE` up 1, linear between. It saturates, because a painting that shows the scene is
+    not better if it copies more of the photograph. judge/README.md says how the limits were chosen.
+    """
+    differences = []
+    for grey in (precise_luma(images), precise_luma(sources)):
+        grey = interpolate(grey, (SCENE_GRID, SCENE_GRID), mode="area")
+        differences.append(torch.cat([grey.diff(dim=2).flatten(1), grey.diff(dim=3).flatten(1)], 1))
+    similarity = torch.cosine_similarity(*differences, dim=1)
+    return ((similarity - NO_SCENE) / (CLEAR_SCENE - NO_SCENE)).clamp(0, 1)
 
 
 def edge_correlation(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:

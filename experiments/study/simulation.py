@@ -93,7 +93,10 @@ def run(simulation: Simulation) -> pd.DataFrame:
     UserError if the time is too short for one trial, or reports are missing in the study's table.
     """
     table = read_table(simulation.table)
-    curves = table.assign(score=candidate_scores(table)[simulation.score]).pivot(
+    scores = candidate_scores(table)
+    if simulation.score not in scores:
+        raise UserError(f"{simulation.table} is older than parts of --score {simulation.score}")
+    curves = table.assign(score=scores[simulation.score]).pivot(
         index=["setting", "seed"], columns="share", values="score")
     if curves.shape[1] != REPORTS or curves.isna().any(axis=None):
         raise UserError(f"{simulation.table} lacks some of a trial's {REPORTS} reports: repeat the study")

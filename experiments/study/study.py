@@ -38,7 +38,7 @@ from trials.session.records import read_record, recorded_settings, settings_hash
 
 REPORTS = 20  # of a trial, evenly over the schedule: each is a row of the table
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the schedule: when early scores are ranked
-PARTS = ("style", "content", "diversity", "clean", "kid")
+PARTS = ("style", "content", "scene", "diversity", "clean", "kid")
 RESAMPLES = 2000  # bootstrap samples of the settings, for the intervals
 
 SHIPPED_JUDGE = "251194793c56"  # of the table study.csv that ships
@@ -209,9 +209,13 @@ def final_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def candidate_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a column per score that a search could maximise: formulas, then parts, the distance negated."""
-    parts = table[list(PARTS)]
-    formulas = {name: list(map(formula, parts.to_dict("records"))) for name, formula in FORMULAS.items()}
+    """Return a column per score that a search could maximise: formulas, then parts, the distance negated.
+
+    Those of parts that an older table does not have are left out.
+    """
+    parts = table[[name for name in PARTS if name in table]]
+    formulas = {name: list(map(formula, parts.to_dict("records"))) for name, formula in FORMULAS.items()
+                if set(formula.weights) <= set(parts)}
     parts = parts.assign(kid=-parts["kid"]).rename(columns={"kid": "-kid"})
     return pd.DataFrame(formulas, table.index).join(parts)
 

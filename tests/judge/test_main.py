@@ -193,8 +193,8 @@ def score(judge, judge_file, sample_data) -> Callable[..., Result]:
 def test_score_has_content_and_diversity_with_sources_only(score, sample_data):
     arguments = ("--images", sample_data / "testB", "--sources", sample_data / "testB", "--json")
     parts = json.loads(score(*arguments).out)
-    assert list(parts) == ["data", "stand_in", "default", "style", "content", "diversity", "clean", "kid",
-                           "kid_error"]
+    assert list(parts) == ["data", "stand_in", "default", "style", "content", "scene", "diversity", "clean",
+                           "kid", "kid_error"]
     assert [parts["content"], parts["diversity"]] == pytest.approx([1, 1]) and 0 <= parts["style"] <= 1
     plain = json.loads(score(*arguments, "--score", "plain").out)
     assert plain == parts | {"default": parts["style"]}

@@ -23,6 +23,7 @@ from judge.score import (
     find_formula,
     kernel_inception_distance,
     precise_luma,
+    scene_visibility,
     structure_similarity,
     vendi_score,
 )
@@ -68,6 +69,16 @@ def test_structure_is_ssim_without_luminance_times_the_overall_correlation():
                for a, b in zip(precise_luma(images).numpy(), precise_luma(sources).numpy())]
     expected = [float(a * b) for a, b in zip(local, overall)]
     assert structure_similarity(images, sources).tolist() == pytest.approx(expected, abs=0.02)  # borders
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_a_scene_is_there_or_not_at_any_size_however_much_of_the_photograph_is_kept(size):
+    sources = interpolate(scenes(4), (size, size), mode="bicubic")
+    grain, red = noise(4, 1, size), torch.tensor([0.9, 0.3, 0.1])[:, None, None]
+    there = [sources, 0.4 * sources - 0.3, sources * red + 0.2, sources + 0.02 * grain]
+    assert [scene_visibility(images, sources).min().item() for images in there] == [1] * 4
+    absent = [-sources, sources[[1, 2, 3, 0]], grain, sources.roll(size // 4, 3), torch.zeros_like(sources)]
+    assert max(scene_visibility(images, sources).mean().item() for images in absent) < 0.1
 
 
 def test_structure_is_1_for_equal_images_0_for_inverted_light_and_falls_as_noise_grows():
@@ -260,14 +271,14 @@ def test_style_is_the_mean_probability_of_a_painting(judge):
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_default_comes_first_and_is_the_chosen_formula_of_the_parts(judge, formula):
     score = Scorer(judge, noise(4, 0), noise(4, 1), formula)(noise(4, 2)).as_dict()
-    assert list(score) == ["default", "style", "content", "diversity", "clean", "kid", "kid_error"]
+    assert list(score) == ["default", "style", "content", "scene", "diversity", "clean", "kid", "kid_error"]
     assert score["default"] == FORMULAS[formula](score)
     assert {type(value) for value in score.values()} == {float}
 
 
 def test_parts_without_their_reference_images_are_left_out(judge):
     without_paintings = Scorer(judge, noise(4, 0), None)(noise(4, 1)).parts
-    assert set(without_paintings) == {"style", "content", "diversity", "clean"}
+    assert set(without_paintings) == {"style", "content", "scene", "diversity", "clean"}
     without_sources = Scorer(judge, None, noise(4, 0))(noise(4, 1)).parts
     assert set(without_sources) == {"style", "clean", "kid", "kid_error"}
 

@@ -50,7 +50,7 @@ def test_a_trial_by_hand_needs_no_nni_and_stopped_anywhere_continues_bit_for_bit
     assert facts["status"] == "finished" and facts["data"]["stand_in"] is True
     assert facts["data"]["train"]["photos"]["images"] == 12
     assert facts["settings"]["identity_weight"] == 5.0 and len(facts["judge"]["sha256"]) == 64
-    parts = {"style", "content", "diversity", "clean", "kid", "kid_error"}
+    parts = {"style", "content", "scene", "diversity", "clean", "kid", "kid_error"}
     assert set(facts["score"]) == {"default", "error"} | parts
     last = read_lines(straight / "stats.jsonl")[-1]["score"]
     assert last["default"] == last["style"]  # plain is the judge's probability alone

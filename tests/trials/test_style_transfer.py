@@ -188,7 +188,7 @@ def test_pairs_of_a_data_set_are_scored_by_the_judge_with_a_warning_if_its_featu
     settings = Settings(data=str(sample_data), judge=str(judge_file), features="judge", photos=4, steps=1,
                         reports=1)
     record = trained(tmp_path / "judge", settings)
-    parts = {"default", "style", "content", "diversity", "clean", "kid", "kid_error"}
+    parts = {"default", "style", "content", "scene", "diversity", "clean", "kid", "kid_error"}
     assert set(record["score"]) == parts | {"style_distance", "content_distance"}
     assert record["data"]["stand_in"] and record["judge"]["sha256"] == record["features"]["sha256"]
     assert record["features_because"] == "as asked" and "flatter" in record["warning"]
@@ -219,7 +219,7 @@ def test_distances_are_0_and_1_at_the_photograph_and_at_the_painting(network):
 
 def test_a_pair_of_ones_own_gives_a_picture_of_the_photographs_shape_and_must_stay_the_same(tmp_path, own):
     record = trained(tmp_path / "run", own)
-    assert set(record["score"]) == {"default", "content", "style_distance", "content_distance"}
+    assert set(record["score"]) == {"default", "error", "content", "style_distance", "content_distance"}
     trained(tmp_path / "small", replace(own, edge=32))
     for run, size in (("run", (60, 40)), ("small", (48, 32))):  # not enlarged to 256
         with Image.open(tmp_path / run / "picture.png") as picture:

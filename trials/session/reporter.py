@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -62,9 +63,10 @@ class Reporter:
         seconds = time.perf_counter() - self._start
         return {"seconds": round(seconds, 1), "scoring_share": round(self.scoring_seconds / seconds, 3)}
 
-    def score(self) -> dict[str, float]:
-        """Return the steady score of the reports so far; an early look does not count."""
-        return steady([report["score"] for report in self.reports if not report.get("early")])
+    def score(self, is_scheduled: Callable[[int], bool]) -> dict[str, float]:
+        """Return the steady score of the reports at scheduled steps: not of an early look, nor of those that
+        a smaller budget has made between them."""
+        return steady([report["score"] for report in self.reports if is_scheduled(report["step"])])
 
     def mean_losses(self) -> dict[str, float]:
         """Return the mean losses since the last report. Raises Diverged as `mean_losses` does."""

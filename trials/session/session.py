@@ -55,7 +55,7 @@ class Session:
             signal.signal(number, self._on_signal)
         try:
             train_with_retries(self, train)
-            end(self, "finished", None, self.reporter.score())
+            end(self, "finished", None, self.reporter.score(self.cadence.is_scheduled))
         except Diverged as error:
             print(f"diverged: {error}")
             end(self, "diverged", str(error), {"default": WORST_SCORE})
@@ -177,7 +177,7 @@ class Session:
         self._save_checkpoint(model)
         line = f"step {model.step}  "
         if not early:
-            mean = self.reporter.score()
+            mean = self.reporter.score(self.cadence.is_scheduled)
             with as_user_error(self.folder):  # NNI keeps results in the trial's folder
                 self.engine.report_intermediate(mean)
             line += f"score {score_text(mean)}  this report: "

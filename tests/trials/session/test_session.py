@@ -118,7 +118,7 @@ def test_a_trial_leaves_its_record_reports_samples_checkpoint_and_if_asked_its_p
     assert samples == ["step_000005.png", "step_000010.png"]
     assert list((tmp_path / "tensorboard").glob("events*")) and not list(tmp_path.glob("*.part"))
     assert checkpoint(tmp_path) == {"step": 10}
-    assert trial.engine.intermediates == [lines[0]["score"], facts["score"]]
+    assert trial.engine.intermediates == [steady([lines[0]["score"]]), facts["score"]]
     assert trial.engine.finals == [facts["score"]]
     assert (tmp_path / "paintings").exists() == keep
     if keep:
