@@ -164,7 +164,7 @@ def test_more_threads_than_cores_are_refused_and_a_trial_has_one_by_default(expe
     ("--cycle-weight -3", "cycle-weight"),
     ("--data /nowhere", "no data folder /nowhere"),
     ("--judge /nowhere.pt", "no judge at /nowhere"),
-    ("--score mine.json", "trialCommand: --score mine.json: neither combined nor plain, nor a file"),
+    ("--score mine.json", "trialCommand: --score mine.json: neither combined nor scene nor plain, nor a file"),
     ("--size draft", "trained at"),
     ("--data {tmp_path}/mine", "3 test images"),
 ])
