@@ -5,6 +5,7 @@
     python -m judge evaluate                              # AUC, calibration, worst mistakes
     python -m judge score --images out/ --sources photos/ # the score of any folder of images
     python -m judge controls                              # the scores of corrupted images
+    python -m judge controls --leave-out --out table.csv  # is damage refused that a judge was never shown?
     python -m judge halves --out data/halves              # one half to search with, one to measure with
 """
 
@@ -28,6 +29,7 @@ from judge.common.errors import UserError
 from judge.common.files import as_user_error, file_lock
 from judge.controls import controls_table
 from judge.evaluation import evaluate
+from judge.leave_out import AIM, LEFT_OUT, leave_out_table
 from judge.score import DEFAULT_FORMULA, FORMULAS, Scorer
 
 # The CycleGAN authors' archives.
@@ -40,6 +42,8 @@ DATA = {"default": "auto", "metavar": "NAME|DIR",
         "(photographs); auto is data/monet2photo if it exists, else the sample"}  # fmt: skip
 JUDGE = {"type": Path, "default": Path(model.DEFAULT_FILE), "metavar": "FILE", "help": "file of the judge"}
 JSON = {"action": "store_true", "help": "print the figures as JSON"}
+SIZE = {"choices": ["auto", *images.SIZES], "default": "auto",
+        "help": "size of the images to judge: 64, 128 or 256 pixels; auto is draft with a GPU, else sketch"}
 OPTIONS = {
     "train": {
         "--data": DATA,
@@ -47,9 +51,10 @@ OPTIONS = {
                         "help": "folders of paintings, together with --photos instead of --data"},
         "--photos": {"type": Path, "nargs": "+", "metavar": "DIR",
                      "help": "folders of photographs, together with --paintings instead of --data"},
-        "--size": {"choices": ["auto", *images.SIZES], "default": "auto",
-                   "help": "size of the images to judge: 64, 128 or 256 pixels; auto is draft with a "
-                   "GPU, else sketch"},
+        "--neither": {"type": Path, "nargs": "+", "default": [], "metavar": "DIR",
+                      "help": "folders of more images that are neither, such as the first reports of "
+                      "earlier searches (python -m experiments.early_images)"},
+        "--size": SIZE,
         "--out": JUDGE | {"help": "where to save the judge"},
     },
     "evaluate": {
@@ -68,6 +73,15 @@ OPTIONS = {
     "controls": {
         "--judge": JUDGE, "--data": DATA,
         "--csv": {"action": "store_true", "help": "print the table as CSV"},
+        "--leave-out": {"action": "store_true",
+                        "help": "instead, for each family of damage: train a judge without it, and print the "
+                        "mean P(painting) that it gives to that family (hours)"},
+        "--families": {"nargs": "+", "choices": LEFT_OUT, "metavar": "NAME",
+                       "help": f"with --leave-out, these alone; there are {', '.join(LEFT_OUT)}"},
+        "--out": {"type": Path, "metavar": "CSV",
+                  "help": "with --leave-out, where to keep each row; rows that are there are not measured "
+                  "again"},
+        "--size": SIZE,
     },
     "data": {
         "name": {"help": "for example monet2photo, vangogh2photo, cezanne2photo"},
@@ -84,7 +98,7 @@ OPTIONS = {
 def add_options(command: str, parser: Parser) -> None:
     for name, option in OPTIONS[command].items():
         parser.add_argument(name, **option)
-    if command == "train":
+    if command in ("train", "controls"):  # controls: the judges that --leave-out trains
         parser.add_fields(training.TrainingOptions)
     if command in COMPUTE:
         parser.add_fields(ComputeOptions)
@@ -98,19 +112,31 @@ def device_of(options: Namespace) -> torch.device:
     return chosen.torch_device()
 
 
+def pixels_of(options: Namespace, device: torch.device) -> int:
+    """Return the size in pixels that --size names."""
+    return images.SIZES[images.default_size(device) if options.size == "auto" else options.size]
+
+
 def train(options: Namespace) -> None:
     """Train a judge that distinguishes paintings from photographs, calibrate it and save it."""
     if bool(options.paintings) != bool(options.photos):
         raise UserError("--paintings and --photos go together: give both or neither")
+    if options.neither and options.two_classes:
+        raise UserError("--neither gives images of the third class, which --two-classes leaves out")
     model.check_writable(options.out)
     device = device_of(options)
     dataset = (images.from_folders(options.paintings, options.photos) if options.paintings
                else images.find_dataset(options.data))
-    size = images.SIZES[images.default_size(device) if options.size == "auto" else options.size]
+    size = pixels_of(options, device)
     print(f"data: {dataset.description}; size: {model.describe_size(size)}; on {device_name(device)}")
     settings = from_namespace(training.TrainingOptions, options)
+
+    def announce(seconds: float) -> None:
+        print(f"{settings.epochs} epochs take about {training.duration(seconds)}; training ends early after "
+              f"{settings.patience} without a lower held-out loss", file=sys.stderr)
+
     with file_lock(options.out.with_name(f".{options.out.name}.lock"), f"training {options.out}"):
-        judge, card = training.train(dataset, size, settings, device)
+        judge, card = training.train(dataset, size, settings, device, options.neither, announce=announce)
         model.save_judge(judge, card, options.out)
     print("trained from weights: {weights}, {epochs} epochs, {seconds:.0f} s".format(**card.training))
     print(format_metrics(card.metrics))
@@ -179,7 +205,12 @@ def score(options: Namespace) -> None:
 
 
 def controls(options: Namespace) -> None:
-    """Score corrupted images as if they were translations."""
+    """Score corrupted images as if they were translations; or train judges that were not shown them."""
+    if options.leave_out:
+        return leave_out(options)
+    settings = from_namespace(training.TrainingOptions, options)
+    if options.families or options.out or settings != training.TrainingOptions():
+        raise UserError("--families, --out and options of training belong to --leave-out: add it")
     judge, card = model.load_judge(options.judge, device_of(options))
     dataset = images.find_dataset(options.data)
     photos, paintings = (images.load_images(dataset.test[domain], judge.size).pixels
@@ -190,6 +221,23 @@ def controls(options: Namespace) -> None:
     else:
         print(f"judge {options.judge}, trained on {card.training['data']}, here on {dataset.description}")
         print(table.to_string(float_format="{:.3f}".format))
+
+
+def leave_out(options: Namespace) -> None:
+    """Print what judges say of the damage that each was not shown."""
+    settings, device = from_namespace(training.TrainingOptions, options), device_of(options)
+    if settings.two_classes:
+        raise UserError("--two-classes: such a judge is shown no damage, so none can be left out")
+    dataset = images.find_dataset(options.data)
+    table = leave_out_table(dataset, pixels_of(options, device), settings, device,
+                            options.families or LEFT_OUT, options.out)
+    if options.csv:
+        print(table.to_csv(), end="")
+    else:
+        print(f"mean P(painting) of damage by judges that were not shown it, {dataset.description}")
+        print(table.to_string(float_format="{:.3f}".format))
+        print(f"{(table['photos'] <= AIM).sum()} of {len(table)} families of damaged photographs, and "
+              f"{(table['paintings'] <= AIM).sum()} of damaged paintings, are at most {AIM}")
 
 
 def data(options: Namespace) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 from torch.nn.functional import conv2d, grid_sample
 from torchvision.transforms.v2 import functional as F
 
+from judge.common.rng import seeded
 from judge.images import to_bytes, to_float
 
 Corruption = Callable[..., torch.Tensor]
@@ -329,7 +330,7 @@ def _bleed(image: torch.Tensor) -> torch.Tensor:
     x = to_float(image)
     light = F.rgb_to_grayscale(x)
     blurred = _resize(F.resize(x - light, [choice(3, 5, 8)] * 2, antialias=True), image)
-    return to_bytes(light + between(1, 3) * _shift(blurred, 0.4))
+    return to_bytes(light + between(1.5, 3.5) * _shift(blurred, 0.4))
 
 
 def _smear(image: torch.Tensor) -> torch.Tensor:
@@ -438,10 +439,14 @@ HELD_OUT_CORRUPTIONS: dict[str, Corruption] = {
 }
 
 
-def apply(family: str, kind: str, image: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Apply one kind of `FAMILIES` to `image`; `others`, uint8 [M, 3, height, width], may be of any size."""
-    corruption = FAMILIES[family][kind]
-    return corruption(image, others) if family == MIXTURES else corruption(image)
+KINDS: dict[str, Corruption] = {
+    kind: corruption for family in (HELD_OUT_CORRUPTIONS, *FAMILIES.values())
+    for kind, corruption in family.items()}
+
+
+def apply(kind: str, image: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Apply one of `KINDS` to `image`; `others`, uint8 [M, 3, height, width], may be of another size."""
+    return KINDS[kind](image, others) if kind in FAMILIES[MIXTURES] else KINDS[kind](image)
 
 
 def corrupt(
@@ -449,6 +454,11 @@ def corrupt(
 ) -> torch.Tensor:
     """Apply a random kind of a random one of `families`, or two with a probability of 1/4."""
     for _ in range(choice(1, 1, 1, 2)):
-        family = choice(*families)
-        image = apply(family, choice(*FAMILIES[family]), image, others)
+        image = apply(choice(*FAMILIES[choice(*families)]), image, others)
     return image
+
+
+def corrupt_all(kind: str, images: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Apply one of `KINDS` to each of uint8 [N, 3, H, W]; equal kinds and seeds draw equal numbers."""
+    with seeded(seed, "controls", kind):
+        return torch.stack([apply(kind, image, images) for image in images])
