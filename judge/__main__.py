@@ -13,11 +13,15 @@ import json
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import IO
 
 import pandas as pd
 import torch
+from PIL import Image
 from torchvision.datasets.utils import download_and_extract_archive
 from torchvision.utils import make_grid, save_image
 
@@ -30,11 +34,13 @@ from judge.common.files import as_user_error, file_lock
 from judge.controls import controls_table
 from judge.evaluation import evaluate
 from judge.leave_out import AIM, LEFT_OUT, leave_out_table
-from judge.score import DEFAULT_FORMULA, FORMULAS, Scorer
+from judge.score import DEFAULT_FORMULA, FORMULAS, FinePatterns, Scorer
 
 # The CycleGAN authors' archives.
 ARCHIVE = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
 MAX_MISTAKES = 16  # images that `evaluate` lists and shows
+MAX_SIZE_RATIO = 1.5  # of the images to the judge, above which a note says that it sees less than there is
+MAX_KID_ERROR = 0.05  # as a share of 1 + kid, above which a note says so: a tenth of the default score
 COMPUTE = ("train", "evaluate", "score", "controls")  # commands with `ComputeOptions`
 
 DATA = {"default": "auto", "metavar": "NAME|DIR",
@@ -117,6 +123,11 @@ def pixels_of(options: Namespace, device: torch.device) -> int:
     return images.SIZES[images.default_size(device) if options.size == "auto" else options.size]
 
 
+def lock_output(file: Path) -> IO:
+    """Keep other processes from making `file` until the lock is closed."""
+    return file_lock(file.with_name(f".{file.name}.lock"), f"training {file}")
+
+
 def train(options: Namespace) -> None:
     """Train a judge that distinguishes paintings from photographs, calibrate it and save it."""
     if bool(options.paintings) != bool(options.photos):
@@ -135,7 +146,7 @@ def train(options: Namespace) -> None:
         print(f"{settings.epochs} epochs take about {training.duration(seconds)}; training ends early after "
               f"{settings.patience} without a lower held-out loss", file=sys.stderr)
 
-    with file_lock(options.out.with_name(f".{options.out.name}.lock"), f"training {options.out}"):
+    with lock_output(options.out):
         judge, card = training.train(dataset, size, settings, device, options.neither, announce=announce)
         model.save_judge(judge, card, options.out)
     print("trained from weights: {weights}, {epochs} epochs, {seconds:.0f} s".format(**card.training))
@@ -182,26 +193,58 @@ def score(options: Namespace) -> None:
     device = device_of(options)
     judge, _ = model.load_judge(options.judge, device)
     dataset = images.find_dataset(options.data)
+    paintings = dataset.test[images.PAINTINGS]
+    made = images.list_images([options.images])
+    photos = [] if options.sources is None else images.list_images([options.sources])
 
-    def load(paths: list[Path]) -> torch.Tensor:
-        loaded = images.load_images(paths, judge.size)
+    def load(paths: list[Path], size: int = judge.size) -> torch.Tensor:
+        loaded = images.load_images(paths, size)
         if loaded.skipped and options.sources:  # the others would be paired with the wrong sources
             raise UserError(f"cannot be read, and each image needs its source: {loaded.skipped[0]}")
         for name in loaded.skipped:
             print(f"left out, cannot be read: {name}", file=sys.stderr)
         return loaded.pixels
 
-    def load_floats(folder: Path) -> torch.Tensor:
-        return images.to_float(load(images.list_images([folder]))).to(device)
+    def load_floats(paths: list[Path]) -> torch.Tensor:
+        return images.to_float(load(paths)).to(device)
 
-    sources = None if options.sources is None else load_floats(options.sources)
-    scorer = Scorer(judge, sources, load(dataset.test[images.PAINTINGS]), options.score)
-    parts = scorer(load_floats(options.images)).as_dict()
+    scorer = Scorer(judge, load_floats(photos) if photos else None, load(paintings), options.score)
+    parts = scorer(load_floats(made)).parts
+    real = [paths for paths in (photos, paintings) if paths]
+    size = min(shorter_side(paths) for paths in (made, *real))
+    if size > judge.size:  # the judge's size would hide a fine grid
+        patterns = FinePatterns([load(paths, size) for paths in real], device)
+        parts = parts | {"clean": patterns.clean(load(made, size))}
+    warn_of_scores(parts, len(made), shorter_side(made), size, judge.size)
+    parts = {"default": scorer.formula(parts), **parts}
     if options.json:
         print(json.dumps({"data": dataset.name, "stand_in": dataset.stand_in, **parts}))
     else:
         print(f"{options.images} by {options.judge}, paintings of {dataset.description}")
         print(pd.Series(parts).to_string(float_format="{:.4f}".format))
+
+
+def shorter_side(paths: list[Path]) -> int:
+    """Return the median of the images' shorter sides in pixels; files that cannot be read count as 0."""
+    def pixels(path: Path) -> int:
+        try:
+            with Image.open(path, formats=images.FORMATS) as image:
+                return min(image.size)
+        except Exception:  # Pillow raises many types of errors; loading the image will report it
+            return 0
+
+    return int(median(map(pixels, paths)))
+
+
+def warn_of_scores(parts: dict[str, float], count: int, own_size: int, clean_size: int, size: int) -> None:
+    """Print a line on stderr for what makes the score of `count` images less certain than it looks."""
+    distance, error = 1 + max(0.0, parts["kid"]), parts["kid_error"]
+    if own_size > MAX_SIZE_RATIO * size:
+        print(f"note: the judge sees these {own_size} px images at {size} px, without their fine details; "
+              f"only clean is measured at {clean_size} px: train a judge of their size", file=sys.stderr)
+    if error > MAX_KID_ERROR * distance:
+        print(f"note: {count} images are few: by the error of kid alone, {error:.3f}, another set could "
+              f"score {2 * error / distance:.0%} more or less", file=sys.stderr)
 
 
 def controls(options: Namespace) -> None:
@@ -229,8 +272,12 @@ def leave_out(options: Namespace) -> None:
     if settings.two_classes:
         raise UserError("--two-classes: such a judge is shown no damage, so none can be left out")
     dataset = images.find_dataset(options.data)
-    table = leave_out_table(dataset, pixels_of(options, device), settings, device,
-                            options.families or LEFT_OUT, options.out)
+    with ExitStack() as until_the_end:
+        if options.out:
+            model.check_writable(options.out)
+            until_the_end.enter_context(lock_output(options.out))
+        table = leave_out_table(dataset, pixels_of(options, device), settings, device,
+                                options.families or LEFT_OUT, options.out)
     if options.csv:
         print(table.to_csv(), end="")
     else:

@@ -41,18 +41,17 @@ def leave_out_table(
     raises UserError if they were made with other options.
     """
     settings = json.dumps({"data": data.name, "size": size, **asdict(options)})
-    table = _read(file, settings)
-    missing = [family for family in families if family not in set(table["family"])]
+    rows = {} if file is None else _read(file, settings)
+    missing = [family for family in families if family not in rows]
     for number, family in enumerate(missing):
         announce = partial(_announce, f"without {family}", len(missing) - number)
         judge, card = training.train(data, size, options, device, leave_out=family, announce=announce)
-        row = {"family": family, **measure(judge, data, family, options.seed),
-               "auc": card.metrics["auc"], "settings": settings}
-        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+        rows[family] = {"family": family, **measure(judge, data, family, options.seed),
+                        "auc": card.metrics["auc"], "settings": settings}
         if file:
             with as_user_error(file):
-                atomic_write(file, partial(table.to_csv, index=False))
-    return table.set_index("family").loc[list(families)].drop(columns="settings")
+                atomic_write(file, partial(pd.DataFrame(rows.values()).to_csv, index=False))
+    return pd.DataFrame([rows[family] for family in families]).set_index("family").drop(columns="settings")
 
 
 def _announce(judge: str, judges: int, seconds: float) -> None:
@@ -60,17 +59,18 @@ def _announce(judge: str, judges: int, seconds: float) -> None:
           f"{training.duration(judges * seconds)}", file=sys.stderr)
 
 
-def _read(file: Path | None, settings: str) -> pd.DataFrame:
-    if file is None or not file.exists():
-        return pd.DataFrame({"family": [], "settings": []})
+def _read(file: Path, settings: str) -> dict[str, dict]:
+    """Return the rows in `file` by family, none if there is no such file."""
+    if not file.exists():
+        return {}
     try:
-        table = pd.read_csv(file)
-        others = set(table["settings"]) - {settings}
+        rows = {row["family"]: row for row in pd.read_csv(file).to_dict("records")}
+        same = all(row["settings"] == settings for row in rows.values())
     except (OSError, ValueError, KeyError):  # the last two: another kind of file
         raise UserError(f"{file} is no table of this command: give another --out") from None
-    if others:
-        raise UserError(f"{file} was made with other options or data: give the same or another --out")
-    return table
+    if not same:
+        raise UserError(f"{file} was made with other options or data: give the same ones or another --out")
+    return rows
 
 
 def measure(judge: Judge, data: DataSet, family: str, seed: int) -> dict:

@@ -193,7 +193,7 @@ def fit(
                 schedule.step()
                 bar.update()
                 step += 1
-                if step == min(ESTIMATE_STEPS, steps):
+                if step == min(ESTIMATE_STEPS, len(views)):
                     announce((time.perf_counter() - started) / step * steps)
             with autocast:
                 logits = judge.head(extract_features(judge.eval(), images_held_out))
