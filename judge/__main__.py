@@ -201,7 +201,7 @@ def score(options: Namespace) -> None:
         loaded = images.load_images(paths, size)
         if loaded.skipped and options.sources:  # the others would be paired with the wrong sources
             raise UserError(f"cannot be read, and each image needs its source: {loaded.skipped[0]}")
-        for name in loaded.skipped:
+        for name in loaded.skipped if size == judge.size else ():  # once for each file
             print(f"left out, cannot be read: {name}", file=sys.stderr)
         return loaded.pixels
 

@@ -74,7 +74,7 @@ def split_held_out(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch
 
 def train(
     data: DataSet, size: int, options: TrainingOptions, device: torch.device,
-    neither: Sequence[Path] = (), leave_out: str = "", announce: Callable[[float], object] = float,
+    neither: Sequence[Path] = (), leave_out: str = "", announce: Callable[[float], None] | None = None,
 ) -> tuple[Judge, ModelCard]:
     """Return a calibrated judge for images of `size` pixels, and its card.
 
@@ -163,7 +163,7 @@ def _load_backbone(state: dict, judge: Judge) -> None:
 
 def fit(
     judge: Judge, views: AugmentedViews, held_out: tuple[torch.Tensor, torch.Tensor],
-    options: TrainingOptions, device: torch.device, announce: Callable[[float], object] = float,
+    options: TrainingOptions, device: torch.device, announce: Callable[[float], None] | None = None,
 ) -> int:
     """Train `judge` in place, restore the weights of the best epoch, and return the number of epochs.
 
@@ -193,7 +193,7 @@ def fit(
                 schedule.step()
                 bar.update()
                 step += 1
-                if step == min(ESTIMATE_STEPS, len(views)):
+                if announce and step == min(ESTIMATE_STEPS, len(views)):
                     announce((time.perf_counter() - started) / step * steps)
             with autocast:
                 logits = judge.head(extract_features(judge.eval(), images_held_out))

@@ -42,9 +42,9 @@ def jitter_colour(x: torch.Tensor) -> torch.Tensor:
     its hue by up to 7 degrees."""
     grey = luma(x)
     colour, angle = x - grey, _draws(x, -0.126, 0.126)
-    # Rodrigues' formula for a rotation around the grey axis, with the cross product of (1, 1, 1) and colour.
-    turned = angle.cos() * colour + angle.sin() / math.sqrt(3) * (colour.roll(1, 1) - colour.roll(2, 1))
-    x = grey + _draws(x, 0.8, 1.2) * turned
+    # A small rotation around the grey axis (1, 1, 1): the rolled colours are the cross product with it.
+    colour = colour + angle / math.sqrt(3) * (colour.roll(1, 1) - colour.roll(2, 1))
+    x = grey + _draws(x, 0.8, 1.2) * colour
     x = torch.lerp(grey.mean((2, 3), keepdim=True), x, _draws(x, 0.8, 1.2))
     return x * _draws(x, 0.8, 1.2)
 
