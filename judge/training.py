@@ -145,7 +145,8 @@ def initial_judge(options: TrainingOptions, size: int, device: torch.device) -> 
             _load_backbone(state, judge)
         except (URLError, OSError, RuntimeError) as error:
             source = "none (imagenet could not be downloaded)"
-            print(f"pretrained weights could not be downloaded ({error}): training from scratch")
+            print(f"pretrained weights could not be downloaded ({error}): training from scratch",
+                  file=sys.stderr)
     elif source != "none":
         try:
             _load_backbone(torch.load(source, map_location="cpu", weights_only=True), judge)

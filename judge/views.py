@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import shutil
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -128,5 +129,5 @@ def loader_workers(views: AugmentedViews, device: torch.device) -> int:
     workers = max(0, min(wanted, (free - images) // (BATCHES_PER_WORKER * batch)))
     if workers < wanted:
         print(f"{workers} processes prepare images instead of {wanted}: {SHARED_MEMORY} has only "
-              f"{free / 1e6:.0f} MB free (docker run --shm-size gives more)")
+              f"{free / 1e6:.0f} MB free (docker run --shm-size gives more)", file=sys.stderr)
     return workers

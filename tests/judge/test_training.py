@@ -211,8 +211,8 @@ def test_pretrained_weights_are_torchvisions_except_the_head_or_reported_and_rec
 
     monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", offline)
     assert training.initial_judge(TrainingOptions(), 64, CPU)[1] == "none (imagenet could not be downloaded)"
-    out = capsys.readouterr().out
-    assert out.count("\n") == 1 and "Name or service not known" in out and "from scratch" in out
+    note = capsys.readouterr().err
+    assert note.count("\n") == 1 and "Name or service not known" in note and "from scratch" in note
 
 
 def test_weights_come_from_a_file_also_one_as_old_torch_saved_it(tmp_path, resnet18):

@@ -112,7 +112,7 @@ def test_processes_that_load_images_have_room_in_shared_memory(
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda: start_method)
     views = AugmentedViews(torch.zeros(2, 45, 3, 320, 320, dtype=torch.uint8), 256, 32)
     assert loader_workers(views, torch.device(device)) == workers
-    assert ("MB free" in capsys.readouterr().out) == (device == "cuda" and workers < 6)
+    assert ("MB free" in capsys.readouterr().err) == (device == "cuda" and workers < 6)
 
 
 def fine_colour(pixels: torch.Tensor) -> np.ndarray:
