@@ -288,7 +288,7 @@ def _streak(image: torch.Tensor) -> torch.Tensor:
     return to_bytes(torch.lerp(to_float(streaks), to_float(image), choice(0, between(0, 0.4))))
 
 
-def _smudge_rows(image: torch.Tensor) -> torch.Tensor:
+def _slip(image: torch.Tensor) -> torch.Tensor:
     """Move each row on from the one above by a random step, so that the picture runs into slanted streaks."""
     image = choice(image, image.mT)
     steps = torch.randn(image.shape[1]) * between(1, 4) + between(-2, 2)
@@ -373,7 +373,7 @@ FAMILIES: dict[str, dict[str, Corruption]] = {
         "stretched": _stretch,  # a band of 1 to 4 pixels over the whole image, horizontally or vertically
         "streaked": _streak,  # the colours of one row, in streaks of any direction, nearly straight
         "sheared": _shear,  # by 35 to 76 degrees
-        "slipped": _smudge_rows,  # each row or column slips on from the one before
+        "slipped": _slip,  # each row or column slips on from the one before
     },
     "grids": {
         "striped": _stripe,  # a sine wave of random colour and direction, with a period of 2 to 10 pixels

@@ -44,7 +44,7 @@ def leave_out_table(
     rows = {} if file is None else _read(file, settings)
     missing = [family for family in families if family not in rows]
     for number, family in enumerate(missing):
-        announce = partial(_announce, f"without {family}", len(missing) - number)
+        announce = partial(_announce, family, len(missing) - number)
         judge, card = training.train(data, size, options, device, leave_out=family, announce=announce)
         rows[family] = {"family": family, **measure(judge, data, family, options.seed),
                         "auc": card.metrics["auc"], "settings": settings}
@@ -54,9 +54,10 @@ def leave_out_table(
     return pd.DataFrame([rows[family] for family in families]).set_index("family").drop(columns="settings")
 
 
-def _announce(judge: str, judges: int, seconds: float) -> None:
-    print(f"a judge {judge}: at most {training.duration(seconds)}, with the {judges - 1} after it "
-          f"{training.duration(judges * seconds)}", file=sys.stderr)
+def _announce(family: str, judges: int, seconds: float) -> None:
+    one, all_left = training.duration(seconds), training.duration(judges * seconds)
+    print(f"a judge without {family}: at most {one}; judges left to train: {judges}, at most {all_left}",
+          file=sys.stderr)
 
 
 def _read(file: Path, settings: str) -> dict[str, dict]:

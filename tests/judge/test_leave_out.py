@@ -43,7 +43,12 @@ def test_each_row_is_written_at_once_and_not_measured_again(
     both = table(sample_data, file)
     assert trained == ["noise", "blocks"] and list(both.index) == ["noise", "blocks"]
     assert both.loc["noise", "photos"] == pytest.approx(first.loc["noise", "photos"])
-    assert "a judge without blocks: at most 60 min, with the 0 after it 60 min" in capsys.readouterr().err
+    noise_alone, blocks_left = capsys.readouterr().err.splitlines()
+    assert noise_alone.endswith("without noise: at most 60 min; judges left to train: 1, at most 60 min")
+    assert blocks_left.startswith("a judge without blocks: ")
+    table(sample_data, None, ["noise", "blocks", "grids"])
+    assert "judges left to train: 3, at most 3.0 h" in capsys.readouterr().err
+    trained.clear()
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
