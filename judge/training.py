@@ -84,6 +84,7 @@ def train(
         announce: gets the seconds that all epochs are expected to take, after `ESTIMATE_STEPS` steps.
     """
     started = time.perf_counter()
+    neither_files = list_images(neither)  # first, because a missing folder is an error
     judge, initial_weights = initial_judge(options, size, device)
     families = () if options.two_classes else tuple(name for name in FAMILIES if name != leave_out)
     pixels, labels, counts, paths = load_both_domains(data.train, round(size * CROP_MARGIN))
@@ -92,8 +93,8 @@ def train(
     more = []
     if families and leave_out != UNDERTRAINED:
         more.append((UNDERTRAINED_FRACTION, undertrained_images(*real, options.seed, device)))
-    if neither:
-        more.append((EARLIER_FRACTION, load_images(list_images(neither), size).pixels))
+    if neither_files:
+        more.append((EARLIER_FRACTION, load_images(neither_files, size).pixels))
     views = AugmentedViews(real, size, options.batch_size, options.seed, families, more)
     # Decoded again at the judge's size: resizing the larger ones would give softer images than a trial's,
     # and a calibration for those.
