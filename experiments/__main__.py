@@ -42,7 +42,7 @@ def check(options: Namespace) -> None:
 
     plan = search.check(options.file)
     print(search.describe(plan, options.keep), flush=True)
-    search.check_cost(plan, options.unmeasured, options.long)
+    search.measure(plan, options.unmeasured, options.long, options.any_judge)
 
 
 def run(options: Namespace) -> int:
@@ -63,7 +63,7 @@ def run(options: Namespace) -> int:
 
 def start_options(options: Namespace) -> dict[str, bool]:
     """Return the options of every command that starts NNI, for `search.run`."""
-    return {"unmeasured": options.unmeasured, "long": options.long, "mps": options.mps}
+    return {name: getattr(options, name) for name in ("unmeasured", "long", "any_judge", "mps")}
 
 
 def resume(options: Namespace) -> int:
@@ -224,8 +224,10 @@ OPTIONS = {
     "experiments": {"nargs": "+", "help": "ids or folders of searches"},
     "--keep": {"type": PositiveInt, "default": 10,
                "help": "checkpoints of so many best trials are kept, and the published setting's"},
-    "--unmeasured": {"action": "store_true", "help": "do not measure a trial, nor say what the search costs"},
+    "--unmeasured": {"action": "store_true",
+                     "help": "do not measure the judge and a trial, nor say what the search costs"},
     "--long": {"action": "store_true", "help": "allow a search of more than a day"},
+    "--any-judge": {"action": "store_true", "help": "allow a judge that is bad on the data (AUC below 0.7)"},
     "--mps": {"action": "store_true",
               "help": "run NVIDIA's MPS during the search, for several trials on one GPU"},
     "--score": {"metavar": "NAME|FILE",
@@ -249,7 +251,7 @@ OPTIONS = {
     "--yardstick-data": {"metavar": "DATA", "help": "the data it was trained on (python -m judge halves)"},
 }  # fmt: skip
 
-START = ("--unmeasured", "--long", "--mps")  # options of every command that starts NNI
+START = ("--unmeasured", "--long", "--any-judge", "--mps")  # options of every command that starts NNI
 COMMANDS = {
     "run": (run, "file", "--keep", *START),
     "resume": (resume, "experiment", "--keep", *START),
@@ -258,7 +260,7 @@ COMMANDS = {
                 "--yardstick-data", *START),
     "prefer": (prefer, "experiments", "--voter", "--pairs", "--port", "--open", "--seed"),
     "taste": (taste, "votes", "--voter"),
-    "check": (check, "file", "--keep", "--unmeasured", "--long"),
+    "check": (check, "file", "--keep", "--unmeasured", "--long", "--any-judge"),
     "report": (report, "experiment", "--score", "--csv", "--json", "--out", "--open", "--yardstick",
                "--yardstick-data"),
     "study": (study,),

@@ -1,6 +1,7 @@
 """Find mistakes in an experiment file before anything runs; NNI reports few of them, and late."""
 
 import contextlib
+import hashlib
 import importlib
 import io
 import logging
@@ -17,10 +18,13 @@ from nni.experiment.config import ExperimentConfig
 from nni.experiment.config.utils import unset_base_path
 from nni.runtime.config import get_builtin_config_file, get_config_directory
 from nni.tools.package_utils import create_builtin_class_instance
+from sklearn.metrics import roc_auc_score
 
 from experiments.nni_adapter import remote
 from experiments.nni_adapter.database import RESUMES, error_prefix
 from experiments.trial_command import parse, python_of
+from judge import evaluation, images, model
+from judge.common import cache
 from judge.common.device import available_cores
 from judge.common.errors import UserError, one_line
 from judge.common.files import atomic_write
@@ -32,6 +36,8 @@ from trials.session.engine import NniEngine
 RANGES = {"uniform": 2, "loguniform": 2, "quniform": 3, "qloguniform": 3}
 NORMALS = {"normal": 2, "lognormal": 2, "qnormal": 3, "qlognormal": 3}
 TYPES = {"choice": None, "randint": 2, **RANGES, **NORMALS}
+GOOD_AUC, REFUSED_AUC = 0.9, 0.7  # of a judge on the test images: below, it is warned of, and refused
+MAX_JUDGED_IMAGES = 200  # of each domain, which fix an AUC to about 0.02
 BUILT_IN = ("sample", "digits", "pattern", *FORMULAS)  # data, judges and scores that are not files
 
 
@@ -47,6 +53,38 @@ class Plan:
     footprint: DiskUse  # of a trial
     gpus: int  # GPUs of this machine that trials use
     notes: list[str]  # lines on what is allowed, but perhaps not meant
+
+
+def judge_on_data(settings: Any, any_judge: bool = False) -> str | None:
+    """Return a warning if the judge tells photographs from paintings badly in the data of a checked trial.
+
+    None if it tells them well, or if there is no judge or only one of the two. A judge learns from one data
+    set, and what it says of others may be chance. Takes seconds, and nothing the second time, by the cache.
+    Raises UserError if its AUC is below `REFUSED_AUC`, unless `any_judge`.
+    """
+    file = getattr(settings, "judge", None)
+    if file is None or settings.describe_inputs().get("judge") != file:
+        return None
+    folder = Path(settings.data) if Path(settings.data).is_dir() else images.DATA / settings.data
+    if not (folder / f"test{images.PHOTOS}").is_dir():
+        return None  # a folder of one class
+    data = images.find_dataset(settings.data)
+    test = {domain: paths[:: -(-len(paths) // MAX_JUDGED_IMAGES)] for domain, paths in data.test.items()}
+    states = [(str(path.resolve()), path.stat().st_mtime_ns) for paths in test.values() for path in paths]
+    key = hashlib.sha256(repr((model.sha256_of(file), states)).encode()).hexdigest()
+
+    def measure() -> dict:
+        judge, _ = model.load_judge(file)
+        pixels, labels, *_ = evaluation.load_both_domains(test, judge.size)
+        return {"auc": float(roc_auc_score(labels, evaluation.painting_probabilities(judge, pixels)))}
+
+    auc = cache.get_or_make(f"auc-{key[:32]}.pt", measure)["auc"]
+    if auc >= GOOD_AUC:
+        return None
+    says = (f"{file} tells the photographs of {data.name} from the paintings with an AUC of {auc:.2f} (0.5: "
+            f"chance, {GOOD_AUC}: good), train a judge on this data (python -m judge train)")
+    refuse(auc < REFUSED_AUC and not any_judge, f"{says}, or add --any-judge")
+    return f"warning: {says}"
 
 
 def refuse(condition: object, message: str) -> None:

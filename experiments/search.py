@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from experiments import cost, disk
-from experiments.check import Plan, check, is_remote, trials_per_gpu
+from experiments.check import Plan, check, is_remote, judge_on_data, trials_per_gpu
 from experiments.mps import daemon
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import Experiment, Trial
@@ -31,12 +31,12 @@ FIRST_TRIAL_TIMEOUT = 300.0  # seconds
 
 
 def run(file: Path, keep: int | None = None, *, unmeasured: bool = False, long: bool = False,
-        mps: bool = False) -> tuple[Experiment, int]:  # fmt: skip
+        any_judge: bool = False, mps: bool = False) -> tuple[Experiment, int]:  # fmt: skip
     """Check an experiment file, run it to its end with a live table, and return it with an exit code.
 
     The code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C. Checkpoints are deleted except
     those of the best `keep` trials; None keeps all. With `mps`, NVIDIA's MPS runs during the search. For
-    `unmeasured` and `long` see `check_cost`.
+    `unmeasured`, `long` and `any_judge` see `measure`.
     """
     # Also if a shell started us with SIGINT ignored: whatever ends us, NNI must be stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -44,19 +44,22 @@ def run(file: Path, keep: int | None = None, *, unmeasured: bool = False, long: 
     plan = check(file)
     print(describe(plan, keep), flush=True)
     with daemon(plan.gpus) if mps else nullcontext({}) as variables:
-        check_cost(plan, unmeasured, long)
+        measure(plan, unmeasured, long, any_judge)
         return start(plan, keep, variables)
 
 
-def check_cost(plan: Plan, unmeasured: bool, long: bool) -> None:
-    """Measure a trial and print what the search will cost.
+def measure(plan: Plan, unmeasured: bool = False, long: bool = False, any_judge: bool = False) -> None:
+    """Measure the judge on the data and then a trial, and print what the search will cost.
 
-    Raises UserError if the trial fails, and if the search may take more than a day without `long`. With
-    `unmeasured`, and for trials on other machines, no trial is measured and the cost is not known.
+    Raises UserError if the judge is bad on the data without `any_judge`, if the trial fails, and if the
+    search may take more than a day without `long`. With `unmeasured`, and for trials on other machines,
+    nothing is measured and the cost is not known.
     """
     if is_remote(plan.config):
         print("time: not known, trials on other machines are not measured")
     elif not unmeasured:
+        if warning := judge_on_data(plan.settings, any_judge):
+            print(warning)
         print("measuring a trial ...", flush=True)
         measured = cost.measure(plan)
         print(cost.describe(plan, measured), flush=True)

@@ -5,6 +5,7 @@
     python -m judge evaluate                              # AUC, calibration, worst mistakes
     python -m judge score --images out/ --sources photos/ # the score of any folder of images
     python -m judge controls                              # the scores of corrupted images
+    python -m judge controls --leave-out --out table.csv  # is damage refused that a judge was never shown?
     python -m judge halves --out data/halves              # one half to search with, one to measure with
 """
 
@@ -12,11 +13,15 @@ import json
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import IO
 
 import pandas as pd
 import torch
+from PIL import Image
 from torchvision.datasets.utils import download_and_extract_archive
 from torchvision.utils import make_grid, save_image
 
@@ -28,11 +33,14 @@ from judge.common.errors import UserError
 from judge.common.files import as_user_error, file_lock
 from judge.controls import controls_table
 from judge.evaluation import evaluate
-from judge.score import DEFAULT_FORMULA, Scorer
+from judge.leave_out import AIM, LEFT_OUT, leave_out_table
+from judge.score import DEFAULT_FORMULA, FinePatterns, Scorer
 
 # The CycleGAN authors' archives.
 ARCHIVE = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
 MAX_MISTAKES = 16  # images that `evaluate` lists and shows
+MAX_SIZE_RATIO = 1.5  # of the images to the judge, above which a note says that it sees less than there is
+MAX_KID_ERROR = 0.05  # as a share of 1 + kid, above which a note says so: a tenth of the default score
 COMPUTE = ("train", "evaluate", "score", "controls")  # commands with `ComputeOptions`
 
 DATA = {"default": "auto", "metavar": "NAME|DIR",
@@ -40,6 +48,8 @@ DATA = {"default": "auto", "metavar": "NAME|DIR",
         "(photographs); auto is data/monet2photo if it exists, else the sample"}  # fmt: skip
 JUDGE = {"type": Path, "default": Path(model.DEFAULT_FILE), "metavar": "FILE", "help": "file of the judge"}
 JSON = {"action": "store_true", "help": "print the figures as JSON"}
+SIZE = {"choices": ["auto", *images.SIZES], "default": "auto",
+        "help": "size of the images to judge: 64, 128 or 256 pixels; auto is draft with a GPU, else sketch"}
 OPTIONS = {
     "train": {
         "--data": DATA,
@@ -47,9 +57,10 @@ OPTIONS = {
                         "help": "folders of paintings, together with --photos instead of --data"},
         "--photos": {"type": Path, "nargs": "+", "metavar": "DIR",
                      "help": "folders of photographs, together with --paintings instead of --data"},
-        "--size": {"choices": ["auto", *images.SIZES], "default": "auto",
-                   "help": "size of the images to judge: 64, 128 or 256 pixels; auto is draft with a "
-                   "GPU, else sketch"},
+        "--neither": {"type": Path, "nargs": "+", "default": [], "metavar": "DIR",
+                      "help": "folders of more images that are neither, such as the first reports of "
+                      "earlier searches (python -m experiments.early_images)"},
+        "--size": SIZE,
         "--out": JUDGE | {"help": "where to save the judge"},
     },
     "evaluate": {
@@ -69,6 +80,15 @@ OPTIONS = {
     "controls": {
         "--judge": JUDGE, "--data": DATA,
         "--csv": {"action": "store_true", "help": "print the table as CSV"},
+        "--leave-out": {"action": "store_true",
+                        "help": "instead, for each family of damage: train a judge without it, and print the "
+                        "mean P(painting) that it gives to that family (hours)"},
+        "--families": {"nargs": "+", "choices": LEFT_OUT, "metavar": "NAME",
+                       "help": f"with --leave-out, these alone; there are {', '.join(LEFT_OUT)}"},
+        "--out": {"type": Path, "metavar": "CSV",
+                  "help": "with --leave-out, where to keep each row; rows that are there are not measured "
+                  "again"},
+        "--size": SIZE,
     },
     "data": {
         "name": {"help": "for example monet2photo, vangogh2photo, cezanne2photo"},
@@ -85,7 +105,7 @@ OPTIONS = {
 def add_options(command: str, parser: Parser) -> None:
     for name, option in OPTIONS[command].items():
         parser.add_argument(name, **option)
-    if command == "train":
+    if command in ("train", "controls"):  # controls: the judges that --leave-out trains
         parser.add_fields(training.TrainingOptions)
     if command in COMPUTE:
         parser.add_fields(ComputeOptions)
@@ -99,19 +119,36 @@ def compute_device(options: Namespace) -> torch.device:
     return chosen.torch_device()
 
 
+def pixels_of(options: Namespace, device: torch.device) -> int:
+    """Return the size in pixels that --size names."""
+    return images.SIZES[images.default_size(device) if options.size == "auto" else options.size]
+
+
+def lock_output(file: Path) -> IO:
+    """Keep other processes from making `file` until the lock is closed."""
+    return file_lock(file.with_name(f".{file.name}.lock"), f"training {file}")
+
+
 def train(options: Namespace) -> None:
     """Train a judge that distinguishes paintings from photographs, calibrate it and save it."""
     if bool(options.paintings) != bool(options.photos):
         raise UserError("--paintings and --photos go together: give both or neither")
+    if options.neither and options.two_classes:
+        raise UserError("--neither gives images of the third class, which --two-classes leaves out")
     model.check_writable(options.out)
     device = compute_device(options)
     dataset = (images.from_folders(options.paintings, options.photos) if options.paintings
                else images.find_dataset(options.data))
-    size = images.SIZES[images.default_size(device) if options.size == "auto" else options.size]
+    size = pixels_of(options, device)
     print(f"data: {dataset.description}; size: {model.describe_size(size)}; on {device_name(device)}")
     settings = from_namespace(training.TrainingOptions, options)
-    with file_lock(options.out.with_name(f".{options.out.name}.lock"), f"training {options.out}"):
-        judge, card = training.train(dataset, size, settings, device)
+
+    def announce(seconds: float) -> None:
+        print(f"{settings.epochs} epochs take about {training.duration(seconds)}; training ends early after "
+              f"{settings.patience} without a lower held-out loss", file=sys.stderr)
+
+    with lock_output(options.out):
+        judge, card = training.train(dataset, size, settings, device, options.neither, announce=announce)
         model.save_judge(judge, card, options.out)
     print("trained from weights: {weights}, {epochs} epochs, {seconds:.0f} s".format(**card.training))
     print(format_metrics(card.metrics))
@@ -157,21 +194,30 @@ def score(options: Namespace) -> None:
     device = compute_device(options)
     judge, _ = model.load_judge(options.judge, device)
     dataset = images.find_dataset(options.data)
+    paintings = dataset.test[images.PAINTINGS]
+    made = images.list_images([options.images])
+    photos = [] if options.sources is None else images.list_images([options.sources])
 
-    def load(paths: list[Path]) -> torch.Tensor:
-        loaded = images.load_images(paths, judge.size)
+    def load(paths: list[Path], size: int = judge.size) -> torch.Tensor:
+        loaded = images.load_images(paths, size)
         if loaded.skipped and options.sources:  # the others would be paired with the wrong sources
             raise UserError(f"cannot be read, and each image needs its source: {loaded.skipped[0]}")
-        for name in loaded.skipped:
+        for name in loaded.skipped if size == judge.size else ():  # once for each file
             print(f"left out, cannot be read: {name}", file=sys.stderr)
         return loaded.pixels
 
-    def load_floats(folder: Path) -> torch.Tensor:
-        return images.to_float(load(images.list_images([folder]))).to(device)
+    def load_floats(paths: list[Path]) -> torch.Tensor:
+        return images.to_float(load(paths)).to(device)
 
-    sources = None if options.sources is None else load_floats(options.sources)
-    scorer = Scorer(judge, sources, load(dataset.test[images.PAINTINGS]), options.score)
-    parts = scorer(load_floats(options.images)).as_dict()
+    scorer = Scorer(judge, load_floats(photos) if photos else None, load(paintings), options.score)
+    parts = scorer(load_floats(made)).parts
+    real = [paths for paths in (photos, paintings) if paths]
+    size = min(shorter_side(paths) for paths in (made, *real))
+    if size > judge.size:  # the judge's size would hide a fine grid
+        patterns = FinePatterns([load(paths, size) for paths in real], device)
+        parts = parts | {"clean": patterns.clean(load(made, size))}
+    warn_of_scores(parts, len(made), shorter_side(made), size, judge.size)
+    parts = {"default": scorer.formula(parts), **parts}
     if options.json:
         print(json.dumps({"data": dataset.name, "stand_in": dataset.stand_in, **parts}))
     else:
@@ -179,8 +225,36 @@ def score(options: Namespace) -> None:
         print(pd.Series(parts).to_string(float_format="{:.4f}".format))
 
 
+def shorter_side(paths: list[Path]) -> int:
+    """Return the median of the images' shorter sides in pixels; files that cannot be read count as 0."""
+    def pixels(path: Path) -> int:
+        try:
+            with Image.open(path, formats=images.FORMATS) as image:
+                return min(image.size)
+        except Exception:  # Pillow raises many types of errors; loading the image will report it
+            return 0
+
+    return int(median(map(pixels, paths)))
+
+
+def warn_of_scores(parts: dict[str, float], count: int, own_size: int, clean_size: int, size: int) -> None:
+    """Print a line on stderr for what makes the score of `count` images less certain than it looks."""
+    distance, error = 1 + max(0.0, parts["kid"]), parts["kid_error"]
+    if own_size > MAX_SIZE_RATIO * size:
+        print(f"note: the judge sees these {own_size} px images at {size} px, without their fine details; "
+              f"only clean is measured at {clean_size} px: train a judge of their size", file=sys.stderr)
+    if error > MAX_KID_ERROR * distance:
+        print(f"note: {count} images are few: by the error of kid alone, {error:.3f}, another set could "
+              f"score {2 * error / distance:.0%} more or less", file=sys.stderr)
+
+
 def controls(options: Namespace) -> None:
-    """Score corrupted images as if they were translations."""
+    """Score corrupted images as if they were translations; or train judges that were not shown them."""
+    if options.leave_out:
+        return leave_out(options)
+    settings = from_namespace(training.TrainingOptions, options)
+    if options.families or options.out or settings != training.TrainingOptions():
+        raise UserError("--families, --out and options of training belong to --leave-out: add it")
     judge, card = model.load_judge(options.judge, compute_device(options))
     dataset = images.find_dataset(options.data)
     photos, paintings = (images.load_images(dataset.test[domain], judge.size).pixels
@@ -191,6 +265,27 @@ def controls(options: Namespace) -> None:
     else:
         print(f"judge {options.judge}, trained on {card.training['data']}, here on {dataset.description}")
         print(table.to_string(float_format="{:.3f}".format))
+
+
+def leave_out(options: Namespace) -> None:
+    """Print what judges say of the damage that each was not shown."""
+    settings, device = from_namespace(training.TrainingOptions, options), compute_device(options)
+    if settings.two_classes:
+        raise UserError("--two-classes: such a judge is shown no damage, so none can be left out")
+    dataset = images.find_dataset(options.data)
+    with ExitStack() as until_the_end:
+        if options.out:
+            model.check_writable(options.out)
+            until_the_end.enter_context(lock_output(options.out))
+        table = leave_out_table(dataset, pixels_of(options, device), settings, device,
+                                options.families or LEFT_OUT, options.out)
+    if options.csv:
+        print(table.to_csv(), end="")
+    else:
+        print(f"mean P(painting) of damage by judges that were not shown it, {dataset.description}")
+        print(table.to_string(float_format="{:.3f}".format))
+        print(f"{(table['photos'] <= AIM).sum()} of {len(table)} families of damaged photographs, and "
+              f"{(table['paintings'] <= AIM).sum()} of damaged paintings, are at most {AIM}")
 
 
 def data(options: Namespace) -> None:

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 import torch
 
-from judge.common.rng import seeded
-from judge.corruptions import HELD_OUT_CORRUPTIONS, TRAINING_CORRUPTIONS, Corruption
+from judge.corruptions import HELD_OUT_CORRUPTIONS, KINDS, corrupt_all
 from judge.images import to_bytes, to_float
 from judge.model import Judge
 from judge.score import Scorer
@@ -22,8 +21,9 @@ def controls_table(judge: Judge, photos: torch.Tensor, paintings: torch.Tensor) 
     real = paintings[1::2]
     photos, paintings = (to_float(x).to(judge.mean.device) for x in (photos, paintings[::2]))
     score_photos, score_paintings = Scorer(judge, photos, real), Scorer(judge, paintings, real)
+    shown = KINDS.keys() - HELD_OUT_CORRUPTIONS.keys()
     table = pd.DataFrame([
-        {"control": name, "shown": name in TRAINING_CORRUPTIONS, **score_photos(from_photos).as_dict(),
+        {"control": name, "shown": name in shown, **score_photos(from_photos).as_dict(),
          "painting": score_paintings(from_paintings).default}
         for name, from_photos, from_paintings in _controls(photos, paintings)
     ]).set_index("control")
@@ -34,12 +34,6 @@ def _controls(photos: torch.Tensor, paintings: torch.Tensor) -> Iterator[tuple]:
     """Yield a control's name, and the images made from photographs and from paintings, one at a time."""
     yield "copy", photos, paintings
     yield "the same painting", *(paintings[:1].expand_as(images) for images in (photos, paintings))
-    for name, corruption in {**HELD_OUT_CORRUPTIONS, **TRAINING_CORRUPTIONS}.items():
-        yield name, *(_corrupt_all(images, corruption, name) for images in (photos, paintings))
-
-
-def _corrupt_all(images: torch.Tensor, corruption: Corruption, name: str) -> torch.Tensor:
-    """Apply `corruption` to float images [N, 3, size, size]; equal names draw equal numbers."""
-    with seeded(0, "controls", name):
-        corrupted = torch.stack([corruption(image) for image in to_bytes(images).cpu()])
-    return to_float(corrupted).to(images.device)
+    pixels = [to_bytes(images).cpu() for images in (photos, paintings)]
+    for name in KINDS:
+        yield name, *(to_float(corrupt_all(name, images)).to(photos.device) for images in pixels)

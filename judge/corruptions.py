@@ -2,27 +2,29 @@
 
 A classifier with two classes must call every image a photo or a painting, so a search that maximises its
 P(painting) ends at meaningless images that it calls paintings. A judge therefore learns a third class,
-from real images corrupted by `TRAINING_CORRUPTIONS` and the outputs of barely trained generators
-(`judge.undertrained`). No judge is trained with `HELD_OUT_CORRUPTIONS`: they measure how well it
-recognises corruptions that it has never seen.
+from real images corrupted by the kinds in `FAMILIES` and the outputs of barely trained generators
+(`judge.undertrained`). Kinds that resemble each other are one family, because a judge that has not seen one
+of them has seen its twins: `judge.leave_out` measures families that a judge was never shown. No judge is
+trained with `HELD_OUT_CORRUPTIONS`, the controls of the score.
 
 A corruption maps uint8 [3, H, W] to the same and draws from torch's global generator, like torchvision's
-transforms.
+transforms. Those of the family `MIXTURES` also take other images.
 """
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from PIL import Image
-from torch.nn.functional import conv2d
-from torchvision.transforms import v2
+from torch.nn.functional import conv2d, grid_sample
 from torchvision.transforms.v2 import functional as F
 
+from judge.common.rng import seeded
 from judge.images import to_bytes, to_float
 
-Corruption = Callable[[torch.Tensor], torch.Tensor]
+Corruption = Callable[..., torch.Tensor]
 
 
 def between(low: float, high: float) -> float:
@@ -38,8 +40,8 @@ def choice(*values):
 def reencode_jpeg(image: torch.Tensor, quality: int = 75, chroma: str = "4:2:0") -> torch.Tensor:
     """Encode and decode uint8 [3, H, W] as JPEG; with Pillow, because torchvision is dropping its codecs."""
     encoded = io.BytesIO()
-    F.to_pil_image(image).save(encoded, "JPEG", quality=quality, subsampling=chroma)
-    return F.pil_to_tensor(Image.open(encoded))
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(encoded, "JPEG", quality=quality, subsampling=chroma)
+    return torch.from_numpy(np.array(Image.open(encoded))).permute(2, 0, 1)
 
 
 def _resize(x: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
@@ -66,6 +68,36 @@ def _add(image: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
 def _blend(image: torch.Tensor, colour: torch.Tensor, contrast: float) -> torch.Tensor:
     """Blend with `colour`, [3, 1, 1] in [-1, 1], until `contrast` remains."""
     return to_bytes(torch.lerp(colour, to_float(image), contrast))
+
+
+def _draw(others: torch.Tensor, count: int, image: torch.Tensor) -> torch.Tensor:
+    """Draw `count` of `others`, and return them as float [count, 3, H, W] in [-1, 1], as large as `image`."""
+    return to_float(_resize(others[torch.randint(len(others), (count,))], image))
+
+
+def _shift(image: torch.Tensor, share: float) -> torch.Tensor:
+    """Shift by up to `share` of the height and of the width; what leaves on one side enters on the other."""
+    return image.roll([int(between(-share, share) * edge) for edge in image.shape[-2:]], (-2, -1))
+
+
+def _direction() -> tuple[float, float]:
+    """Draw a direction, and return its cosine and sine."""
+    angle = between(0, math.pi)
+    return math.cos(angle), math.sin(angle)
+
+
+def _field(image: torch.Tensor, channels: int, cells: int) -> torch.Tensor:
+    """Return soft random patches, `cells` along each side: float [channels, H, W], mostly in [-1, 1]."""
+    coarse = torch.randn(channels, cells + 1, cells + 1) / 2
+    return F.resize(coarse, list(image.shape[1:]), F.InterpolationMode.BICUBIC)
+
+
+def _displace(image: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Move each pixel by `offsets`, [2 (right, down), H, W], as a share of half the width and height."""
+    down, right = torch.meshgrid(*(torch.linspace(-1, 1, edge) for edge in image.shape[1:]), indexing="ij")
+    places = (torch.stack([right, down]) + offsets).permute(1, 2, 0)[None]
+    moved = grid_sample(to_float(image)[None], places, padding_mode="reflection", align_corners=True)
+    return to_bytes(moved[0])
 
 
 def _mix_channels(x: torch.Tensor) -> torch.Tensor:
@@ -198,29 +230,189 @@ def _texture(image: torch.Tensor) -> torch.Tensor:
     return to_bytes(coloured * between(0.1, 0.6) + torch.rand(3, 1, 1) * 1.4 - 0.7)
 
 
-TRAINING_CORRUPTIONS: dict[str, Corruption] = {
-    "shuffled": _shuffle,  # the cells of a grid of 4 x 4 or 8 x 8: textures without a scene
-    "rephased": _rephase,  # random phases of the spectrum: colours and grain stay, the scene is lost
-    "convolved": _convolve,  # by a random filter, with the same mean and deviation
-    "mixed": _mix,  # channels mixed at random, each scaled to the full range
-    "regraded": _regrade,  # colours mapped through a random table
-    "pixelated": _pixelate,  # to 6 x 6 up to 16 x 16 squares
-    "striped": _stripe,  # a sine wave of random colour and direction, with a period of 2 to 10 pixels
-    "rippled": _ripple,  # an almost invisible tile of 3 to 5 pixels: networks hide information in such
-    "speckled": _speckle,  # 5 to 50 % of the pixels replaced, by one random colour or each by its own
-    "holed": _cover,  # by 3 to 12 rectangles, each 15 to 50 % as wide and as high as the image
-    "faded": lambda image: _blend(image, torch.rand(3, 1, 1) * 2 - 1, between(0.1, 0.2)),
-    "overexposed": lambda image: to_bytes(to_float(image) * between(3, 8) + between(-2, 2)),
-    "sharpened": lambda image: _add(image, _detail(image) * between(3, 9)),
-    "edges": _edges,  # on grey or black
-    "compressed": lambda image: reencode_jpeg(image, choice(1, 3)),  # at a quality that shows its blocks
-    "duotone": _duotone,  # brightness mapped to a gradient through three random colours
-    "curved": _curve,  # a random gamma for each channel: colours that no light produces
-    "gaudy": lambda image: F.adjust_saturation(image, between(3, 8)),
-    "stretched": _stretch,  # a band of 1 to 4 pixels over the whole image, horizontally or vertically
-    "texture": _texture,  # coloured noise with a spectrum of 1 / f^a, a from 0 to 2.5, without the image
-    "warped": lambda image: v2.ElasticTransform(image.shape[-1] * between(3, 8), between(2, 5))(image),
-    "solarised": lambda image: F.solarize(image, choice(64, 96, 128)),
+def _average(image: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    drawn = _draw(others, choice(1, 1, 2, 3, 5, 7), image)
+    return to_bytes(torch.cat([to_float(image)[None], drawn]).mean(0))
+
+
+def _double_expose(image: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    share, other = between(0.3, 0.7), _draw(others, 1, image)[0]
+    return to_bytes(torch.lerp(to_float(image), _shift(other, 0.5), share))
+
+
+def _ghost(image: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    copy = _shift(choice(image, image.flip(-1), image.flip(-2)), 0.25)
+    far = between(0.08, 0.25) * image.shape[-1]  # a smaller shift could be taken for a blur
+    copy = copy.roll(choice(-1, 1) * int(far), -1)
+    return to_bytes(torch.lerp(to_float(image), to_float(copy), between(0.35, 0.65)))
+
+
+def _pale(image: torch.Tensor) -> torch.Tensor:
+    colour = choice(to_float(image).mean((1, 2), keepdim=True), torch.rand(1, 1, 1) * 1.6 - 0.8)
+    return _blend(image, colour, between(0.3, 0.7))
+
+
+def _scatter(image: torch.Tensor) -> torch.Tensor:
+    """Arrange the image's own pixels, sorted by light, as blots or strokes."""
+    height, width = image.shape[1:]
+    noise = _field(image, 1, choice(4, 8, 16)) + _field(image, 1, choice(8, 16, 32))
+    noise = choice(noise, _resize(noise[:, : max(1, height // 4)], image))  # blots, or long ones
+    scattered = torch.empty_like(image).flatten(1)
+    by_light = F.rgb_to_grayscale(image).flatten().argsort()
+    scattered[:, noise.flatten().argsort()] = image.flatten(1)[:, by_light]
+    return scattered.view(3, height, width)
+
+
+def _tile_detail(image: torch.Tensor) -> torch.Tensor:
+    height, width = (max(2, int(between(0.15, 0.35) * edge)) for edge in image.shape[1:])
+    top, left = (int(between(0, 1) * (edge - part)) for edge, part in zip(image.shape[1:], (height, width)))
+    detail = image[:, top : top + height, left : left + width]
+    detail = torch.cat([detail, detail.flip(1)], 1)  # mirrored, so that no edge shows where copies meet
+    return _repeat(torch.cat([detail, detail.flip(2)], 2), image)
+
+
+def _shear(image: torch.Tensor) -> torch.Tensor:
+    image, slope = choice(image, image.mT), choice(-1, 1) * between(0.7, 4)
+    y, x = _coordinates(image)
+    sheared = image.gather(2, ((x + slope * y).long() % image.shape[2]).expand_as(image))
+    return _resize(choice(sheared, sheared.mT), image)
+
+
+def _streak(image: torch.Tensor) -> torch.Tensor:
+    """Draw each pixel's colour from a line of the image by its place across a direction: streaks only."""
+    y, x = _coordinates(image)
+    across, along = _direction()
+    place = (x * across + y * along) * between(0.5, 1.5) + choice(0, between(1, 4)) * _field(image, 1, 4)[0]
+    line = image[:, int(between(0, image.shape[1]))]
+    streaks = line[:, place.long() % line.shape[1]]
+    return to_bytes(torch.lerp(to_float(streaks), to_float(image), choice(0, between(0, 0.4))))
+
+
+def _slip(image: torch.Tensor) -> torch.Tensor:
+    """Move each row on from the one above by a random step, so that the picture runs into slanted streaks."""
+    image = choice(image, image.mT)
+    steps = torch.randn(image.shape[1]) * between(1, 4) + between(-2, 2)
+    places = torch.arange(image.shape[2]) + steps.cumsum(0).long()[:, None]
+    moved = image.gather(2, (places % image.shape[2]).expand_as(image))
+    return _resize(moved, image)
+
+
+def _grid(image: torch.Tensor) -> torch.Tensor:
+    """Add lines of two directions at right angles, of random period and angle."""
+    y, x = _coordinates(image)
+    across, along = choice((1.0, 0.0), _direction())
+    waves = torch.stack([torch.cos(2 * math.pi * place / between(2, 12) + between(0, 6))
+                         for place in (x * across + y * along, y * across - x * along)])
+    lines = choice(waves[0], waves.mean(0), waves.prod(0))
+    colour = choice(torch.ones(3, 1, 1), torch.randn(3, 1, 1))
+    return _add(image, 0.05 * 12 ** between(0, 1) * choice(lines, lines.sign()) * colour)
+
+
+def _tile_noise(image: torch.Tensor) -> torch.Tensor:
+    tile = torch.randn(choice(1, 3), *torch.randint(2, 13, (2,)).tolist())
+    return _add(image, 0.05 * 12 ** between(0, 1) * _repeat(tile, image))
+
+
+def _wash(image: torch.Tensor) -> torch.Tensor:
+    """Cover with soft patches of colour."""
+    colours = 1.2 * _field(image, 3, choice(1, 2, 3, 4))
+    return to_bytes(torch.lerp(to_float(image), colours, between(0.4, 0.9)))
+
+
+def _tint(image: torch.Tensor) -> torch.Tensor:
+    """Give large soft areas other colours, at the same light."""
+    tint = _field(image, 3, choice(1, 2, 3, 4))
+    return _add(image, between(0.7, 1.6) * (tint - tint.mean(0)))
+
+
+def _bleed(image: torch.Tensor) -> torch.Tensor:
+    """Blur the colours, strengthen them and shift them away from what they belong to."""
+    x = to_float(image)
+    light = F.rgb_to_grayscale(x)
+    blurred = _resize(F.resize(x - light, [choice(3, 5, 8)] * 2, antialias=True), image)
+    return to_bytes(light + between(1.5, 3.5) * _shift(blurred, 0.4))
+
+
+def _smear(image: torch.Tensor) -> torch.Tensor:
+    """Blur along a direction, as a camera that moves does."""
+    (down, right), length = _direction(), between(0.08, 0.35) * image.shape[-1]
+    shares = torch.linspace(0, length, 24).tolist()
+    shifted = [image.roll((round(down * share), round(right * share)), (1, 2)) for share in shares]
+    return torch.stack(shifted).float().mean(0).round().byte()
+
+
+def _drag(image: torch.Tensor) -> torch.Tensor:
+    """Drag colours over each other: everything moves far along one direction, each area by its own length."""
+    along = torch.tensor(_direction())[:, None, None]
+    return _displace(image, between(0.3, 0.9) * along * _field(image, 1, choice(6, 10, 16)))
+
+
+def _warp(image: torch.Tensor) -> torch.Tensor:
+    return _displace(image, between(0.15, 0.5) * _field(image, 2, choice(3, 5, 8)))
+
+
+MIXTURES = "blends"  # the family whose corruptions take (image, others), others uint8 [M, 3, height, width]
+FAMILIES: dict[str, dict[str, Corruption]] = {
+    "blends": {
+        "averaged": _average,  # with 1 to 7 others
+        "double exposure": _double_expose,  # with another image, shifted
+        "ghost": _ghost,  # over a shifted copy of itself, as it is or mirrored
+    },
+    "low contrast": {
+        "faded": lambda image: _blend(image, torch.rand(3, 1, 1) * 2 - 1, between(0.1, 0.2)),
+        "pale": _pale,  # 0.3 to 0.7 of the contrast, around its mean colour or a grey
+    },
+    "textures": {
+        "shuffled": _shuffle,  # the cells of a grid of 4 x 4 or 8 x 8: textures without a scene
+        "rephased": _rephase,  # random phases of the spectrum: colours and grain stay, the scene is lost
+        "texture": _texture,  # coloured noise with a spectrum of 1 / f^a, a from 0 to 2.5, without the image
+        "scattered": _scatter,  # its own pixels as blots
+        "tiled detail": _tile_detail,  # a detail and its mirror images, over and over
+    },
+    "streaks": {
+        "stretched": _stretch,  # a band of 1 to 4 pixels over the whole image, horizontally or vertically
+        "streaked": _streak,  # the colours of one row, in streaks of any direction, nearly straight
+        "sheared": _shear,  # by 35 to 76 degrees
+        "slipped": _slip,  # each row or column slips on from the one before
+    },
+    "grids": {
+        "striped": _stripe,  # a sine wave of random colour and direction, with a period of 2 to 10 pixels
+        "rippled": _ripple,  # an almost invisible tile of 3 to 5 pixels: networks hide information in such
+        "lined": _grid,  # lines, squares or dots of any angle, with periods of 2 to 12 pixels
+        "tile of noise": _tile_noise,  # repeated, 2 to 12 pixels wide and high
+    },
+    "washes": {
+        "washed": _wash,  # large soft patches of colour over it
+        "tinted": _tint,  # large soft areas in other colours, at the same light
+        "bled": _bleed,  # colours blurred, strengthened and shifted
+    },
+    "colours": {
+        "mixed": _mix,  # channels mixed at random, each scaled to the full range
+        "regraded": _regrade,  # colours mapped through a random table
+        "overexposed": lambda image: to_bytes(to_float(image) * between(3, 8) + between(-2, 2)),
+        "duotone": _duotone,  # brightness mapped to a gradient through three random colours
+        "curved": _curve,  # a random gamma for each channel: colours that no light produces
+        "gaudy": lambda image: F.adjust_saturation(image, between(3, 8)),
+        "solarised": lambda image: F.solarize(image, choice(64, 96, 128)),
+    },
+    "smears": {
+        "motion blur": _smear,  # over 8 to 35 % of the width
+        "dragged": _drag,  # each area along the same direction, by its own length
+        "warped": _warp,  # each area in its own direction
+    },
+    "filters": {
+        "convolved": _convolve,  # by a random filter, with the same mean and deviation
+        "sharpened": lambda image: _add(image, _detail(image) * between(3, 9)),
+        "edges": _edges,  # on grey or black
+    },
+    "noise": {
+        "speckled": _speckle,  # 5 to 50 % of the pixels replaced, by one random colour or each by its own
+    },
+    "blocks": {
+        "pixelated": _pixelate,  # to 6 x 6 up to 16 x 16 squares
+        "holed": _cover,  # by 3 to 12 rectangles, each 15 to 50 % as wide and as high as the image
+        "compressed": lambda image: reencode_jpeg(image, choice(1, 3)),  # at a quality that shows its blocks
+    },
 }
 
 HELD_OUT_CORRUPTIONS: dict[str, Corruption] = {
@@ -247,8 +439,26 @@ HELD_OUT_CORRUPTIONS: dict[str, Corruption] = {
 }
 
 
-def corrupt(image: torch.Tensor) -> torch.Tensor:
-    """Apply one of `TRAINING_CORRUPTIONS`, or two with a probability of 1/4."""
+KINDS: dict[str, Corruption] = {
+    kind: corruption for family in (HELD_OUT_CORRUPTIONS, *FAMILIES.values())
+    for kind, corruption in family.items()}
+
+
+def apply(kind: str, image: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Apply one of `KINDS` to `image`; `others`, uint8 [M, 3, height, width], may be of another size."""
+    return KINDS[kind](image, others) if kind in FAMILIES[MIXTURES] else KINDS[kind](image)
+
+
+def corrupt(
+    image: torch.Tensor, others: torch.Tensor, families: Sequence[str] = tuple(FAMILIES)
+) -> torch.Tensor:
+    """Apply a random kind of a random one of `families`, or two with a probability of 1/4."""
     for _ in range(choice(1, 1, 1, 2)):
-        image = choice(*TRAINING_CORRUPTIONS.values())(image)
+        image = apply(choice(*FAMILIES[choice(*families)]), image, others)
     return image
+
+
+def corrupt_all(kind: str, images: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Apply one of `KINDS` to each of uint8 [N, 3, H, W]; equal kinds and seeds draw equal numbers."""
+    with seeded(seed, "controls", kind):
+        return torch.stack([apply(kind, image, images) for image in images])

@@ -2,10 +2,9 @@
 
 import copy
 import math
-import multiprocessing
-import shutil
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,28 +15,26 @@ import torch
 import torchvision
 from scipy.optimize import minimize
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 from torchvision import models
-from torchvision.transforms import v2
 from tqdm import tqdm
 
 from judge.common.cli import LearningRate, PositiveInt, Weight
 from judge.common.device import supports_bf16
 from judge.common.errors import UserError
 from judge.common.rng import rng, seeded
-from judge.corruptions import between, choice, corrupt, reencode_jpeg
+from judge.corruptions import FAMILIES, corrupt
 from judge.evaluation import class_weights, evaluate, load_both_domains
-from judge.images import DataSet, load_images, to_float
+from judge.images import DataSet, list_images, load_images, to_float
 from judge.model import CLASSES, NEITHER, Judge, ModelCard, log_probabilities
 from judge.score import extract_features
-from judge.undertrained import translate_with, undertrained_generators
+from judge.undertrained import UNDERTRAINED, undertrained_images
+from judge.views import AugmentedViews, load_batches, loader_workers
 
 HELD_OUT_FRACTION = 0.1  # share of the training images kept for early stopping and calibration
-GENERATED_FRACTION = 0.2  # share of the class "neither" from undertrained generators; the rest is corrupted
-MAX_GENERATORS, IMAGES_PER_GENERATOR = 24, 32
 CROP_MARGIN = 1.25  # images are kept this much larger than the judge's size, for random crops
-SHARED_MEMORY = "/dev/shm"  # loader processes send batches through it; Docker gives a container 64 MB of it
-BATCHES_PER_WORKER = 4  # in shared memory at once: two prefetched, one being made, one being read
+UNDERTRAINED_FRACTION = 0.2  # share of the third class's views from undertrained generators ...
+EARLIER_FRACTION = 0.2  # ... and from folders of earlier searches' images, if given; the rest is corrupted
+ESTIMATE_STEPS = 8  # training steps after which the time of the rest is estimated
 
 
 @dataclass(frozen=True)
@@ -58,60 +55,11 @@ class TrainingOptions:
     """Peak learning rate of AdamW under a one-cycle schedule (Smith 2018, 1803.09820)."""
     weight_decay: Weight = 0.05
     """Weight decay of AdamW (Loshchilov and Hutter 2019, 1711.05101)."""
-    neither: bool = True
-    """Learn a third class: images that are neither photographs nor paintings (`judge.corruptions`).
-    A judge with two classes calls meaningless images paintings."""
+    two_classes: bool = False
+    """Learn photographs and paintings only. By default there is a third class, images that are neither
+    (`judge.corruptions`): a judge with two classes calls meaningless images paintings."""
     seed: int = 0
     """Random seed. On a CPU, equal seeds give equal judges; on a GPU, sums vary from run to run."""
-
-
-def augmentation(size: int) -> v2.Transform:
-    """Return a random transform, uint8 [3, H, W] to uint8 [3, size, size], the same for every class.
-
-    Photographs and paintings come with different compression, which a network would learn instead of style:
-    so every image is resized by a random factor and re-encoded at a random quality, with or without halved
-    chroma. Blur and colour shifts move a CNN from texture towards shape (Geirhos et al. 2019, 1811.12231).
-    """
-    return v2.Compose([
-        v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.9, 1.1), antialias=True),
-        v2.RandomHorizontalFlip(),
-        v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
-        v2.RandomApply([v2.GaussianBlur(3, sigma=(0.1, 1.0))], p=0.2),
-        v2.Lambda(reencode_at_random),  # a function with a name: loader processes may get it by pickle
-    ])
-
-
-def reencode_at_random(image: torch.Tensor) -> torch.Tensor:
-    """Return an image, uint8 [3, H, W], after JPEG of random quality, with or without halved chroma."""
-    return reencode_jpeg(image, int(between(50, 101)), choice("4:4:4", "4:2:0"))
-
-
-class AugmentedViews(Dataset):
-    """Random views of the images of each class, uint8 [N, 3, H, W], with equal numbers of each class.
-
-    An epoch has as many views as there are photographs and paintings (`len`); they are numbered on from epoch
-    to epoch. A view is a function of seed and number, so that the number of worker processes does not change
-    the judge. Of the third class's views, a share of `GENERATED_FRACTION` are of its images, the others
-    corrupted views of the first two classes.
-    """
-
-    def __init__(self, classes: Sequence[torch.Tensor], size: int, seed: int = 0):
-        self.classes, self.size, self.seed = classes, size, seed
-        self.augment = augmentation(size)
-
-    def __len__(self) -> int:
-        return sum(map(len, self.classes[:NEITHER]))
-
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
-        epoch, index = divmod(number, len(self))
-        label = index % len(self.classes)
-        with seeded(self.seed, "augment", epoch, index):
-            if label == NEITHER and between(0, 1) > GENERATED_FRACTION:
-                return corrupt(self._random_view(choice(*self.classes[:NEITHER]))), label
-            return self._random_view(self.classes[label]), label
-
-    def _random_view(self, images: torch.Tensor) -> torch.Tensor:
-        return self.augment(images[int(torch.randint(len(images), ()))])
 
 
 def split_held_out(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,17 +73,38 @@ def split_held_out(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch
 
 
 def train(
-    data: DataSet, size: int, options: TrainingOptions, device: torch.device
+    data: DataSet, size: int, options: TrainingOptions, device: torch.device,
+    neither: Sequence[Path] = (), leave_out: str = "", announce: Callable[[float], None] | None = None,
 ) -> tuple[Judge, ModelCard]:
-    """Return a calibrated judge for images of `size` pixels, and its card."""
+    """Return a calibrated judge for images of `size` pixels, and its card.
+
+    Args:
+        neither: folders of more images of the third class, for example of earlier searches' first reports.
+        leave_out: a family of `FAMILIES`, or `UNDERTRAINED`, that the judge is not shown.
+        announce: gets the seconds that all epochs are expected to take, after `ESTIMATE_STEPS` steps.
+    """
     started = time.perf_counter()
+    neither_files = list_images(neither)  # first, because a missing folder is an error
     judge, initial_weights = initial_judge(options, size, device)
-    classes, held_out, counts = load_training_images(data, size, options, device)
-    epochs = fit(judge, AugmentedViews(classes, size, options.seed), held_out, options, device)
-    calibrate(judge, *held_out)
+    families = () if options.two_classes else tuple(name for name in FAMILIES if name != leave_out)
+    pixels, labels, counts, paths = load_both_domains(data.train, round(size * CROP_MARGIN))
+    trained_on, held_out = split_held_out(labels, options.seed)
+    real = [pixels[trained_on[labels[trained_on] == label]] for label in (0, 1)]
+    more = []
+    if families and leave_out != UNDERTRAINED:
+        more.append((UNDERTRAINED_FRACTION, undertrained_images(*real, options.seed, device)))
+    if neither_files:
+        more.append((EARLIER_FRACTION, load_images(neither_files, size).pixels))
+    views = AugmentedViews(real, size, options.batch_size, options.seed, families, more)
+    # Decoded again at the judge's size: resizing the larger ones would give softer images than a trial's,
+    # and a calibration for those.
+    held_out_pixels = load_images([Path(paths[index]) for index in held_out], size).pixels
+    shown = held_out_images(held_out_pixels, labels[held_out], families, options.seed)
+    epochs = fit(judge, views, shown, options, device, announce)
+    calibrate(judge, *shown)
     record = {
         "data": data.name, "stand_in": data.stand_in, "counts": counts, **vars(options),
-        "weights": initial_weights, "epochs": epochs,
+        "neither": [str(folder) for folder in neither], "weights": initial_weights, "epochs": epochs,
         "seconds": round(time.perf_counter() - started, 1), "device": str(device),
         "versions": {"torch": str(torch.__version__), "torchvision": torchvision.__version__},
     }
@@ -143,49 +112,19 @@ def train(
     return judge, ModelCard(options.arch, size, judge.classes, record, metrics)
 
 
-def load_training_images(
-    data: DataSet, size: int, options: TrainingOptions, device: torch.device
-) -> tuple[list[torch.Tensor], tuple[torch.Tensor, torch.Tensor], dict]:
-    """Return what `class_images` and `held_out_images` return, and counts of the files read, by domain."""
-    pixels, labels, counts, paths = load_both_domains(data.train, round(size * CROP_MARGIN))
-    train, held_out = split_held_out(labels, options.seed)
-    # Decoded again at the judge's size: resizing the larger ones would give softer images than a trial's,
-    # and a calibration for those.
-    held_out_pixels = load_images([Path(paths[index]) for index in held_out], size).pixels
-    photos, paintings = (pixels[train[labels[train] == label]] for label in (0, 1))
-    return (class_images(photos, paintings, options, device),
-            held_out_images(held_out_pixels, labels[held_out], options, device), counts)
-
-
-def class_images(
-    photos: torch.Tensor, paintings: torch.Tensor, options: TrainingOptions, device: torch.device
-) -> list[torch.Tensor]:
-    """Return the training images of each class, uint8 [N, 3, H, W]: photographs, paintings and, with
-    `options.neither`, the outputs of undertrained generators."""
-    if not options.neither:
-        return [photos, paintings]
-    count = min(MAX_GENERATORS, math.ceil((len(photos) + len(paintings)) / IMAGES_PER_GENERATOR))
-    shape = count, IMAGES_PER_GENERATOR
-    sources = photos[torch.randint(len(photos), shape, generator=rng(options.seed, "sources"))]
-    generators = undertrained_generators(photos, paintings, options.seed, device, count)
-    generated = [translate_with(*pair, device) for pair in zip(generators, sources)]
-    return [photos, paintings, torch.cat(generated)]
-
-
 def held_out_images(
-    pixels: torch.Tensor, labels: torch.Tensor, options: TrainingOptions, device: torch.device
+    pixels: torch.Tensor, labels: torch.Tensor, families: Sequence[str], seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images for early stopping and calibration, uint8 [N, 3, size, size] on the CPU, and their labels
-    [N] on `device`.
+    """Return images for early stopping and calibration, uint8 [N, 3, size, size], and their labels, [N].
 
-    With `options.neither`, half as many corrupted images are added to the real ones.
+    Half as many images, corrupted by `families` if there are any, are added to the real ones.
     """
-    if options.neither:
-        with seeded(options.seed, "held out"):
+    if families:
+        with seeded(seed, "held out"):
             indices = torch.randint(len(pixels), (math.ceil(len(pixels) / 2),))
-            pixels = torch.stack([*pixels, *(corrupt(image) for image in pixels[indices])])
+            pixels = torch.stack([*pixels, *(corrupt(image, pixels, families) for image in pixels[indices])])
         labels = torch.cat([labels, torch.full_like(indices, NEITHER)])
-    return pixels, labels.to(device)
+    return pixels, labels
 
 
 def initial_judge(options: TrainingOptions, size: int, device: torch.device) -> tuple[Judge, str]:
@@ -198,7 +137,7 @@ def initial_judge(options: TrainingOptions, size: int, device: torch.device) -> 
     source = options.weights
     try:
         with seeded(options.seed, "init"):
-            judge = Judge(options.arch, size, CLASSES if options.neither else CLASSES[:NEITHER])
+            judge = Judge(options.arch, size, CLASSES[:NEITHER] if options.two_classes else CLASSES)
     except ValueError as error:
         raise UserError(f"--arch {options.arch}: {error}") from None
     if source == "imagenet":
@@ -207,7 +146,8 @@ def initial_judge(options: TrainingOptions, size: int, device: torch.device) -> 
             _load_backbone(state, judge)
         except (URLError, OSError, RuntimeError) as error:
             source = "none (imagenet could not be downloaded)"
-            print(f"pretrained weights could not be downloaded ({error}): training from scratch")
+            print(f"pretrained weights could not be downloaded ({error}): training from scratch",
+                  file=sys.stderr)
     elif source != "none":
         try:
             _load_backbone(torch.load(source, map_location="cpu", weights_only=True), judge)
@@ -225,23 +165,27 @@ def _load_backbone(state: dict, judge: Judge) -> None:
 
 def fit(
     judge: Judge, views: AugmentedViews, held_out: tuple[torch.Tensor, torch.Tensor],
-    options: TrainingOptions, device: torch.device,
+    options: TrainingOptions, device: torch.device, announce: Callable[[float], None] | None = None,
 ) -> int:
-    """Train `judge` in place, restore the weights of the best epoch, and return the number of epochs."""
-    images_held_out, labels_held_out = held_out
-    optimizer = torch.optim.AdamW(judge.parameters(), options.lr, weight_decay=options.weight_decay)
+    """Train `judge` in place, restore the weights of the best epoch, and return the number of epochs.
+
+    Where there is no terminal for a progress bar, a line is printed after each epoch.
+    """
+    images_held_out, labels_held_out = held_out[0], held_out[1].to(device)
+    optimizer = torch.optim.AdamW(judge.parameters(), options.lr, weight_decay=options.weight_decay,
+                                  fused=True)
     held_out_loss = nn.CrossEntropyLoss(class_weights(labels_held_out, len(judge.classes)))
-    epoch_steps = math.ceil(len(views) / options.batch_size)
-    steps = epoch_steps * options.epochs
+    steps = len(views) * options.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, steps)
-    batches = iter(load_batches(views, options, device, loader_workers(views, options, device)))
+    batches = iter(load_batches(views, options.epochs, device, loader_workers(views, device)))
     best_weights, best_loss, best_epoch = None, math.inf, -1
     judge.to(memory_format=torch.channels_last)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=supports_bf16(device))
+    started, step = time.perf_counter(), 0
     with tqdm(total=steps, desc="judge", unit="step", disable=None) as bar:
         for epoch in range(options.epochs):
             judge.train()
-            for images, labels in islice(batches, epoch_steps):
+            for images, labels in islice(batches, len(views)):
                 with autocast:
                     logits = judge(to_float(images.to(device, non_blocking=True)))
                 loss = nn.functional.cross_entropy(logits.float(), labels.to(device, non_blocking=True))
@@ -250,9 +194,17 @@ def fit(
                 optimizer.step()
                 schedule.step()
                 bar.update()
-            logits = judge.head(extract_features(judge.eval(), images_held_out))
-            loss = held_out_loss(logits, labels_held_out).item()
+                step += 1
+                if announce and step == min(ESTIMATE_STEPS, len(views)):
+                    announce((time.perf_counter() - started) / step * steps)
+            with autocast:
+                logits = judge.head(extract_features(judge.eval(), images_held_out))
+            loss = held_out_loss(logits.float(), labels_held_out).item()
             bar.set_postfix(held_out_loss=f"{loss:.3f}")
+            if bar.disable:
+                left = (time.perf_counter() - started) * (options.epochs / (epoch + 1) - 1)
+                print(f"epoch {epoch + 1} of {options.epochs}: held-out loss {loss:.3f}, at most "
+                      f"{duration(left)} left", file=sys.stderr)
             if loss < best_loss:
                 best_weights, best_loss, best_epoch = copy.deepcopy(judge.state_dict()), loss, epoch
             elif epoch - best_epoch >= options.patience:
@@ -263,29 +215,11 @@ def fit(
     return epoch + 1
 
 
-def load_batches(
-    views: AugmentedViews, options: TrainingOptions, device: torch.device, workers: int
-) -> DataLoader:
-    """Return the batches of all epochs, made by so many processes; none has views of two epochs."""
-    count, size = len(views), options.batch_size
-    numbers = [range(start + first, start + min(first + size, count))
-               for start in range(0, count * options.epochs, count) for first in range(0, count, size)]
-    return DataLoader(views, batch_sampler=numbers, num_workers=workers, pin_memory=device.type == "cuda")
-
-
-def loader_workers(views: AugmentedViews, options: TrainingOptions, device: torch.device) -> int:
-    """Return the number of processes that make batches: for a GPU up to 8, as shared memory has room."""
-    if device.type != "cuda":
-        return 0  # the images are in memory: processes only help where a GPU waits for the augmentation
-    wanted, free = min(8, torch.get_num_threads()), shutil.disk_usage(SHARED_MEMORY).free
-    # Processes that are not forked get the images through shared memory, too.
-    images = 0 if multiprocessing.get_start_method() == "fork" else sum(x.nbytes for x in views.classes)
-    batch = options.batch_size * 3 * views.size**2
-    workers = max(0, min(wanted, (free - images) // (BATCHES_PER_WORKER * batch)))
-    if workers < wanted:
-        print(f"{workers} processes prepare images instead of {wanted}: {SHARED_MEMORY} has only "
-              f"{free / 1e6:.0f} MB free (docker run --shm-size gives more)")
-    return workers
+def duration(seconds: float) -> str:
+    """Return a time as a person reads it: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def calibrate(judge: Judge, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -295,6 +229,7 @@ def calibrate(judge: Judge, images: torch.Tensor, labels: torch.Tensor) -> None:
     regularises towards a diagonal: a few images then change the probabilities little.
     """
     logits = judge.head(extract_features(judge.eval(), images)).detach()
+    labels = labels.to(logits.device)
     x = log_probabilities(logits.double())
     weights = class_weights(labels, x.shape[1]).double()
     identity = torch.eye(*judge.calibration.shape).to(x)

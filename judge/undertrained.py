@@ -1,5 +1,6 @@
 """Generators that have barely been trained: their outputs are examples of the class "neither"."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -7,11 +8,24 @@ from torch import nn
 from torch.nn.functional import l1_loss, mse_loss
 from torchvision.transforms import v2
 
-from judge.common.rng import seeded
+from judge.common.rng import rng, seeded
 from judge.corruptions import between, choice
 from judge.images import to_bytes, to_float
 
+UNDERTRAINED = "undertrained"  # name of these images beside the families of `judge.corruptions`
+MAX_GENERATORS, IMAGES_PER_GENERATOR = 24, 32
 BATCH_SIZE, CROP_SIZE = 4, 64  # generators leave grids as wide as their kernels at any image size
+
+
+def undertrained_images(
+    photos: torch.Tensor, paintings: torch.Tensor, seed: int, device: torch.device
+) -> torch.Tensor:
+    """Return translations of some of `photos` by undertrained generators, all uint8 [N, 3, H, W]."""
+    count = min(MAX_GENERATORS, math.ceil((len(photos) + len(paintings)) / IMAGES_PER_GENERATOR))
+    shape = count, IMAGES_PER_GENERATOR
+    sources = photos[torch.randint(len(photos), shape, generator=rng(seed, "sources"))]
+    generators = undertrained_generators(photos, paintings, seed, device, count)
+    return torch.cat([translate_with(*pair, device) for pair in zip(generators, sources)])
 
 
 def undertrained_generators(

@@ -1,9 +1,12 @@
 """`experiments check` finds mistakes that NNI reports late, or not at all."""
 
+import os
 import shutil
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +16,7 @@ from experiments.check import check
 from experiments.nni_adapter import remote
 from experiments.search import describe
 from experiments.trial_command import parse
+from judge import evaluation
 from judge.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +52,44 @@ def test_the_shipped_search_passes_also_if_it_is_limited_by_time_alone(experimen
     assert "24 trials of trials.cyclegan, 2 at once" in describe(check(experiment()))
     plan = check(experiment(maxTrialNumber=None, maxExperimentDuration="1h"))
     assert "unlimited trials" in describe(plan)
+
+
+def judged(monkeypatch, experiment, aucs: float, **options) -> str | None:
+    """What is said of a judge with such probabilities of paintings; each call has other images."""
+    for file in (Path(parse(check(experiment()).config.trial_command)[1].data) / "testB").iterdir():
+        os.utime(file)
+    at = np.random.default_rng(0).random(8)
+
+    def probabilities(judge, pixels):
+        assert len(pixels) == 16
+        right = round(8 * aucs)  # so many paintings are above all photographs, the others below
+        return np.concatenate([0.3 + 0.1 * at, np.where(np.arange(8) < right, 0.5, 0.1)])
+
+    monkeypatch.setattr(evaluation, "painting_probabilities", probabilities)
+    return checks.judge_on_data(check(experiment()).settings, **options)
+
+
+def test_a_judge_is_asked_about_the_data_at_hand(experiment, monkeypatch):
+    assert judged(monkeypatch, experiment, 1.0) is None
+    assert "with an AUC of 0.75 (0.5: chance, 0.9: good)" in judged(monkeypatch, experiment, 0.75)
+    with pytest.raises(UserError, match="AUC of 0.50 .* or add --any-judge"):
+        judged(monkeypatch, experiment, 0.5)
+    assert judged(monkeypatch, experiment, 0.5, any_judge=True).startswith("warning: ")
+
+
+def test_a_judge_is_asked_once_and_only_a_few_images_of_a_large_set(experiment, monkeypatch):
+    settings, asked = check(experiment()).settings, []
+    monkeypatch.setattr(checks, "MAX_JUDGED_IMAGES", 3)
+    monkeypatch.setattr(evaluation, "painting_probabilities",
+                        lambda judge, x: asked.append(len(x)) or np.linspace(0, 1, len(x)))
+    assert [checks.judge_on_data(settings) for _ in range(3)] == 3 * [None]
+    assert asked == [6]  # every third of eight images of each domain
+
+
+def test_only_judges_of_two_domains_are_asked(experiment, sample_data):
+    assert checks.judge_on_data(check(experiment(system="gan")).settings) is None
+    settings = check(experiment(system="dcgan")).settings
+    assert checks.judge_on_data(replace(settings, data=str(sample_data / "trainA"))) is None
 
 
 def test_shipped_files_can_be_read_and_their_spaces_contain_the_published_values(tmp_path, monkeypatch):
@@ -164,7 +206,7 @@ def test_more_threads_than_cores_are_refused_and_a_trial_has_one_by_default(expe
     ("--cycle-weight -3", "cycle-weight"),
     ("--data /nowhere", "no data folder /nowhere"),
     ("--judge /nowhere.pt", "no judge at /nowhere"),
-    ("--score mine.json", "trialCommand: --score mine.json: neither combined nor scene nor plain, nor a file"),
+    ("--score mine.json", "trialCommand: --score mine.json: neither combined nor scene nor plain"),
     ("--size draft", "trained at"),
     ("--data {tmp_path}/mine", "3 test images"),
 ])

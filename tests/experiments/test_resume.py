@@ -133,7 +133,7 @@ def test_a_search_that_is_still_running_is_refused(broken, tmp_path, monkeypatch
 def test_two_processes_do_not_train_the_same_trials(broken, monkeypatch, command, doing):
     monkeypatch.setattr(search, "run", lambda *_: pytest.fail("it went on"))
     options = Namespace(experiment=str(broken.folder), keep=1, size=None, yardstick=None, yardstick_data=None,
-                        unmeasured=True, long=False, mps=False)
+                        unmeasured=True, long=False, any_judge=False, mps=False)
     refused = pytest.raises(UserError, match=f"another process is {doing} experiment broken")
     with file_lock(broken.folder / f".{command}.lock", "first"), refused:
         getattr(commands, command)(options)

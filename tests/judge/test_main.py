@@ -24,7 +24,8 @@ from PIL import Image
 
 from judge import controls, images, model, sample
 from judge.common.files import file_lock
-from judge.corruptions import HELD_OUT_CORRUPTIONS, TRAINING_CORRUPTIONS
+from judge.corruptions import KINDS
+from judge.score import combined
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = ("train", "evaluate", "score", "controls", "data", "halves")
@@ -81,7 +82,9 @@ def test_from_training_to_a_score(judge, workplace, sample_data):
         [sys.executable, "-m", "judge", "train", "--data", sample_data, "--size", "sketch", "--epochs", "1",
          "--weights", "none", "--batch_size", "8", "--lr", "5e-4", "--out", "models/mine.pt"],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
-    Result(process.returncode, process.stdout, process.stderr).succeeded(
+    expected, epoch = process.stderr.splitlines()
+    assert expected.startswith("1 epochs take about ") and epoch.startswith("epoch 1 of 1: held-out loss ")
+    Result(process.returncode, process.stdout, "").succeeded(
         "stand-in, not real paintings", "sketch (64 px)", "weights: none, 1 epochs", "auc", "judged painting",
         "saved models/mine.pt")
     _, card = model.load_judge("models/mine.pt")
@@ -96,10 +99,10 @@ def test_from_training_to_a_score(judge, workplace, sample_data):
 
 
 def test_train_on_ones_own_folders(judge, sample_data):
-    judge(
+    result = judge(
         "train", "--paintings", sample_data / "trainA", "--photos", sample_data / "trainB",
-        sample_data / "testB", "--size", "sketch", "--weights", "none", "--epochs", 1, "--out", "j.pt",
-    ).succeeded("data: trainA + trainB + testB; size: sketch (64 px)")
+        sample_data / "testB", "--size", "sketch", "--weights", "none", "--epochs", 1, "--out", "j.pt")
+    assert result.code == 0 and "data: trainA + trainB + testB; size: sketch (64 px)" in result.out
     _, card = model.load_judge("j.pt")
     counts = {name: count["images"] for name, count in card.training["counts"].items()}
     assert counts == {"photos": 18, "paintings": 10}
@@ -137,6 +140,8 @@ def test_only_one_process_trains_a_judge(judge, workplace, sample_data):
     ("--data {sample} --weights nowhere.pth", "no weights at nowhere.pth: give imagenet, none or a file"),
     ("--data {sample} --out file/judge.pt", "file/judge.pt: "),
     ("--data {sample} --out folder", "folder: it is a folder"),
+    ("--data {sample} --neither nowhere", "no folder nowhere"),
+    ("--data {sample} --neither folder --two-classes", "--two-classes"),
 ])
 def test_train_refuses_wrong_options_in_one_line_and_writes_nothing(
         judge, workplace, sample_data, arguments, words):
@@ -203,7 +208,7 @@ def test_score_has_content_and_diversity_with_sources_only(score, sample_data):
     assert mine == parts | {"default": parts["clean"] ** 2}
 
     result = score("--images", sample_data / "testB")
-    result.succeeded()
+    assert result.code == 0 and "8 images are few" in result.err
     first, *lines = result.out.splitlines()
     assert "stand-in, not real paintings" in first
     assert [line.split()[0] for line in lines] == ["default", "style", "clean", "kid", "kid_error"]
@@ -232,11 +237,50 @@ def test_an_unreadable_image_is_left_out_but_refused_where_it_would_shift_the_pa
     assert result.code == 0 and "002.png" in result.err and "style" in json.loads(result.out)
 
 
+@pytest.fixture
+def large(sample_data, workplace, monkeypatch) -> Path:
+    """The sample with images of 160 px."""
+    folder = shutil.copytree(sample_data, workplace / "large")
+    for file in folder.rglob("*.png"):
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGB").resize((160, 160), Image.Resampling.BICUBIC))
+        noise = np.random.default_rng(int(file.stem)).normal(0, 6, pixels.shape)
+        Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(file)
+    return folder
+
+
+def test_a_fine_grid_on_large_images_is_seen_at_their_own_size(judge, judge_file, large):
+    (large / "gridded").mkdir()
+    for file in (large / "testB").iterdir():
+        pixels = np.asarray(Image.open(file)).astype(int) + 40 * (np.arange(160) % 2)[:, None]
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(large / "gridded" / file.name)
+    arguments = ("--judge", judge_file, "--data", large, "--sources", large / "testB", "--json")
+    clean, gridded = (judge("score", "--images", large / name, *arguments) for name in ("testB", "gridded"))
+    assert json.loads(clean.out)["clean"] > 0.9 and json.loads(gridded.out)["clean"] < 0.3
+    parts = json.loads(gridded.out)
+    without = {key: value for key, value in parts.items() if key not in ("default", "data", "stand_in")}
+    assert parts["default"] == pytest.approx(combined(without))
+    assert "160 px images at 64 px" in clean.err and "clean is measured at 160 px" in clean.err
+
+
+def test_clean_is_measured_at_the_size_of_the_real_images_if_they_are_smaller(
+        judge, judge_file, sample_data, large):
+    result = judge("score", "--judge", judge_file, "--data", sample_data, "--images", large / "testB")
+    assert result.code == 0 and "clean is measured at 72 px" in result.err
+
+
+def test_few_images_are_said_to_be_few(capsys):
+    warn_of_scores = runpy.run_module("judge.__main__")["warn_of_scores"]
+    warn_of_scores({"kid": 0.2, "kid_error": 0.05}, 100, 64, 64, 64)
+    assert not capsys.readouterr().err
+    warn_of_scores({"kid": -0.2, "kid_error": 0.2}, 12, 64, 64, 64)
+    assert "12 images are few" in (err := capsys.readouterr().err) and "40% more or less" in err
+
+
 def test_controls_prints_a_row_for_each_control_also_as_csv(judge, judge_file, sample_data, monkeypatch):
-    for name, table in (("HELD_OUT_CORRUPTIONS", HELD_OUT_CORRUPTIONS),
-                        ("TRAINING_CORRUPTIONS", TRAINING_CORRUPTIONS)):
-        monkeypatch.setattr(controls, name, dict(list(table.items())[:2]))  # all take seconds
-    names = ["copy", "the same painting", "checkerboard", "inverted", "shuffled", "rephased"]
+    kinds = ["checkerboard", "inverted", "shuffled", "rephased"]
+    monkeypatch.setattr(controls, "KINDS", {kind: KINDS[kind] for kind in kinds})  # all take seconds
+    names = ["copy", "the same painting", *kinds]
     text = judge("controls", "--judge", judge_file, "--data", sample_data)
     text.succeeded()
     first, *lines = text.out.splitlines()
@@ -246,6 +290,29 @@ def test_controls_prints_a_row_for_each_control_also_as_csv(judge, judge_file, s
     table = pd.read_csv(StringIO(csv))
     assert list(table["control"]) == names
     assert {"shown", "default", "style", "content", "painting", "kept"} <= set(table.columns)
+
+
+def test_controls_leave_out_prints_what_judges_say_of_damage_they_were_not_shown(
+        judge, sample_data, workplace):
+    arguments = ("controls", "--leave-out", "--families", "noise", "--data", sample_data, "--size", "sketch",
+                 "--weights", "none", "--epochs", 1, "--out", "tables/t.csv")
+    result = judge(*arguments)
+    assert result.code == 0 and "a judge without noise: at most " in result.err
+    assert "of 1 families of damaged photographs" in result.out and files(workplace) == {"tables/t.csv"}
+    again = judge(*arguments, "--csv")
+    again.succeeded()
+    assert list(pd.read_csv(StringIO(again.out))["family"]) == ["noise"]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ("--families noise", "belong to --leave-out"),
+    ("--epochs 3", "belong to --leave-out"),
+    ("--leave-out --families noises", "invalid choice: 'noises'"),
+    ("--leave-out --two-classes", "--two-classes"),
+    ("--leave-out --data {sample} --out .", "it is a folder"),
+])
+def test_controls_refuses_wrong_options_in_one_line(judge, sample_data, arguments, words):
+    judge("controls", *arguments.format(sample=sample_data).split()).refused(words)
 
 
 PARTS = ("trainA", "trainB", "testA", "testB")

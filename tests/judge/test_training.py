@@ -1,28 +1,24 @@
 """Claims about training: a judge learns, repeats itself, is calibrated, and cannot learn compression."""
 
 import math
-import multiprocessing
-import pickle
-import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_sample_images
-from sklearn.metrics import roc_auc_score
 from torch import nn
 from torchvision import models
 
-from judge import evaluation, images, model, training
+from judge import evaluation, images, training
 from judge.common.errors import UserError
-from judge.corruptions import TRAINING_CORRUPTIONS, reencode_jpeg
+from judge.corruptions import FAMILIES, corrupt_all
 from judge.images import DataSet
 from judge.model import CLASSES, NEITHER, Judge
-from judge.training import AugmentedViews, TrainingOptions
+from judge.training import TrainingOptions
+from judge.undertrained import UNDERTRAINED
+from judge.views import AugmentedViews
 
 CPU = torch.device("cpu")
 OPTIONS = TrainingOptions(epochs=2, weights="none", batch_size=8)
@@ -112,7 +108,7 @@ class Scripted(Judge):
 def test_training_stops_after_its_patience_with_the_weights_of_the_best_epoch(
         losses, patience, epochs, best_epoch):
     judge = Scripted(losses)
-    views = AugmentedViews(torch.zeros(2, 2, 3, 64, 64, dtype=torch.uint8), 64)
+    views = AugmentedViews(torch.zeros(2, 2, 3, 64, 64, dtype=torch.uint8), 64, 4, families=())
     held_out = torch.zeros(2, 3, 64, 64), torch.zeros(2).long()
     options = TrainingOptions(epochs=len(losses), patience=patience, batch_size=4)
     assert training.fit(judge, views, held_out, options, CPU) == epochs
@@ -132,8 +128,7 @@ def test_two_images_of_each_class_are_enough_and_one_is_refused(easy):
 def test_a_judge_recognises_images_that_are_neither(easy):
     judge, _ = training.train(easy, 64, replace(OPTIONS, epochs=12, seed=1), CPU)
     real = images.load_images([*easy.test["A"], *easy.test["B"]], 64).pixels
-    torch.manual_seed(0)
-    corrupted = torch.stack([TRAINING_CORRUPTIONS["texture"](image) for image in real])
+    corrupted = corrupt_all("texture", real)
     with torch.no_grad():
         p_neither = [judge.probabilities(judge.features(images.to_float(x)))[:, NEITHER].mean()
                      for x in (real, corrupted)]
@@ -143,7 +138,7 @@ def test_a_judge_recognises_images_that_are_neither(easy):
 def test_a_judge_of_two_classes_is_calibrated_on_images_as_a_trial_shows_them(easy, monkeypatch):
     held_out = []
     monkeypatch.setattr(training, "calibrate", lambda judge, images, labels: held_out.extend(images))
-    judge, card = training.train(easy, 64, replace(OPTIONS, epochs=1, neither=False), CPU)
+    judge, card = training.train(easy, 64, replace(OPTIONS, epochs=1, two_classes=True), CPU)
     assert judge.classes == card.classes == CLASSES[:2]
     assert torch.allclose(judge.probabilities(torch.randn(3, 512)).sum(1), torch.ones(3))
     decoded = images.load_images([*easy.train["A"], *easy.train["B"]], 64).pixels
@@ -151,29 +146,50 @@ def test_a_judge_of_two_classes_is_calibrated_on_images_as_a_trial_shows_them(ea
     assert all(any(torch.equal(one, other) for other in decoded) for one in held_out)
 
 
-def first_epoch(views: AugmentedViews, workers: int = 0) -> list:
-    return list(training.load_batches(views, replace(OPTIONS, epochs=1), CPU, workers))
+def shown(monkeypatch, data: DataSet, options: TrainingOptions = OPTIONS, **arguments) -> tuple:
+    """The views and the held-out images of a training, which is not run."""
+    seen = []
+    monkeypatch.setattr(training, "fit", lambda judge, views, held_out, *_: seen.extend([views, *held_out]))
+    training.train(data, 64, options, CPU, **arguments)
+    return tuple(seen)
 
 
-@pytest.mark.parametrize("neither", [False, True])
-def test_views_are_balanced_and_half_as_many_corrupted_as_real_images_are_held_out(easy, neither):
-    options = replace(OPTIONS, neither=neither)
-    pixels, labels, *_ = training.load_both_domains(easy.train, 64)
-    classes = training.class_images(pixels[labels == 0], pixels[labels == 1], options, CPU)
-    shown = torch.cat([batch for _, batch in first_epoch(AugmentedViews(classes, 64))])
-    assert torch.bincount(shown).tolist() == ([8, 8, 8] if neither else [12, 12])
-    held_out, held_out_labels = training.held_out_images(pixels, labels, options, CPU)
-    assert torch.bincount(held_out_labels).tolist() == ([12, 12, 12] if neither else [12, 12])
-    assert held_out.shape == (len(held_out_labels), 3, 64, 64) and held_out.dtype == torch.uint8
+def test_half_as_many_corrupted_as_real_images_are_held_out_and_none_with_two_classes(monkeypatch, easy):
+    larger = replace(easy, train={domain: 4 * paths for domain, paths in easy.train.items()})
+    for options, counts in ((OPTIONS, [5, 5, 5]), (replace(OPTIONS, two_classes=True), [5, 5])):
+        views, held_out, labels = shown(monkeypatch, larger, options)
+        assert torch.bincount(labels).tolist() == counts and len(views.labels) == 2 * (48 - 5)
+        assert held_out.shape == (len(labels), 3, 64, 64) and held_out.dtype == torch.uint8
 
 
-def test_the_third_class_shows_generated_images_in_their_share_and_corrupted_ones():
-    """Photographs are black, paintings white, generated images red."""
-    colours = torch.tensor([[0, 0, 0], [255, 255, 255], [255, 0, 0]], dtype=torch.uint8)
-    views = AugmentedViews(colours[:, None, :, None, None].expand(3, 2, 3, 64, 64), 64)
-    means = [image.float().mean((1, 2)) for image, _ in (views[i] for i in range(2, 800, 4))]
-    red = sum(bool(mean[0] > 170 and mean[1] < 60) for mean in means) / len(means)
-    assert red == pytest.approx(training.GENERATED_FRACTION, abs=0.1)
+def test_what_is_left_out_is_not_shown_and_folders_of_more_images_are(monkeypatch, easy, tmp_path):
+    assert [*shown(monkeypatch, easy)[0].families] == [*FAMILIES]
+    views = shown(monkeypatch, easy, leave_out="blends")[0]
+    assert set(FAMILIES) - set(views.families) == {"blends"} and views.shares == [0.2]
+    views = shown(monkeypatch, easy, leave_out=UNDERTRAINED)[0]
+    assert [*views.families] == [*FAMILIES] and not views.neither
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "mush.png")
+    views = shown(monkeypatch, easy, neither=[tmp_path])[0]
+    assert views.shares == [0.2, 0.2] and views.neither[1][0, :, 5, 5].tolist() == [255, 0, 0]
+
+
+def test_without_a_terminal_each_epoch_is_a_line_and_the_expected_time_is_said_first(easy, capsys):
+    def announce(seconds: float) -> None:
+        assert seconds > 0 and not capsys.readouterr().err
+
+    judge, _ = training.initial_judge(OPTIONS, 64, CPU)
+    pixels = torch.zeros(4, 3, 80, 80, dtype=torch.uint8)
+    views = AugmentedViews([pixels, pixels], 64, 8)
+    training.fit(judge, views, (pixels[:, :, :64, :64], torch.tensor([0, 0, 1, 2])), OPTIONS, CPU, announce)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("epoch 1 of 2: held-out loss ") and first.endswith(" left")
+    assert second.startswith("epoch 2 of 2: ") and second.endswith("at most 0 s left")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"),
+                                               (7200, "2.0 h")])
+def test_a_duration_is_short(seconds, text):
+    assert training.duration(seconds) == text
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +211,8 @@ def test_pretrained_weights_are_torchvisions_except_the_head_or_reported_and_rec
 
     monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", offline)
     assert training.initial_judge(TrainingOptions(), 64, CPU)[1] == "none (imagenet could not be downloaded)"
-    out = capsys.readouterr().out
-    assert out.count("\n") == 1 and "Name or service not known" in out and "from scratch" in out
+    note = capsys.readouterr().err
+    assert note.count("\n") == 1 and "Name or service not known" in note and "from scratch" in note
 
 
 def test_weights_come_from_a_file_also_one_as_old_torch_saved_it(tmp_path, resnet18):
@@ -217,81 +233,6 @@ def test_a_file_of_other_weights_is_refused_in_one_line(tmp_path, resnet18):
         with pytest.raises(UserError) as caught:
             training.initial_judge(TrainingOptions(weights=str(file)), 64, CPU)
         assert str(caught.value) == f"{file} does not hold the weights of a torchvision resnet18"
-
-
-@pytest.fixture(scope="module")
-def crops() -> torch.Tensor:
-    """Details of scikit-learn's photographs, halved so that no trace of their own JPEG is left."""
-    pictures, rng, details = load_sample_images().images, np.random.default_rng(0), []
-    for index in range(24):
-        top, left = rng.integers(0, 427 - 160), rng.integers(0, 640 - 160)
-        detail = Image.fromarray(pictures[index % 2][top:top + 160, left:left + 160])
-        details.append(np.asarray(detail.resize((80, 80), Image.Resampling.BOX)))
-    return torch.from_numpy(np.stack(details)).permute(0, 3, 1, 2).contiguous()
-
-
-def test_a_view_is_a_function_of_seed_epoch_and_index(crops):
-    pixels = crops[:1].expand(5, -1, -1, -1)  # one image five times
-    views = AugmentedViews([pixels], 64)
-    first = views[3][0]
-    torch.manual_seed(5)
-    views[4], torch.rand(3)
-    before = torch.get_rng_state()
-    assert torch.equal(views[3][0], first)
-    assert torch.equal(torch.get_rng_state(), before)
-    others = [views[1][0], views[5 + 3][0], AugmentedViews([pixels], 64, seed=1)[3][0]]
-    assert len({view.numpy().tobytes() for view in [first, *others]}) == 4
-    assert torch.equal(pickle.loads(pickle.dumps(views))[3][0], first)  # as spawned processes get them
-
-
-def test_the_batches_of_all_epochs_are_the_same_with_any_number_of_processes(crops):
-    views, options = AugmentedViews([crops[:5]], 64), replace(OPTIONS, epochs=3, batch_size=2)
-    alone, two = (list(training.load_batches(views, options, CPU, workers)) for workers in (0, 2))
-    assert [len(images) for images, _ in alone] == 3 * [2, 2, 1]  # no batch has views of two epochs
-    assert alone[0][0].shape == (2, 3, 64, 64) and alone[0][0].dtype == torch.uint8
-    assert all(torch.equal(a, b) for one, other in zip(alone, two, strict=True) for a, b in zip(one, other))
-    assert torch.equal(first_epoch(views)[0][0], torch.stack([views[i][0] for i in range(5)]))
-
-
-@pytest.mark.parametrize(("device", "free", "start_method", "workers"), [
-    ("cpu", 10**9, "fork", 0),
-    ("cuda", 10**9, "fork", 6),
-    ("cuda", 64 * 2**20, "fork", 2),  # of a Docker container
-    ("cuda", 2**20, "fork", 0),
-    ("cuda", 64 * 2**20, "spawn", 1),  # images get to the processes by shared memory, too
-])
-def test_processes_that_load_images_have_room_in_shared_memory(
-        monkeypatch, capsys, device, free, start_method, workers):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
-    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: start_method)
-    views = AugmentedViews([torch.zeros(90, 3, 320, 320, dtype=torch.uint8)], 256)
-    options = TrainingOptions(batch_size=32)
-    assert training.loader_workers(views, options, torch.device(device)) == workers
-    assert ("MB free" in capsys.readouterr().out) == (device == "cuda" and workers < 6)
-
-
-def fine_colour(pixels: torch.Tensor) -> np.ndarray:
-    """Mean change of colour (Cb, ITU-R BT.601) between neighbouring pixels, [N]: halved chroma lowers it."""
-    cb = (pixels.float() * torch.tensor([-0.169, -0.331, 0.5])[:, None, None]).sum(1)
-    return cb.diff(dim=-1).abs().mean((1, 2)).numpy()
-
-
-def test_views_with_halved_chroma_show_no_trace_of_compression(crops):
-    lossless, lossy = crops, torch.stack([reencode_jpeg(image) for image in crops])
-
-    def separation(a: torch.Tensor, b: torch.Tensor) -> float:
-        """AUC of the trace: 0.5 not at all, 1 completely."""
-        auc = roc_auc_score([0] * len(a) + [1] * len(b), np.concatenate([fine_colour(a), fine_colour(b)]))
-        return max(auc, 1 - auc)
-
-    def seen(pixels: torch.Tensor, seed: int) -> torch.Tensor:
-        views = AugmentedViews([pixels], 64, seed)
-        views = [views[number][0] for number in range(4 * len(pixels))]
-        return model.subsample_chroma(torch.stack(views).float())
-
-    assert separation(lossless, lossy) > 0.7
-    assert separation(seen(lossless, 0), seen(lossy, 1)) < 0.58  # 96 views each: 0.5 +- 0.04
 
 
 class Logits(Judge):
