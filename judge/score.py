@@ -56,14 +56,14 @@ class Formula:
 
 # judge/README.md says how the weights were chosen.
 combined = Formula("combined", {"style": 1, "content": 3, "diversity": 1, "clean": 1, "kid": 2})
-scene = Formula("scene", {"style": 1, "scene": 1, "diversity": 1, "clean": 1, "kid": 2})
+style_and_scene = Formula("style-and-scene", {"style": 1, "scene": 1, "diversity": 1, "clean": 1, "kid": 2})
 plain = Formula("plain", {"style": 1})  # searches exploit it easily
-FORMULAS = {formula.name: formula for formula in (combined, scene, plain)}
+FORMULAS = {formula.name: formula for formula in (combined, style_and_scene, plain)}
 DEFAULT_FORMULA = combined.name
 
 FILE_FORMAT = "salon score 1"
 FILE_FORM = {"format": str, "weights": {"*": NUMBER}}  # of a file with weights
-PARTS = tuple(combined.weights | scene.weights)  # that a file may weigh
+PARTS = tuple(combined.weights | style_and_scene.weights)  # that a file may weigh
 MAX_WEIGHT = 50  # more would overflow where the distance is large
 
 

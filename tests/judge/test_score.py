@@ -171,7 +171,7 @@ def test_a_file_of_weights_is_a_formula_and_its_hash_is_recorded(judge, tmp_path
 
 
 @pytest.mark.parametrize(("content", "reason"), [
-    (None, "neither combined nor scene nor plain, nor a file that can be read"),
+    (None, "neither combined nor style-and-scene nor plain, nor a file that can be read"),
     ("", "not a file"), ("[]", "not a file"),
     ("[" * 10**5, "not a file"), ('{"format": "salon score 1"}', "not a file"),
     ('{"format": "salon score 2", "weights": {"style": 1}}', "not a file"),
