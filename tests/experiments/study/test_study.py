@@ -35,9 +35,11 @@ def study_table(early: dict[str, list[float]], final: dict[str, list[float]]) ->
 ])
 def test_the_ranking_says_how_well_an_early_score_predicts_the_end(early, score, target, spearman, regret):
     table = ranking(study_table(early, ENDS))
-    # The table is an older one, without the part `scene`.
-    assert set(table["score"]) == {"combined", "plain", "style", "content", "diversity", "clean", "-kid"}
-    assert len(table) == 4 * 7 * len(SHARES)  # targets, scores
+    parts = {"style", "content", "scene", "diversity", "clean", "-kid"}
+    assert set(table["score"]) == {*FORMULAS, *parts}
+    assert len(table) == 4 * 9 * len(SHARES)  # targets, scores
+    older = ranking(study_table(early, ENDS).drop(columns="scene"))
+    assert set(older["score"]) == {"combined", "plain", *parts} - {"scene"}
     rows = table[(table["score"] == score) & (table["target"] == target)]
     assert rows["spearman"].to_numpy() == pytest.approx(spearman)
     assert rows["regret"].to_numpy() == pytest.approx(regret)
