@@ -30,15 +30,17 @@ from judge.common.device import available_cores
 from judge.common.errors import UserError
 from judge.common.files import atomic_write
 from judge.common.tensors import read_tensors
-from judge.score import FORMULAS, Scorer
+from judge.score import DEFAULT_FORMULA, FORMULAS, Scorer
 from trials import cyclegan
 from trials.parts.batches import load_held_out
 from trials.session import RunOptions, with_parameters
 from trials.session.records import read_record, recorded_settings, settings_hash
+from trials.session.steady import MIN_SCORE, STEADY_REPORTS
 
 REPORTS = 20  # of a trial, evenly over the schedule: each is a row of the table
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the schedule: when early scores are ranked
 PARTS = ("style", "content", "scene", "diversity", "clean", "kid")
+STEADY = f"{DEFAULT_FORMULA}, mean of {STEADY_REPORTS} reports"
 RESAMPLES = 2000  # bootstrap samples of the settings, for the intervals
 
 SHIPPED_JUDGE = "251194793c56"  # of the table study.csv that ships
@@ -217,7 +219,17 @@ def candidate_scores(table: pd.DataFrame) -> pd.DataFrame:
     formulas = {name: list(map(formula, parts.to_dict("records"))) for name, formula in FORMULAS.items()
                 if set(formula.weights) <= set(parts)}
     parts = parts.assign(kid=-parts["kid"]).rename(columns={"kid": "-kid"})
-    return pd.DataFrame(formulas, table.index).join(parts)
+    scores = pd.DataFrame(formulas, table.index).join(parts)
+    return scores.join(table[[STEADY]]) if STEADY in table else scores
+
+
+def with_steady_score(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the score that a trial would report, as the column `STEADY`: a mean of its last reports."""
+    table = table.sort_values(["setting", "seed", "share"])
+    logarithms = np.log(candidate_scores(table)[DEFAULT_FORMULA].clip(lower=MIN_SCORE))
+    trials = logarithms.groupby([table["setting"], table["seed"]], sort=False)
+    means = trials.rolling(STEADY_REPORTS, min_periods=1).mean()
+    return table.assign(**{STEADY: np.exp(means.to_numpy())})
 
 
 def ranking(table: pd.DataFrame, style: float = STYLE_WEIGHT, seed: int = 0) -> pd.DataFrame:
@@ -227,7 +239,8 @@ def ranking(table: pd.DataFrame, style: float = STYLE_WEIGHT, seed: int = 0) -> 
     95 % interval of Spearman's; regret, how much worse than the best setting the one with the highest early
     score ends, as a share of the target's range.
     """
-    table = table[(table["seed"] == seed) & table["share"].isin(SHARES)]
+    table = with_steady_score(table[table["seed"] == seed])
+    table = table[table["share"].isin(SHARES)]
     ends, rows = final_rows(table), []
     targets = {"quality": final_quality(ends, style), "style": ends["final_style"],
                "-kid": -ends["final_kid"], "content": ends["final_content"]}  # higher is better

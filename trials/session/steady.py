@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 STEADY_REPORTS = 4  # of which the mean is taken
-MIN_SCORE = 1e-4  # smaller scores do not differ in anything that can be seen
+MIN_SCORE = 1e-9  # smaller scores count as this one, for the logarithm
+MIN_SHOWN = 1e-4  # smaller scores do not differ in anything that can be seen
 
 
 def steady(scores: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -29,8 +30,8 @@ def steady(scores: Sequence[dict[str, float]]) -> dict[str, float]:
 def score_text(score: Mapping[str, float]) -> str:
     """Return a score as text with three digits, for example 0.0477 ± 0.0031."""
     value, error = score["default"], score.get("error")
-    if value < MIN_SCORE:
-        return f"below {MIN_SCORE:g}"
+    if value < MIN_SHOWN:
+        return f"below {MIN_SHOWN:g}"
     # The error has as many decimals as the value.
     decimals = max(0, 2 - math.floor(math.log10(value)))
     return f"{value:.{decimals}f}" + (f" ± {error:.{decimals}f}" if error is not None else "")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from experiments.study import study
-from experiments.study.study import REPORTS, SHARES, Study, final_quality, final_rows, ranking
+from experiments.study.study import REPORTS, SHARES, STEADY, Study, final_quality, final_rows, ranking
 from judge.common.errors import UserError
 from judge.score import FORMULAS
 from trials.cyclegan import Settings
@@ -36,10 +36,10 @@ def study_table(early: dict[str, list[float]], final: dict[str, list[float]]) ->
 def test_the_ranking_says_how_well_an_early_score_predicts_the_end(early, score, target, spearman, regret):
     table = ranking(study_table(early, ENDS))
     parts = {"style", "content", "scene", "diversity", "clean", "-kid"}
-    assert set(table["score"]) == {*FORMULAS, *parts}
-    assert len(table) == 4 * 9 * len(SHARES)  # targets, scores
+    assert set(table["score"]) == {*FORMULAS, *parts, STEADY}
+    assert len(table) == 4 * 10 * len(SHARES)  # targets, scores
     older = ranking(study_table(early, ENDS).drop(columns="scene"))
-    assert set(older["score"]) == {"combined", "plain", *parts} - {"scene"}
+    assert set(older["score"]) == {"combined", "plain", STEADY, *parts} - {"scene"}
     rows = table[(table["score"] == score) & (table["target"] == target)]
     assert rows["spearman"].to_numpy() == pytest.approx(spearman)
     assert rows["regret"].to_numpy() == pytest.approx(regret)
