@@ -333,7 +333,7 @@ def search(check: Check, until: float) -> str:
     (check.folder / "runs").mkdir()
     file = check.folder / "search.yml"
     file.write_text(json.dumps(config))  # which is YAML too
-    succeed(check, ["experiments", "run", str(file)], until)
+    succeed(check, ["experiments", "run", str(file), "--unmeasured"], until)
     folders = (check.folder / "runs").glob("[!_]*/trials/*")
     records = [check.record(folder) for folder in folders]
     ended = [record for record in records if record.get("status") in ("finished", "diverged")]

@@ -103,13 +103,17 @@ def started(nni_home):
 
 @pytest.fixture
 def run_command(nni_home):
-    """Return a function that starts `experiments COMMAND --unmeasured`; at the end, all end as by Ctrl-C."""
+    """Return a function that starts `experiments COMMAND`; at the end, all end as by Ctrl-C.
+
+    What starts NNI is started with --unmeasured.
+    """
     running = []
 
     def start(argument: Path, *options: str, command: str = "run") -> subprocess.Popen:
+        unmeasured = ["--unmeasured"] if command in ("run", "resume", "promote") else []
         # A shell may have started the tests with SIGINT ignored, which children inherit.
         running.append(subprocess.Popen(
-            [sys.executable, "-u", "-m", "experiments", command, str(argument), "--unmeasured", *options],
+            [sys.executable, "-u", "-m", "experiments", command, str(argument), *unmeasured, *options],
             cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
         return running[-1]

@@ -85,7 +85,7 @@ def test_the_file_of_the_score_is_recorded_and_another_one_of_the_same_name_is_n
     facts = record(folder)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert facts["score_file"] == {"file": str(file), "sha256": digest}
-    score = facts["score"]
+    score = read_lines(folder / "stats.jsonl")[-1]["score"]
     assert score["default"] == pytest.approx(score["style"] ** 2 * score["clean"] ** 0.5, rel=1e-12)
     file.write_text('{"format": "salon score 1", "weights": {"style": 3}}')
     other = run(*command)

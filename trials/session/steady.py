@@ -30,6 +30,8 @@ def steady(scores: Sequence[dict[str, float]]) -> dict[str, float]:
 def score_text(score: Mapping[str, float]) -> str:
     """Return a score as text with three digits, for example 0.0477 ± 0.0031."""
     value, error = score["default"], score.get("error")
+    if not math.isfinite(value):  # of a damaged database
+        return str(value)
     if value < MIN_SHOWN:
         return f"below {MIN_SHOWN:g}"
     # The error has as many decimals as the value.
