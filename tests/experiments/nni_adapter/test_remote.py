@@ -252,7 +252,8 @@ def test_a_full_disk_on_a_machine_fails_the_trial_in_a_line_and_the_search_goes_
     one, entry = machine(disk="40M")
     run, runs = run_on([entry], "--steps 200 --reports 20", 2)
     until_trained(run, one)
-    one.sh("cat /dev/zero > /tmp/full; truncate -s -32K /tmp/full")  # room for a log, not for a checkpoint
+    # Room for a log and a sheet (0.3 MB), not for a checkpoint (1.4 MB and more).
+    one.sh("cat /dev/zero > /tmp/full; truncate -s -1M /tmp/full")
     folder = newest(runs)
     search = find_experiment(str(folder))
     until(lambda: search.trials()[0].over)
