@@ -52,15 +52,15 @@ def train(net: CycleGAN, steps: range) -> list[float]:
 
 
 def check_same(recorded: CycleGAN, eager: CycleGAN, steps: range, tolerance: float = 0) -> None:
-    """Check that both have the same losses after `steps`, and images and weights up to 1000 times as much."""
+    """Check that both have the same losses after `steps`, and images and weights up to 100 times as much."""
     assert train(recorded, steps) == pytest.approx(train(eager, steps), abs=tolerance)
     x, _ = batch(0, eager.device)
     for name in NETWORKS:
         ours, theirs = getattr(recorded, name), getattr(eager, name)
-        torch.testing.assert_close(ours(x), theirs(x), atol=1000 * tolerance, rtol=0)
+        torch.testing.assert_close(ours(x), theirs(x), atol=100 * tolerance, rtol=0)
         for weight, expected in zip(ours.parameters(), theirs.parameters()):
             if weight.ndim > 1:  # a bias before a normalisation has no effect, and drifts
-                torch.testing.assert_close(weight, expected, atol=1000 * tolerance, rtol=0)
+                torch.testing.assert_close(weight, expected, atol=100 * tolerance, rtol=0)
 
 
 def check_recorded_steps(device: torch.device, tolerance: float) -> None:
@@ -81,7 +81,7 @@ def on_a_cpu(monkeypatch):
 
 
 def test_recorded_steps_equal_eager_ones_from_the_first_step_and_after_a_resume(on_a_cpu):
-    check_recorded_steps(CPU, 1e-6)  # a graph reads the learning rate as a float32
+    check_recorded_steps(CPU, 1e-5)  # a graph reads the learning rate as a float32
 
 
 def test_recording_changes_neither_weights_nor_optimizers(on_a_cpu):
@@ -103,7 +103,7 @@ def test_a_checkpoint_of_recorded_steps_continues_eagerly_on_a_cpu(on_a_cpu):
     train(eager, range(5))
     continued = cyclegan(CPU, graphs="off")
     continued.load_state_dict(copy.deepcopy(recorded.state_dict()))
-    check_same(continued, eager, range(5, 10), 1e-6)
+    check_same(continued, eager, range(5, 10), 1e-5)
 
 
 @pytest.mark.parametrize("settings, error, reason", [
@@ -144,7 +144,7 @@ def test_compiled_networks_compute_the_same_and_keep_their_names_in_checkpoints(
     monkeypatch.setattr(nn.Module, "compile", fast)
     compiled, eager = cyclegan(CPU, compile="on"), cyclegan(CPU)
     assert compiled.prepare(*batch(0, CPU)) is None
-    check_same(compiled, eager, range(3), 1e-6)
+    check_same(compiled, eager, range(3), 1e-5)
     assert compiled.G_BA.state_dict().keys() == eager.G_BA.state_dict().keys()
     a, _ = batch(0, CPU)
     torch.testing.assert_close(compiled.paint(a), eager.paint(a), atol=1e-3, rtol=0)
@@ -154,7 +154,7 @@ def test_compiled_networks_compute_the_same_and_keep_their_names_in_checkpoints(
 def test_cuda_graphs_compute_what_eager_steps_compute(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    check_recorded_steps(torch.device("cuda"), 1e-5)
+    check_recorded_steps(torch.device("cuda"), 1e-4)
 
 
 @pytest.mark.cuda
