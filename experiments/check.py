@@ -65,8 +65,7 @@ def judge_on_data(settings: Any, any_judge: bool = False) -> str | None:
     file = getattr(settings, "judge", None)
     if file is None or settings.describe_inputs().get("judge") != file:
         return None
-    folder = Path(settings.data) if Path(settings.data).is_dir() else images.DATA / settings.data
-    if not (folder / f"test{images.PHOTOS}").is_dir():
+    if not (images.data_folder(settings.data) / f"test{images.PHOTOS}").is_dir():
         return None  # a folder of one class
     data = images.find_dataset(settings.data)
     test = {domain: paths[:: -(-len(paths) // MAX_JUDGED_IMAGES)] for domain, paths in data.test.items()}

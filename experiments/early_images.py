@@ -4,19 +4,15 @@ Writes the images of trials' first reports as files, one each: cut from their sa
 from them what barely trained generators paint (python -m judge train --neither DIR).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from PIL import Image
 
 from judge.common.cli import Parser, PositiveInt, main
 from judge.common.errors import UserError
 from judge.common.files import as_user_error
 from judge.images import SIZES
-from trials.parts.sheets import crop_half, list_sheets
+from trials.parts.sheets import cut_images, list_sheets
 from trials.session.records import read_record
-
-GAP = 2  # pixels between the images of a sheet, and around it: torchvision's make_grid
 
 
 def write(folders: Sequence[Path], reports: int, out: Path) -> tuple[int, int]:
@@ -31,21 +27,13 @@ def write(folders: Sequence[Path], reports: int, out: Path) -> tuple[int, int]:
         with as_user_error(out):
             for step, file in sheets:
                 out.mkdir(parents=True, exist_ok=True)
-                for number, image in enumerate(cut(file, size)):
+                for number, image in enumerate(cut_images(file, lower=True, pixels=size)):
                     image.save(out / f"{folder.name}-{step:06}-{number:02}.png")
                     images += 1
         trials += bool(sheets)
     if not images:
         raise UserError(f"no sample sheets of CycleGAN trials below {', '.join(map(str, folders))}")
     return images, trials
-
-
-def cut(sheet: Path, size: int) -> Iterator[Image.Image]:
-    """Yield the images of `size` pixels that a trial made, from the lower half of its sheet."""
-    lower = crop_half(sheet, lower=True)  # begins in the middle of a gap
-    for top in range(GAP // 2, lower.height - size + 1, size + GAP) if lower else ():
-        for left in range(GAP, lower.width - size + 1, size + GAP):
-            yield lower.crop((left, top, left + size, top + size))
 
 
 def run(arguments: list[str]) -> None:

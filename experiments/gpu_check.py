@@ -224,7 +224,7 @@ def is_json(line: str) -> bool:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a process, and if it does not end by itself, its whole group."""
+    """End a process, and if it does not end by itself, its process group."""
     if process.poll() is None:
         process.terminate()
     try:

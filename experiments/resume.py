@@ -73,9 +73,9 @@ def common_settings(search: Experiment, module: ModuleType, settings: Any) -> di
     record = results.first_record(results.rows(search))
     if not record.get("settings"):
         return vars(settings)
-    own = {*(search.config.get("searchSpace") or {}), "reports"}
+    varied = {*(search.config.get("searchSpace") or {}), "reports"}
     recorded = recorded_settings(module.Settings, record)
-    common = vars(settings) | {name: value for name, value in recorded.items() if name not in own}
+    common = vars(settings) | {name: value for name, value in recorded.items() if name not in varied}
     return results.without_presets(module, common)
 
 

@@ -212,11 +212,12 @@ def score(options: Namespace) -> None:
     scorer = Scorer(judge, load_floats(photos) if photos else None, load(paintings), options.score)
     parts = scorer(load_floats(made)).parts
     real = [paths for paths in (photos, paintings) if paths]
-    size = min(shorter_side(paths) for paths in (made, *real))
+    own_size = shorter_side(made)
+    size = min(own_size, *map(shorter_side, real))
     if size > judge.size:  # the judge's size would hide a fine grid
         patterns = FinePatterns([load(paths, size) for paths in real], device)
         parts = parts | {"clean": patterns.clean(load(made, size))}
-    warn_of_scores(parts, len(made), shorter_side(made), size, judge.size)
+    warn_of_scores(parts, len(made), own_size, size, judge.size)
     parts = {"default": scorer.formula(parts), **parts}
     if options.json:
         print(json.dumps({"data": dataset.name, "stand_in": dataset.stand_in, **parts}))

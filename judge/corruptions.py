@@ -242,7 +242,7 @@ def _double_expose(image: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 def _ghost(image: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     copy = _shift(choice(image, image.flip(-1), image.flip(-2)), 0.25)
-    far = between(0.08, 0.25) * image.shape[-1]  # a smaller shift could be taken for a blur
+    far = between(0.08, 0.25) * image.shape[-1]  # a smaller shift looks like a blur
     copy = copy.roll(choice(-1, 1) * int(far), -1)
     return to_bytes(torch.lerp(to_float(image), to_float(copy), between(0.35, 0.65)))
 

@@ -58,7 +58,7 @@ def find_dataset(data: str) -> DataSet:
     `trainA testA` (paintings) and `trainB testB` (photographs). Raises UserError if one of them is missing.
     """
     data = resolve_name(data)
-    folder = Path(data) if Path(data).is_dir() else DATA / data
+    folder = data_folder(data)
     if data == "sample" and not folder.is_dir():
         from judge import sample  # scikit-learn takes a second to import
 
@@ -71,6 +71,11 @@ def find_dataset(data: str) -> DataSet:
     train, test = ({domain: list_images([folder / f"{split}{domain}"]) for domain in (PAINTINGS, PHOTOS)}
                    for split in ("train", "test"))
     return DataSet(folder.resolve().name, train, test, stand_in=(folder / STAND_IN).exists())
+
+
+def data_folder(data: str) -> Path:
+    """Return the folder that `data` names: a path, or a name below `data/`. It need not exist."""
+    return Path(data) if Path(data).is_dir() else DATA / data
 
 
 def resolve_name(data: str) -> str:

@@ -54,15 +54,15 @@ def find(names: Sequence[str]) -> tuple[Path, list[Candidate]]:
 
     Raises UserError if there is no experiment of a name, or no two sheets can be compared.
     """
-    place, found = None, {}  # by key: a resumed experiment also has the trials of the one before
+    place, candidates = None, {}  # by key: a resumed experiment also has the trials of the one before
     for name in names:
         folder, trials = trials_of(name)
         place = place or folder.parent
         for id_, trial in trials:
             for candidate in of_trial(trial, folder.name, id_, place):
-                found[candidate.sheet.key] = candidate
+                candidates[candidate.sheet.key] = candidate
     by_photographs = defaultdict(list)
-    for candidate in found.values():
+    for candidate in candidates.values():
         by_photographs[candidate.photographs].append(candidate)
     groups = [group for group in by_photographs.values() if len(group) > 1]
     if not groups:

@@ -68,8 +68,8 @@ def fit(x: np.ndarray, y: np.ndarray, prior_mean: np.ndarray | float = 1.0) -> F
         return value, gradient + PRECISION * from_prior
 
     bounds = [(-MAX_LOG_SHARPNESS, MAX_LOG_SHARPNESS)] + [(0, None)] * len(SHIPPED)
-    found = minimize(loss, np.maximum(mean, 0), jac=True, method="L-BFGS-B", bounds=bounds).x
-    return Fit(found[0], found[1:])
+    best = minimize(loss, np.maximum(mean, 0), jac=True, method="L-BFGS-B", bounds=bounds).x
+    return Fit(best[0], best[1:])
 
 
 def information(fitted: Fit, x: np.ndarray, candidates: np.ndarray) -> np.ndarray:

@@ -188,8 +188,8 @@ def prefer(names: list[str], voter: str, pairs: int, port: int, show: bool, seed
     """Ask a viewer about pairs of sheets of these experiments. Raises UserError before a page is served."""
     if not voter or not voter.isprintable():
         raise UserError(f"--voter {voter!r} is not a name: give some letters")
-    folder, found = candidates.find(names)
-    chooser = Chooser(found, seed)
+    folder, sheets = candidates.find(names)
+    chooser = Chooser(sheets, seed)
     voting = Voting(chooser, folder / votes.FILE_NAME, voter, pairs)
     if not voting.pair:
         raise UserError(f"{voter} has voted on all pairs of {', '.join(names)}: name other experiments")

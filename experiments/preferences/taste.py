@@ -74,12 +74,12 @@ def findings(name: str, votes: Sequence[Vote]) -> str:
     shipped = fit.agrees(x @ fit.SHIPPED_WEIGHTS, y)
     if not len(fitted):
         return "\n".join([*lines, "", "All votes are level, so there is nothing to foretell."])
-    own = with_themselves(votes)
+    repeated = with_themselves(votes)
     return "\n".join([
         *lines, "", "agreement with the votes that chose a side:",
         f"  fitted weights    {share(fitted)}, each vote left out of the fit (cross-validated)",
         f"  shipped formula   {share(shipped)}, the same votes",
-        f"  the voter         {share(own)}, pairs shown twice{ceiling(own)}", "",
+        f"  the voter         {share(repeated)}, pairs shown twice{ceiling(repeated)}", "",
         chance(fitted), verdict(fitted, shipped)])  # fmt: skip
 
 
@@ -95,16 +95,16 @@ def with_themselves(votes: Sequence[Vote]) -> np.ndarray:
                            for voter in {vote.voter for vote in votes}])  # fmt: skip
 
 
-def ceiling(own: np.ndarray) -> str:
+def ceiling(agreed: np.ndarray) -> str:
     """Return in words how often any score can agree with a voter who agrees so often with themselves.
 
     If a voter chooses the same sheet of a pair with probability p, two votes agree with p^2 + (1 - p)^2, and
     a perfect score agrees with p of them; with less in the mean if p differs between pairs (Jensen's
     inequality). From the upper end of the 90 % interval, since pairs shown twice are few.
     """
-    if not len(own):
+    if not len(agreed):
         return ""
-    most = binomtest(int(own.sum()), len(own)).proportion_ci(0.9).high
+    most = binomtest(int(agreed.sum()), len(agreed)).proportion_ci(0.9).high
     return f": no score can agree with more than {(1 + max(0, 2 * most - 1) ** 0.5) / 2:.2f} (95 % sure)"
 
 

@@ -2,8 +2,8 @@
 
 A vote is {"time", "voter", "pair": its number in the run, "repeat": true if the pair was shown before,
 "left", "right": the sheets, "vote": left, right or level}; a sheet is {"experiment", "trial", "step",
-"folder": the trial's, relative to the file, "parts": of its score}. {"time", "voter", "undo": TIME} takes
-back that voter's vote of that time.
+"folder": the trial's, relative to the file, "parts": of its score}. {"time", "voter", "undo": TIME}
+undoes that voter's vote of that time.
 """
 
 import json
@@ -103,7 +103,7 @@ def append(file: Path, line: Vote | dict) -> None:
 
 
 def read(file: Path) -> tuple[list[Vote], int]:
-    """Return the votes that were not taken back, first to last, and the number of damaged lines left out."""
+    """Return the votes that were not undone, first to last, and the number of damaged lines left out."""
     try:
         lines = [parse(line) for line in file.read_bytes().splitlines()]
     except FileNotFoundError:

@@ -204,9 +204,10 @@ def command(experiment: Experiment, row: Row, **options: object) -> str:
 
 def settings_of(experiment: Experiment, row: Row) -> dict:
     """Return a trial's settings: those in its record, else the trial command's with its parameters."""
-    module, settings, _ = trial_command.parse(experiment.config["trialCommand"])
+    command = experiment.config["trialCommand"]
     if row.record.get("settings"):
-        return recorded_settings(module.Settings, row.record)
+        return recorded_settings(trial_command.module_of(command).Settings, row.record)
+    _, settings, _ = trial_command.parse(command)
     return vars(settings) | row.trial.parameters
 
 

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,15 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from judge import images
-from judge.common.cli import Namespace, Parser, PositiveFloat, PositiveInt, from_namespace, main
+from judge.common.cli import (
+    ComputeOptions,
+    Namespace,
+    Parser,
+    PositiveFloat,
+    PositiveInt,
+    from_namespace,
+    main,
+)
 from judge.common.device import device_name
 from judge.common.errors import UserError, one_line
 from judge.model import describe_size
@@ -38,7 +46,6 @@ from trials import cyclegan
 from trials.bench.peer import AuthorsCycleGAN, PlainCycleGAN
 from trials.cyclegan import CycleGAN, Settings
 from trials.parts.batches import CROP_SIZE, LOAD_SIZE, Domain
-from trials.session import RunOptions
 from trials.session.records import read_lines, read_record, versions
 
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns; large enough to reach the device's full rate
@@ -53,7 +60,7 @@ MAX_REASON = 300  # characters of an error's text; a compiler's may have thousan
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(ComputeOptions):
     """How to measure."""
 
     peer: bool = False
@@ -66,10 +73,6 @@ class Options:
     """Seconds for which each function is timed, all rounds together."""
     json: bool = False
     """Print one JSON object instead of lines."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto is the GPU if there is one."""
-    threads: PositiveInt | None = None
-    """CPU threads; by default as many as cores."""
 
 
 def command(arguments: list[str]) -> None:
@@ -84,7 +87,7 @@ def command(arguments: list[str]) -> None:
     options = from_namespace(Options, namespace)
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = RunOptions(device=options.device).torch_device()
+    device = options.torch_device()
     settings = from_namespace(Settings, namespace).complete(device)
     variants = {word: variant(namespace, word).complete(device) for word in namespace.against or ()}
     result = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions(),
@@ -127,7 +130,7 @@ def start(make: Callable, device: torch.device) -> Started:
     if isinstance(net, CycleGAN):
         if reason := net.prepare(*batches(net.step)):
             kind = f"eager: {reason}"
-        elif on_gpu and net.settings.graphs != "off":
+        elif net.is_recorded:
             kind = "as CUDA graphs"
 
     def step() -> None:

@@ -19,7 +19,7 @@ from trials.session.failures import Diverged, describe_error
 from trials.session.session import Session, Train, process_age
 from trials.session.settings import RunOptions
 
-MEASURED_SECONDS = 3  # of steps; at least one is taken
+MEASURED_SECONDS = 3  # of steps, at least one
 WARM_UP_STEPS = {"cuda": 20, "cpu": 1}  # on a GPU, kernels are loaded, chosen and captured in the first ones
 
 

@@ -129,7 +129,7 @@ class Session:
                 self._save_checkpoint(model)
 
     def report_due(self, model: Any) -> bool:
-        """Return whether `model` is to be scored and reported now: as `steps` was told, and once early."""
+        """Return whether `model` is to be scored and reported now: at a scheduled step, and once early."""
         early = not self.reporter.reports and self.cadence.early_look_due()
         return self.cadence.is_scheduled(model.step) or early
 
@@ -153,7 +153,7 @@ class Session:
         self.reporter.scoring_seconds += time.perf_counter() - start
 
     def clock(self) -> float:
-        """Return the time in seconds, once the device has done all that it was told to."""
+        """Return the time in seconds, once the device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
