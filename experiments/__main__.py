@@ -11,6 +11,7 @@
     python -m experiments taste                            # a score that agrees with your votes
     python -m experiments study --data DIR ...             # does the early score predict the end?
     python -m experiments ranks                            # results of the last study
+    python -m experiments reliability TABLE                # how much of a score is chance?
     python -m experiments simulate                         # does stopping trials early pay?
 """
 
@@ -143,8 +144,8 @@ def compare(options: Namespace) -> None:
 def promote(options: Namespace) -> int:
     """Train the best trials and the published setting to the end, with several seeds, and compare them.
 
-    With --size, at a larger image size than the search's. Trained parts are not trained again, so the same
-    command also continues an interrupted confirmation.
+    With --size, at a larger image size than the search's; with --score, those that are best by another score.
+    Trained parts are not trained again, so the same command also continues an interrupted confirmation.
     """
     from experiments import confirmation, search
 
@@ -152,7 +153,7 @@ def promote(options: Namespace) -> int:
     source = find_experiment(options.experiment)
     with file_lock(source.folder / ".promote.lock", f"promoting experiment {source.id}"):
         file = confirmation.write(
-            source, options.top, options.seeds, options.size, options.judge, options.steps)
+            source, options.top, options.seeds, options.size, options.judge, options.steps, options.score)
         confirmed, code = search.run(file, **start_options(options))
     print()
     show_report(confirmed, options.yardstick, options.yardstick_data)
@@ -194,9 +195,15 @@ def study(options: Namespace) -> None:
 
     A stopped study continues: figures of finished trials are in the table, trials in their folders.
     """
-    from experiments.study import study
+    from experiments.study import reliability, study
+    from judge.score import DEFAULT_FORMULA, find_formula
 
-    print(study.text(study.run(from_namespace(study.Study, options))))
+    check_yardstick(options, options.size)
+    table = study.run(from_namespace(study.Study, options))
+    if options.yardstick:
+        print(study.text(table))
+    if options.seeds > 1:
+        print(reliability.text([options.table], [table], find_formula(DEFAULT_FORMULA)))
 
 
 def ranks(options: Namespace) -> None:
@@ -207,6 +214,17 @@ def ranks(options: Namespace) -> None:
         frame = study.read_table(options.table)
         result = study.ranking(frame, options.style) if options.csv else study.text(frame, options.style)
     print(result.to_csv(index=False) if options.csv else result)
+
+
+def reliability(options: Namespace) -> None:
+    """Print how much of a score is the setting, and how much chance, from a study with several seeds."""
+    from experiments.study import reliability, study
+    from judge.score import DEFAULT_FORMULA, find_formula
+
+    formula = find_formula(options.score or DEFAULT_FORMULA)
+    with error_prefix(f"{', '.join(map(str, options.tables))}: no study's table", STUDY_ERRORS):
+        frames = [study.read_table(file) for file in options.tables]
+        print(reliability.text(options.tables, frames, formula))
 
 
 def simulate(options: Namespace) -> None:
@@ -242,6 +260,7 @@ OPTIONS = {
     "--seed": {"type": NonNegativeInt, "default": 0, "help": "seed of the choice of pairs"},
     "votes": {"type": Path, "nargs": "?", "default": Path("runs"), "metavar": "FILE|DIR",
               "help": "preferences.jsonl, or its folder"},
+    "tables": {"type": Path, "nargs": "+", "metavar": "TABLE", "help": "tables of studies with several seeds"},
     "--top": {"type": PositiveInt, "default": 3, "help": "number of its best trials"},
     "--seeds": {"type": PositiveInt, "default": 3, "help": "number of seeds for each of them"},
     "--size": {"help": "image size to confirm at, draft or paper; by default the search's"},
@@ -256,8 +275,8 @@ COMMANDS = {
     "run": (run, "file", "--keep", *START),
     "resume": (resume, "experiment", "--keep", *START),
     "compare": (compare, "experiments", "--out", "--open"),
-    "promote": (promote, "experiment", "--top", "--seeds", "--size", "--judge", "--steps", "--yardstick",
-                "--yardstick-data", *START),
+    "promote": (promote, "experiment", "--top", "--seeds", "--size", "--judge", "--steps", "--score",
+                "--yardstick", "--yardstick-data", *START),
     "prefer": (prefer, "experiments", "--voter", "--pairs", "--port", "--open", "--seed"),
     "taste": (taste, "votes", "--voter"),
     "check": (check, "file", "--keep", "--unmeasured", "--long", "--any-judge"),
@@ -265,6 +284,7 @@ COMMANDS = {
                "--yardstick-data"),
     "study": (study,),
     "ranks": (ranks, "--csv"),
+    "reliability": (reliability, "tables", "--score"),
     "simulate": (simulate, "--csv"),
 }
 

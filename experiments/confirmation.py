@@ -6,6 +6,7 @@ trials go on from copies of the checkpoints of the search, or of a confirmation 
 """
 
 import math
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,7 @@ from experiments.study.independent_judge import IndependentJudge, final_quality
 from judge import images, model
 from judge.common.cli import parse_values
 from judge.common.errors import UserError
-from judge.score import WORST_SCORE
+from judge.score import FORMULAS, WORST_SCORE, find_formula
 from trials import cyclegan
 from trials.inspection.trained import settings_of
 from trials.parts.batches import load_held_out
@@ -37,14 +38,16 @@ COPIED_KEYS = ("trialCodeDirectory", "experimentWorkingDirectory", "trialConcurr
 
 
 def write(search: Experiment, top: int, seeds: int, size: str | None = None, judge: str | None = None,
-          steps: int | None = None) -> Path:
+          steps: int | None = None, score: str | None = None) -> Path:
     """Write the experiment file of a confirmation into the search's folder, and return the file.
 
     It trains the published setting and the best `top` other trials that finished, each with `seeds` seeds, at
-    the search's size or as `at_size` describes. Raises UserError if no trial has finished, the options do
-    not fit or the file cannot be written.
+    the search's size or as `at_size` describes; with `score`, as for `find_formula`, the best ones by that
+    score, and scored by it. Raises UserError if no trial has finished, the options do not fit or the file
+    cannot be written.
     """
-    best = [row for row in results.finished(results.rows(search)) if not row.published][:top]
+    formula = find_formula(score) if score else None
+    best = [row for row in results.finished(results.rows(search, formula)) if not row.published][:top]
     if not best:
         raise UserError(f"experiment {search.id} has no finished trial to promote")
     command = search.config["trialCommand"]
@@ -60,6 +63,11 @@ def write(search: Experiment, top: int, seeds: int, size: str | None = None, jud
         file, title = f"{file}-{old}-{size}", f"{title} ({old}) at {size}"
     if steps:
         file, title = f"{file}-{steps}", f"{title}, {steps} steps"
+    if formula:
+        check_are_settings(module, common, ["score"])
+        # Trials run in another folder than the user's.
+        common |= {"score": score if score in FORMULAS else str(Path(score).resolve())}
+        file, title = f"{file}-{Path(score).stem}", f"{title}, by {score}"
     choices = {name: list(dict.fromkeys(each[name] for each in settings.values())) for name in searched}
     choices["seed"] = list(range(common["seed"], common["seed"] + seeds))
     options = vars(run_options) | {
@@ -86,8 +94,7 @@ def at_size(search: Experiment, module: ModuleType, settings: dict, given: dict)
 
     Raises UserError if there is no such setting or size, or the judge is missing or of another size.
     """
-    if unknown := [f"--{name}" for name in given if name not in settings]:
-        raise UserError(f"{', '.join(unknown)}: {module.__name__} has no such setting")
+    check_are_settings(module, settings, given)
     old, size = settings.get("size"), given.get("size")
     if size in (None, "auto"):
         raise UserError("--judge and --steps need a --size, given by name")
@@ -106,6 +113,12 @@ def at_size(search: Experiment, module: ModuleType, settings: dict, given: dict)
     if "steps" in given:
         settings = settings | {"epochs": None}
     return settings | given
+
+
+def check_are_settings(module: ModuleType, settings: dict, given: Iterable[str]) -> None:
+    """Raise UserError if an option that was given is no setting of the trials."""
+    if unknown := [f"--{name}" for name in given if name not in settings]:
+        raise UserError(f"{', '.join(unknown)}: {module.__name__} has no such setting")
 
 
 def first_search(search: Experiment) -> Experiment:

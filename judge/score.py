@@ -49,6 +49,11 @@ class Formula:
                 score *= parts.get(name, 1.0) ** weight
         return score
 
+    @property
+    def weighed(self) -> set[str]:
+        """The parts that change the score."""
+        return {name for name, weight in self.weights.items() if weight}
+
     def record(self) -> dict[str, dict]:
         """Return what run.json has of the formula beside its name: the file with its hash, if it is one."""
         return {"score_file": {"file": self.name, "sha256": self.sha256}} if self.sha256 else {}

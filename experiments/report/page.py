@@ -24,7 +24,6 @@ from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write
 from judge.score import Formula
 from trials.parts import sheets
-from trials.session.records import read_lines
 
 STRIP_PIXELS = 96  # largest height of a strip: one row of a sample sheet
 MAX_STRIPS = 1500  # in a page: with more trials, each shows fewer steps
@@ -161,13 +160,11 @@ def curves(rows: list[results.Row]) -> go.Figure | None:
     winner, groups = results.best(rows), {group: [] for group in COLOURS}
     for row in rows:
         group = "best" if row is winner else "published" if row.published else "other trials"
-        label, lines = results.name(row.trial, row.published), read_lines(row.trial.folder / "stats.jsonl")
-        # The engine does not know the early look, so that reports are counted without it.
-        lines = [line for line in lines if not line.get("early")]
-        groups[group] += [
-            (line["step"], results.rescored(line["score"], row.formula), label) for line in lines]
+        label, by_step = results.name(row.trial, row.published), results.recorded_scores(
+            row.trial, row.formula)
+        groups[group] += [(step, score, label) for step, score in by_step.items()]
         # A gap between trials: plotly draws one trace of all trials faster than a trace of each.
-        groups[group] += [(None, {}, "")] if lines else []
+        groups[group] += [(None, {}, "")] if by_step else []
     scores = [score for points in groups.values() for _, score, _ in points]
     names = list(dict.fromkeys(name for score in scores for name in score))
     if not names:

@@ -11,8 +11,8 @@ from experiments.nni_adapter.database import Experiment, Trial
 from judge.common.cli import parse_values
 from judge.common.errors import UserError
 from judge.score import Formula
-from trials.session.records import read_record, recorded_settings
-from trials.session.steady import score_text
+from trials.session.records import read_lines, read_record, recorded_settings
+from trials.session.steady import score_text, steady
 
 
 @dataclass(frozen=True)
@@ -52,28 +52,40 @@ class Row:
 def rows(experiment: Experiment, formula: Formula | None = None) -> list[Row]:
     """Return the trials, best score first, then those without a score.
 
-    With a formula, all scores are computed by it. Raises UserError if the search recorded other parts.
+    With a formula, all scores are computed by it. Raises UserError as `rescored`.
     """
     module = trial_command.module_of(experiment.config["trialCommand"])
-    trials = [replace(trial, final=trial.final and rescored(trial.final, formula),
-                      reports=[rescored(report, formula) for report in trial.reports])
-              for trial in experiment.trials()]  # fmt: skip
+    trials = experiment.trials() if formula is None else [
+        rescored(trial, formula) for trial in experiment.trials()]
     rows = [Row(trial, read_record(trial.folder), is_published(trial, module), formula) for trial in trials]
     return sorted(rows, key=lambda row: (row.score is None, -(row.score or 0), row.trial.number))
 
 
-def rescored(scores: dict[str, float], formula: Formula | None) -> dict[str, float]:
-    """Return a score and its parts with the score by another formula, or as they are without one.
+def rescored(trial: Trial, formula: Formula) -> Trial:
+    """Return a trial as if another formula had scored it: from the parts in its stats.jsonl.
 
-    The error of the old score is left out. The score of a trial that diverged has no parts, and stays the
-    worst one. Raises UserError if parts that the formula weighs are missing.
+    The score of a trial that diverged has no parts, and stays the worst one; a trial whose stats.jsonl is lost
+    has no score. Raises UserError if parts that the formula weighs are missing.
     """
-    if formula is None or set(scores) == {"default"}:
+    reports = list(recorded_scores(trial, formula).values())
+    reports = [steady(reports[:count]) for count in range(1, len(reports) + 1)]
+    diverged = trial.final and set(trial.final) == {"default"}
+    final = trial.final if diverged else reports[-1] if trial.final and reports else None
+    return replace(trial, final=final, reports=reports)
+
+
+def recorded_scores(trial: Trial, formula: Formula | None = None) -> dict[int, dict[str, float]]:
+    """Return a trial's own scores by step, without an early look: of each report alone, with its parts.
+
+    With a formula, `default` is computed by it. Raises UserError if parts that it weighs are missing.
+    """
+    lines = [line for line in read_lines(trial.folder / "stats.jsonl") if not line.get("early")]
+    scores = {line["step"]: line["score"] for line in lines}
+    if formula is None:
         return scores
-    if missing := [name for name, weight in formula.weights.items() if weight and name not in scores]:
-        raise UserError(f"--score {formula.name}: the trials recorded no {', '.join(missing)}")
-    parts = {name: value for name, value in scores.items() if name not in ("default", "error")}
-    return {"default": formula(parts)} | parts
+    if missing := set().union(*(formula.weighed - set(score) for score in scores.values())):
+        raise UserError(f"--score {formula.name}: the trials recorded no {', '.join(sorted(missing))}")
+    return {step: {**score, "default": formula(score)} for step, score in scores.items()}
 
 
 def is_published(trial: Trial, module: ModuleType) -> bool:

@@ -10,16 +10,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from experiments.study.independent_judge import STYLE_WEIGHT, final_quality
-from experiments.study.study import REPORTS, Study, candidate_scores, final_rows, read_table
+from experiments.study.study import REPORTS, Study, final_rows, read_table, scores_by
 from judge.common.cli import Fraction, NonNegativeFloat, PositiveInt
 from judge.common.errors import UserError
-from judge.score import DEFAULT_FORMULA, FORMULAS
+from judge.score import DEFAULT_FORMULA, find_formula
 
 # These two describe the experiments/cyclegan.yml with which study.csv was made, of the earlier sketch.
 BUDGETS = (0.2, 0.5, 1.0)  # of a trial that is not stopped, as a share of the schedule
@@ -43,8 +43,8 @@ class Simulation:
     overhead: NonNegativeFloat = 0.02
     """Time that a trial takes beside its training, in schedules: with the earlier sketch, of study.csv, two
     searches by NNI took 24 s a trial beside steps of 0.22 s, of which a schedule had 5,000."""
-    score: Literal[tuple(FORMULAS)] = DEFAULT_FORMULA
-    """Formula of the score by which trials are stopped and the best is chosen."""
+    score: str = DEFAULT_FORMULA
+    """Score by which trials are stopped and the best is chosen: a formula, or a file of `taste`."""
     style: Fraction = STYLE_WEIGHT
     """Weight of style against content in final quality."""
 
@@ -92,11 +92,10 @@ def run(simulation: Simulation) -> pd.DataFrame:
     how much worse than the best setting at hand the chosen one ends, as a share of the range of all. Raises
     UserError if the time is too short for one trial, or reports are missing in the study's table.
     """
-    table = read_table(simulation.table)
-    scores = candidate_scores(table)
-    if simulation.score not in scores:
+    table, formula = read_table(simulation.table), find_formula(simulation.score)
+    if not formula.weighed <= set(table):
         raise UserError(f"{simulation.table} is older than parts of --score {simulation.score}")
-    curves = table.assign(score=scores[simulation.score]).pivot(
+    curves = table.assign(score=scores_by(formula, table)).pivot(
         index=["setting", "seed"], columns="share", values="score")
     if curves.shape[1] != REPORTS or curves.isna().any(axis=None):
         raise UserError(f"{simulation.table} lacks some of a trial's {REPORTS} reports: repeat the study")

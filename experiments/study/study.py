@@ -30,7 +30,7 @@ from judge.common.device import available_cores
 from judge.common.errors import UserError
 from judge.common.files import atomic_write
 from judge.common.tensors import read_tensors
-from judge.score import DEFAULT_FORMULA, FORMULAS, Scorer
+from judge.score import DEFAULT_FORMULA, FORMULAS, Formula, Scorer
 from trials import cyclegan
 from trials.parts.batches import load_held_out
 from trials.session import RunOptions, with_parameters
@@ -56,9 +56,10 @@ class Study:
     """Data set to train on; the independent judge must have other images (python -m judge halves)."""
     judge: str
     """The judge whose score is studied."""
-    yardstick: str
-    """The independent judge, which measures final quality: of another architecture, seed and images."""
-    yardstick_data: str
+    yardstick: str | None = None
+    """The independent judge, which measures final quality: of another architecture, seed and images. Without
+    one, early scores are not compared with the end."""
+    yardstick_data: str | None = None
     """Data set to whose test paintings the independent judge measures distances."""
     out: Path = Path("runs/study")
     """Folder of the trials."""
@@ -72,8 +73,10 @@ class Study:
     """Steps of the full schedule; by default those of the size."""
     settings: PositiveInt = 17
     """Number of settings to train, with the published one."""
+    seeds: PositiveInt = 1
+    """Number of seeds to train every setting with."""
     again: NonNegativeInt = 4
-    """Number of best settings, and of worst ones, to train with a second seed."""
+    """Number of best settings, and of worst ones, to train with one more seed, if there is a yardstick."""
     photos: PositiveInt = 128
     """Number of test photographs to paint."""
     at_once: PositiveInt = 2
@@ -88,10 +91,13 @@ def run(study: Study) -> pd.DataFrame:
     Raises UserError if a judge, a data set or a search space cannot be read, or a trial failed.
     """
     results = StudyTable(study)
-    table = results.complete([(number, 0) for number in range(study.settings)])
+    table = results.complete([(number, seed) for seed, number in
+                              product(range(study.seeds), range(study.settings))])
+    if not study.yardstick:
+        return table
     order = final_quality(final_rows(table[table["seed"] == 0])).sort_values(kind="stable").index
     extremes = [*order[: study.again], *order[max(0, len(order) - study.again) :]] if study.again else []
-    return results.complete([(number, 1) for number, _ in dict.fromkeys(extremes)])
+    return results.complete([(number, study.seeds) for number, _ in dict.fromkeys(extremes)])
 
 
 class StudyTable:
@@ -108,10 +114,12 @@ class StudyTable:
         test = load_held_out(data, pixels, study.photos, self.device)
         judge, _ = model.load_judge(study.judge, self.device, pixels)
         self.scorer = Scorer(judge, test.photos, test.paintings)
-        self.independent_judge = IndependentJudge(study.yardstick, study.yardstick_data, test)
+        self.independent_judge = study.yardstick and IndependentJudge(
+            study.yardstick, study.yardstick_data, test)
         self.lock = threading.Lock()
 
-        judges = {name: model.sha256_of(getattr(study, name))[:12] for name in ("judge", "yardstick")}
+        judges = {name: model.sha256_of(file)[:12] for name in ("judge", "yardstick")
+                  if (file := getattr(study, name))}
         same = {name: value for name, value in asdict(self.common).items() if name not in ("data", "judge")}
         space = {"space": json.loads(study.space.read_text())}
         self.conditions = judges | {"trials": settings_hash(same | space)}
@@ -164,14 +172,15 @@ class StudyTable:
         return folder
 
     def _measure(self, folder: Path, number: int, seed: int) -> list[dict]:
-        """Return a row per report, the last one with the measures of the independent judge."""
+        """Return a row per report, the last one with the measures of the independent judge, if any."""
         steps = read_record(folder)["schedule"]["steps"]
         rows = []
         for share in (report / REPORTS for report in range(1, REPORTS + 1)):
             painted = kept(folder, round(steps * share)).to(self.device)
             rows.append({**self.conditions, "setting": number, "seed": seed, **self.settings[number],
                          "share": share, **self.scorer(painted).parts})  # fmt: skip
-        rows[-1] |= self.independent_judge(painted)
+        if self.independent_judge:
+            rows[-1] |= self.independent_judge(painted)
         return rows
 
 
@@ -216,11 +225,16 @@ def candidate_scores(table: pd.DataFrame) -> pd.DataFrame:
     Those of parts that an older table does not have are left out.
     """
     parts = table[[name for name in PARTS if name in table]]
-    formulas = {name: list(map(formula, parts.to_dict("records"))) for name, formula in FORMULAS.items()
-                if set(formula.weights) <= set(parts)}
+    formulas = {name: scores_by(formula, parts) for name, formula in FORMULAS.items()
+                if formula.weighed <= set(parts)}
     parts = parts.assign(kid=-parts["kid"]).rename(columns={"kid": "-kid"})
     scores = pd.DataFrame(formulas, table.index).join(parts)
     return scores.join(table[[STEADY]]) if STEADY in table else scores
+
+
+def scores_by(formula: Formula, table: pd.DataFrame) -> pd.Series:
+    """Return the score of each row by a formula."""
+    return pd.Series(list(map(formula, table.to_dict("records"))), table.index)
 
 
 def with_steady_score(table: pd.DataFrame) -> pd.DataFrame:

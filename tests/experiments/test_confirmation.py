@@ -105,6 +105,20 @@ def test_at_a_larger_size_the_schedule_can_have_another_length(search, draft_jud
     assert file.name.endswith("-700.yml") and config["experimentName"].endswith("at draft, 700 steps")
 
 
+def test_another_score_chooses_the_trials_and_scores_them(search, tmp_path, monkeypatch):
+    (tmp_path / "mine.json").write_text('{"format": "salon score 1", "weights": {"content": 1}}')
+    for trial in search.trials()[:3]:
+        (trial.folder / "stats.jsonl").write_text(json.dumps({"step": 1, "score": trial.final}))
+    monkeypatch.chdir(tmp_path)
+    file = confirmation.write(search, top=1, seeds=2, score="mine.json")
+    config = yaml.safe_load(file.read_text())
+    assert list(config["tuner"]["classArgs"]["settings"]) == ["published", "trial 1"]  # content is 1 - score
+    assert trial_command.parse(config["trialCommand"])[1].score == str(tmp_path / "mine.json")
+    assert file.name == "promotion-1x2-mine.yml" and config["experimentName"].endswith(", by mine.json")
+    with pytest.raises(UserError, match="^--score combined: the trials recorded no clean, "):
+        confirmation.write(search, top=1, seeds=2, score="combined")
+
+
 @pytest.mark.parametrize(("options", "line"), [
     ({"size": "draft"}, "--size draft: the search's judge is of size sketch, give one of size draft by --j"),
     ({"size": "paper", "judge": "draft.pt"}, r"was trained at draft \(128 px\), and this is paper"),

@@ -1,6 +1,7 @@
 """The table of a search, the commands that it gives, and NNI's database that it is read from."""
 
 import json
+import math
 import sqlite3
 
 import pytest
@@ -100,6 +101,13 @@ def test_settings_that_an_older_version_did_not_record_are_those_of_then(experim
 
 
 def test_another_formula_ranks_the_recorded_trials_anew_and_a_diverged_one_stays_last(experiment, tmp_path):
+    for trial in database.find_experiment(str(experiment.folder)).trials():
+        trial.folder.mkdir(exist_ok=True, parents=True)
+        (trial.folder / "stats.jsonl").write_text("".join(
+            json.dumps({"step": step, "score": score, "early": False}) + "\n"
+            for step, score in enumerate(trial.reports)))
+    early = {"step": 0, "score": {"default": 0.9, "style": 0.9, "content": 0.9}, "early": True}
+    (trial.folder / "stats.jsonl").write_text(json.dumps(early))  # the last one has no other report
     file = tmp_path / "mine.json"
     file.write_text('{"format": "salon score 1", "weights": {"style": 0, "content": 2}}')
     formula = find_formula(str(file))
@@ -109,14 +117,16 @@ def test_another_formula_ranks_the_recorded_trials_anew_and_a_diverged_one_stays
     before, after = results.rows(experiment), results.rows(experiment, formula)
     assert [row.trial.number for row in before] == [3, 4, 0, 1, 2, 5]
     assert [row.trial.number for row in after] == [0, 4, 3, 1, 2, 5]  # by content, which is 1 - style here
-    assert after[0].score == pytest.approx((1 - 0.4) ** 2) and results.best(after).trial.number == 0
+    # The geometric mean of two reports, and its error.
+    assert after[0].score == pytest.approx((1 - 0.4) * (1 - 0.3)) and results.best(after).trial.number == 0
+    assert after[0].error == pytest.approx(after[0].score * math.log(0.7 / 0.6))
     assert after[0].trial.reports[0]["default"] == pytest.approx((1 - 0.3) ** 2)
     text = results.text(experiment, formula)
-    assert "best: trial 0 with 0.360" in text
+    assert "best: trial 0 with 0.420 ± 0.065" in text
     assert f"scores: by {file}, not by the formula of the search" in text
     assert "scores: by" not in results.text(experiment)
-    assert results.rescored({"default": 0.0}, formula) == {"default": 0.0}
-    with pytest.raises(UserError, match="--score combined: the trials recorded no diversity, clean, kid"):
+    assert [row.score for row in after if row.state == "diverged"] == [0.0]
+    with pytest.raises(UserError, match="--score combined: the trials recorded no clean, diversity, kid"):
         results.rows(experiment, find_formula("combined"))
 
 

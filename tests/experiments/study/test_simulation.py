@@ -82,6 +82,16 @@ def test_the_gain_is_against_no_assessor_at_the_smallest_budget():
     assert "+0.30 [+0.30, +0.30]" in text and "+0.00 [+0.00, +0.00]" in text
 
 
+def test_a_file_of_weights_is_a_score_like_a_formula(predictive, tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text('{"format": "salon score 1", "weights": {"style": 1}}')
+    mine, plain = (simulation.run(replace(predictive, score=score)) for score in (str(file), "plain"))
+    pd.testing.assert_frame_equal(mine, plain)
+    pd.read_csv(predictive.table).drop(columns="style").to_csv(predictive.table, index=False)
+    with pytest.raises(UserError, match="is older than parts of --score .*mine.json"):
+        simulation.run(replace(predictive, score=str(file)))
+
+
 def test_too_little_time_and_missing_reports_are_refused_in_one_line(predictive):
     with pytest.raises(UserError, match="--trials 2 is less time than one"):
         simulation.run(replace(predictive, trials=2))

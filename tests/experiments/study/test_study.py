@@ -137,6 +137,13 @@ def test_rows_and_trials_of_other_settings_are_not_taken_for_these(small):
         rows.complete([(0, 0)])
 
 
+def test_without_an_independent_judge_every_setting_is_trained_with_each_seed(small, monkeypatch):
+    monkeypatch.setattr(study.StudyTable, "complete", lambda self, runs: runs)
+    alone = replace(small, yardstick=None, yardstick_data=None, seeds=2)
+    assert study.run(alone) == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]
+    assert set(study.StudyTable(alone).conditions) == {"judge", "trials"}
+
+
 @pytest.mark.slow
 def test_a_study_trains_measures_and_continues_where_it_was_stopped(small, monkeypatch):
     table = study.run(small)
