@@ -249,7 +249,7 @@ OPTIONS = {
     "--mps": {"action": "store_true",
               "help": "run NVIDIA's MPS during the search, for several trials on one GPU"},
     "--score": {"metavar": "NAME|FILE",
-                "help": "rank the trials by another score: combined, style-and-scene, plain, or a file"},
+                "help": "rank the trials by another score: style-and-scene, combined, plain, or a file"},
     "--csv": {"action": "store_true", "help": "only the table, for pandas"},
     "--json": {"action": "store_true", "help": "only the table, as JSON records"},
     "--out": {"type": Path, "metavar": "DIR", "help": "folder for the page (default: experiment's, or runs)"},

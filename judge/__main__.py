@@ -73,7 +73,7 @@ OPTIONS = {
         "--sources": {"type": Path, "metavar": "DIR",
                       "help": "the photographs that they were made from, in the same order of names"},
         "--score": {"default": DEFAULT_FORMULA, "metavar": "NAME|FILE",
-                    "help": "formula of `default`: combined, style-and-scene, plain (mean P(painting)), or a "
+                    "help": "formula of `default`: style-and-scene, combined, plain (mean P(painting)), or a "
                     "file with your weights (python -m experiments taste)"},
         "--judge": JUDGE, "--data": DATA, "--json": JSON,
     },

@@ -22,8 +22,8 @@ WORST_SCORE = 0.0  # the score of a trial that diverged: no score is lower
 
 MIN_IMAGES = 4  # smallest set that can be scored: the distance draws halves of it
 FINE_FREQUENCY = 0.2  # cycles per pixel, in either direction, above which only networks leave strong patterns
-SCENE_GRID = 64  # pixels: a scene is to be seen at this size, whatever that of the images
-NO_SCENE, CLEAR_SCENE = 0.35, 0.6  # correlations of the differences of luma
+SCENE_GRID = 32  # pixels: a scene is to be seen at this size, whatever that of the images
+NO_SCENE, CLEAR_SCENE = 0.6, 0.9  # correlations of the differences of luma
 KID_SUBSETS = 20  # draws whose mean and deviation are the KID and its error
 
 
@@ -60,15 +60,15 @@ class Formula:
 
 
 # judge/README.md says how the weights were chosen.
-combined = Formula("combined", {"style": 1, "content": 3, "diversity": 1, "clean": 1, "kid": 2})
-style_and_scene = Formula("style-and-scene", {"style": 1, "scene": 1, "diversity": 1, "clean": 1, "kid": 2})
+style_and_scene = Formula("style-and-scene", {"style": 1, "scene": 3, "diversity": 1, "clean": 1, "kid": 1})
+combined = Formula("combined", {"style": 1, "content": 3, "diversity": 1, "clean": 1, "kid": 2})  # the first
 plain = Formula("plain", {"style": 1})  # searches exploit it easily
-FORMULAS = {formula.name: formula for formula in (combined, style_and_scene, plain)}
-DEFAULT_FORMULA = combined.name
+FORMULAS = {formula.name: formula for formula in (style_and_scene, combined, plain)}
+DEFAULT_FORMULA = style_and_scene.name
 
 FILE_FORMAT = "salon score 1"
 FILE_FORM = {"format": str, "weights": {"*": NUMBER}}  # of a file with weights
-PARTS = tuple(combined.weights | style_and_scene.weights)  # that a file may weigh
+PARTS = ("style", "content", "scene", "diversity", "clean", "kid")  # that a formula may weigh
 MAX_WEIGHT = 50  # more would overflow where the distance is large
 
 

@@ -64,9 +64,9 @@ class Settings:
     judge: str = model.DEFAULT_FILE
     """File of the judge that scores the paintings (python -m judge train)."""
     score: str = DEFAULT_FORMULA
-    """Score to maximise: combined is made of style, content, diversity, cleanness and distance;
-    style-and-scene asks only whether the scene is there, not how much of the photograph; plain is only the
-    judge's mean P(painting); or a file with your own weights (python -m experiments taste)."""
+    """Score to maximise: style-and-scene is made of style, diversity, cleanness, distance, and whether the
+    scene is there; combined asks how much of the photograph is kept instead; plain is only the judge's mean
+    P(painting); or a file with your own weights (python -m experiments taste)."""
     size: Literal[("auto", *images.SIZES)] = "auto"
     """Pixels, networks and schedule: sketch 64 px, draft 128 px, paper 256 px as published; auto is sketch
     without a GPU and draft with one."""

@@ -5,8 +5,9 @@ with probability sigmoid(w . x), x the `log_parts` of a minus those of b. A leve
 for each.
 
 The order of scores depends on the ratios of w only; its size says how sharply the viewer decides. So w is
-sharpness x shipped weights x u, with these priors (standard deviations below): u, the weights relative to the
-shipped ones, is normal around 1 and not negative; the logarithm of the sharpness is normal around 0.
+sharpness x unit x u, where a part's unit is its shipped weight, or 1 if it has none. Priors (standard deviations
+below): u is normal around the shipped weight in these units, 1 or 0, and not negative; the logarithm of the
+sharpness is normal around 0.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from scipy.special import expit
 from experiments.preferences.votes import SHIPPED
 
 SHIPPED_WEIGHTS = np.array(list(SHIPPED.values()), dtype=float)
+UNITS = np.where(SHIPPED_WEIGHTS > 0, SHIPPED_WEIGHTS, 1.0)
 # Of the relative weights: for viewers unlike the shipped weights, ten votes move 6 % of the weights' sum, a
 # hundred 30 %, four hundred 40 % (median of simulated viewers, tests/experiments/preferences).
 WEIGHT_SPREAD = 0.35
@@ -34,35 +36,35 @@ class Fit:
     """The most probable weights, given votes."""
 
     log_sharpness: float
-    relative: np.ndarray  # weights relative to the shipped ones, u, [parts]
+    relative: np.ndarray  # weights in `UNITS`, u, [parts]
 
     @property
     def log_odds_weights(self) -> np.ndarray:
         """The weights of the differences in the log-odds of a vote, w, [parts]."""
-        return np.exp(self.log_sharpness) * SHIPPED_WEIGHTS * self.relative
+        return np.exp(self.log_sharpness) * UNITS * self.relative
 
     @property
     def weights(self) -> np.ndarray:
         """The weights of the score: in the same ratios, with the sum of the shipped ones, [parts]."""
-        weights = SHIPPED_WEIGHTS * self.relative
+        weights = UNITS * self.relative
         return weights * SHIPPED_WEIGHTS.sum() / weights.sum()
 
 
-def fit(x: np.ndarray, y: np.ndarray, prior_mean: np.ndarray | float = 1.0) -> Fit:
+def fit(x: np.ndarray, y: np.ndarray, prior_mean: np.ndarray = SHIPPED_WEIGHTS / UNITS) -> Fit:
     """Return the most probable weights.
 
     Args:
         x, y: as `votes.differences` returns.
-        prior_mean: of the relative weights.
+        prior_mean: of the weights in `UNITS`, [parts].
     """
-    mean = np.concatenate([[0.0], np.broadcast_to(prior_mean, len(SHIPPED))])
+    mean = np.concatenate([[0.0], prior_mean])
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the negative logarithm of the posterior and its gradient."""
         weights = Fit(values[0], values[1:]).log_odds_weights
         odds = x @ weights
         slope = x.T @ (expit(odds) - y)
-        gradient = np.concatenate([[slope @ weights], slope * np.exp(values[0]) * SHIPPED_WEIGHTS])
+        gradient = np.concatenate([[slope @ weights], slope * np.exp(values[0]) * UNITS])
         from_prior = values - mean
         value = np.sum(np.logaddexp(0, odds) - y * odds) + from_prior @ (PRECISION * from_prior) / 2
         return value, gradient + PRECISION * from_prior
@@ -86,7 +88,7 @@ def information(fitted: Fit, x: np.ndarray, candidates: np.ndarray) -> np.ndarra
     """
     weights = fitted.log_odds_weights
     # The derivative of the weights by the logarithm of the sharpness and the relative weights.
-    jacobian = np.column_stack([weights, np.diag(np.exp(fitted.log_sharpness) * SHIPPED_WEIGHTS)])
+    jacobian = np.column_stack([weights, np.diag(np.exp(fitted.log_sharpness) * UNITS)])
     seen, asked = x @ jacobian, candidates @ jacobian
     posterior_precision = (seen.T * uncertainty(x @ weights)) @ seen + np.diag(PRECISION)
     variance = np.sum(asked * np.linalg.solve(posterior_precision, asked.T).T, axis=1)
@@ -112,7 +114,7 @@ def intervals(x: np.ndarray, y: np.ndarray, pairs: np.ndarray, seed: int = 0) ->
     for _ in range(RESAMPLES):
         repeats = np.bincount(rng.integers(count, size=count), minlength=count)[pairs] if count else []
         rows = np.repeat(np.arange(len(x)), repeats)
-        mean = np.maximum(rng.normal(1, WEIGHT_SPREAD, len(SHIPPED)), 0)
+        mean = np.maximum(rng.normal(SHIPPED_WEIGHTS / UNITS, WEIGHT_SPREAD), 0)
         weights.append(fit(x[rows], y[rows], mean).weights)
     return np.percentile(weights, INTERVAL, axis=0)
 

@@ -2,7 +2,8 @@
 
 Every tenth pair repeats one that the viewer has voted on before, with the sides swapped, which measures how
 far the viewer agrees with themselves. Another pair is the most informative (`fit.information`) of some that
-are drawn at random from those not yet shown: drawn, so that one odd sheet does not come again and again.
+are drawn at random from those not yet shown. The sheets of the last pairs are left out if others are left:
+one odd sheet teaches most, and would come again and again.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from experiments.preferences.votes import Vote, differences, log_parts
 
 REPEAT_EVERY = 10
 REPEAT_AFTER = 5  # votes between a pair and its repetition
+PAIRS_APART = 5  # between two pairs with the same sheet
 DRAWN = 50  # pairs of which the most informative is shown
 
 Pair = tuple[Candidate, Candidate, bool]  # left, right, and whether it was shown before
@@ -40,7 +42,9 @@ class Chooser:
             vote = old[rng.integers(len(old))]
             left, right = (self.candidates[self.places[sheet.key]] for sheet in (vote.right, vote.left))
             return left, right, True
-        new = np.argwhere(self.unseen(votes))
+        unseen = self.unseen(votes)
+        others = self.without_last(votes, unseen)
+        new = np.argwhere(others if others.any() else unseen)
         if not len(new):
             return None
         drawn = new[rng.choice(len(new), min(DRAWN, len(new)), replace=False)]
@@ -57,6 +61,14 @@ class Chooser:
             if None not in places:
                 unseen[min(places), max(places)] = False
         return unseen
+
+    def without_last(self, votes: Sequence[Vote], pairs: np.ndarray) -> np.ndarray:
+        """Return `pairs`, booleans [left, right], without the sheets of the last `PAIRS_APART` votes."""
+        last = [self.places[sheet.key] for vote in votes[-PAIRS_APART:] for sheet in (vote.left, vote.right)
+                if sheet.key in self.places]
+        others = pairs.copy()
+        others[last] = others[:, last] = False
+        return others
 
     def repeatable(self, votes: Sequence[Vote]) -> list[Vote]:
         """Return the votes on pairs that were shown once, some votes ago, and whose sheets are here."""

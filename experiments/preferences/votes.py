@@ -19,10 +19,10 @@ import numpy as np
 from judge.common.errors import UserError
 from judge.common.files import as_user_error
 from judge.common.schema import NUMBER, matches
-from judge.score import DEFAULT_FORMULA, FORMULAS
+from judge.score import DEFAULT_FORMULA, FORMULAS, PARTS
 
 FILE_NAME = "preferences.jsonl"
-SHIPPED = FORMULAS[DEFAULT_FORMULA].weights
+SHIPPED = {part: FORMULAS[DEFAULT_FORMULA].weights.get(part, 0) for part in PARTS}  # weights
 LEAST_PART = 1e-4  # parts below it count as this: below it differences mean nothing, and 0 has no logarithm
 PREFERENCE = {"left": 1.0, "level": 0.5, "right": 0.0}  # a vote as a share of one for the left sheet
 
@@ -71,7 +71,7 @@ class Vote:
 
 
 def log_parts(parts: dict[str, float]) -> np.ndarray:
-    """Return the logarithms of what the shipped formula multiplies, each to the power of 1, [parts]."""
+    """Return the logarithms of what a formula multiplies, each to the power of 1, [parts]."""
     goodness = [1 / (1 + max(0.0, parts[name])) if name == "kid" else parts[name] for name in SHIPPED]
     return np.log(np.maximum(goodness, LEAST_PART))
 
@@ -83,7 +83,7 @@ def differences(votes: Iterable[Vote]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def has_parts(parts: dict[str, float]) -> bool:
-    """Return True if the shipped formula can be computed from these parts."""
+    """Return True if every formula can be computed from these parts."""
     return set(SHIPPED) <= set(parts) and all(map(math.isfinite, parts.values()))
 
 

@@ -19,7 +19,7 @@ from experiments.study.independent_judge import STYLE_WEIGHT, final_quality
 from experiments.study.study import REPORTS, Study, final_rows, read_table, scores_by
 from judge.common.cli import Fraction, NonNegativeFloat, PositiveInt
 from judge.common.errors import UserError
-from judge.score import DEFAULT_FORMULA, find_formula
+from judge.score import combined, find_formula
 
 # These two describe the experiments/cyclegan.yml with which study.csv was made, of the earlier sketch.
 BUDGETS = (0.2, 0.5, 1.0)  # of a trial that is not stopped, as a share of the schedule
@@ -43,8 +43,9 @@ class Simulation:
     overhead: NonNegativeFloat = 0.02
     """Time that a trial takes beside its training, in schedules: with the earlier sketch, of study.csv, two
     searches by NNI took 24 s a trial beside steps of 0.22 s, of which a schedule had 5,000."""
-    score: str = DEFAULT_FORMULA
-    """Score by which trials are stopped and the best is chosen: a formula, or a file of `taste`."""
+    score: str = combined.name
+    """Score by which trials are stopped and the best is chosen: a formula, or a file of `taste`. Not the
+    default score, because study.csv is older than its part `scene`."""
     style: Fraction = STYLE_WEIGHT
     """Weight of style against content in final quality."""
 

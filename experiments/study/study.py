@@ -30,7 +30,7 @@ from judge.common.device import available_cores
 from judge.common.errors import UserError
 from judge.common.files import atomic_write
 from judge.common.tensors import read_tensors
-from judge.score import DEFAULT_FORMULA, FORMULAS, Formula, Scorer
+from judge.score import FORMULAS, PARTS, Formula, Scorer
 from trials import cyclegan
 from trials.parts.batches import load_held_out
 from trials.session import RunOptions, with_parameters
@@ -39,8 +39,7 @@ from trials.session.steady import MIN_SCORE, STEADY_REPORTS
 
 REPORTS = 20  # of a trial, evenly over the schedule: each is a row of the table
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the schedule: when early scores are ranked
-PARTS = ("style", "content", "scene", "diversity", "clean", "kid")
-STEADY = f"{DEFAULT_FORMULA}, mean of {STEADY_REPORTS} reports"
+STEADY = f"{{}}, mean of {STEADY_REPORTS} reports"  # of a formula
 RESAMPLES = 2000  # bootstrap samples of the settings, for the intervals
 
 SHIPPED_JUDGE = "251194793c56"  # of the table study.csv that ships
@@ -228,8 +227,8 @@ def candidate_scores(table: pd.DataFrame) -> pd.DataFrame:
     formulas = {name: scores_by(formula, parts) for name, formula in FORMULAS.items()
                 if formula.weighed <= set(parts)}
     parts = parts.assign(kid=-parts["kid"]).rename(columns={"kid": "-kid"})
-    scores = pd.DataFrame(formulas, table.index).join(parts)
-    return scores.join(table[[STEADY]]) if STEADY in table else scores
+    steady = table[[STEADY.format(name) for name in formulas if STEADY.format(name) in table]]
+    return pd.DataFrame(formulas, table.index).join(steady).join(parts)
 
 
 def scores_by(formula: Formula, table: pd.DataFrame) -> pd.Series:
@@ -237,13 +236,14 @@ def scores_by(formula: Formula, table: pd.DataFrame) -> pd.Series:
     return pd.Series(list(map(formula, table.to_dict("records"))), table.index)
 
 
-def with_steady_score(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the score that a trial would report, as the column `STEADY`: a mean of its last reports."""
+def with_steady_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the scores that a trial would report, means of its last reports, as columns named by `STEADY`."""
     table = table.sort_values(["setting", "seed", "share"])
-    logarithms = np.log(candidate_scores(table)[DEFAULT_FORMULA].clip(lower=MIN_SCORE))
+    scores = candidate_scores(table)
+    logarithms = np.log(scores[[name for name in FORMULAS if name in scores]].clip(lower=MIN_SCORE))
     trials = logarithms.groupby([table["setting"], table["seed"]], sort=False)
-    means = trials.rolling(STEADY_REPORTS, min_periods=1).mean()
-    return table.assign(**{STEADY: np.exp(means.to_numpy())})
+    means = np.exp(trials.rolling(STEADY_REPORTS, min_periods=1).mean())
+    return table.assign(**{STEADY.format(name): means[name].to_numpy() for name in means})
 
 
 def ranking(table: pd.DataFrame, style: float = STYLE_WEIGHT, seed: int = 0) -> pd.DataFrame:
@@ -253,7 +253,7 @@ def ranking(table: pd.DataFrame, style: float = STYLE_WEIGHT, seed: int = 0) -> 
     95 % interval of Spearman's; regret, how much worse than the best setting the one with the highest early
     score ends, as a share of the target's range.
     """
-    table = with_steady_score(table[table["seed"] == seed])
+    table = with_steady_scores(table[table["seed"] == seed])
     table = table[table["share"].isin(SHARES)]
     ends, rows = final_rows(table), []
     targets = {"quality": final_quality(ends, style), "style": ends["final_style"],

@@ -206,7 +206,7 @@ def test_more_threads_than_cores_are_refused_and_a_trial_has_one_by_default(expe
     ("--cycle-weight -3", "cycle-weight"),
     ("--data /nowhere", "no data folder /nowhere"),
     ("--judge /nowhere.pt", "no judge at /nowhere"),
-    ("--score mine.json", "trialCommand: --score mine.json: neither combined nor style-and-scene nor plain"),
+    ("--score mine.json", "trialCommand: --score mine.json: neither style-and-scene nor combined nor plain"),
     ("--size draft", "trained at"),
     ("--data {tmp_path}/mine", "3 test images"),
 ])

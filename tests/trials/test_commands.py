@@ -79,7 +79,7 @@ def test_the_file_of_the_score_is_recorded_and_another_one_of_the_same_name_is_n
     command = ["-m", "trials.cyclegan", *inputs, "--steps", 6, "--score", file, "--out", folder]
     refused = run(*command)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and not folder.exists()
-    assert f"--score {file}: neither combined nor style-and-scene nor plain, nor a file" in refused.stderr
+    assert f"--score {file}: neither style-and-scene nor combined nor plain, nor a file" in refused.stderr
     file.write_text('{"format": "salon score 1", "weights": {"style": 2, "clean": 0.5}}')
     assert run(*command).returncode == 0
     facts = record(folder)

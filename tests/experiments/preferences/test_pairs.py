@@ -57,7 +57,7 @@ def test_no_pair_comes_twice_except_every_tenth_with_its_sides_swapped(searched)
 
 def test_chosen_pairs_teach_more_than_pairs_at_random(searched):
     _, found = candidates.find([str(searched("aaaa", 12))])
-    weights = fit.SHIPPED_WEIGHTS * [2, 0.3, 1, 1, 1]
+    weights = fit.SHIPPED_WEIGHTS * [2, 0.3, 1, 1, 1, 1]
     x, y = votes.differences(vote_on(Chooser(found, seed=0), 30, weights))
     table = np.array([votes.log_parts(each.sheet.parts) for each in found])
     pairs = np.random.default_rng(0).integers(len(table), size=(2, 30))

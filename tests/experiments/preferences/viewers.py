@@ -8,8 +8,8 @@ from experiments.preferences.votes import SHIPPED, Sheet, Vote, differences, now
 
 def random_parts(rng: np.random.Generator, count: int) -> list[dict[str, float]]:
     """Return the parts of so many scores, as different as those of trials."""
-    low = {"style": 0.02, "content": 0.4, "diversity": 0.4, "clean": 0.05, "kid": -0.1}
-    high = {"style": 0.8, "content": 0.9, "diversity": 1.0, "clean": 1.0, "kid": 3.0}
+    low = {"style": 0.02, "content": 0.4, "scene": 0.05, "diversity": 0.4, "clean": 0.05, "kid": -0.1}
+    high = {"style": 0.8, "content": 0.9, "scene": 1.0, "diversity": 1.0, "clean": 1.0, "kid": 3.0}
     return [{name: float(rng.uniform(low[name], high[name])) for name in SHIPPED} for _ in range(count)]
 
 

@@ -11,8 +11,9 @@ from nni.assessor import Assessor, AssessResult
 from experiments.assessor import SuccessiveHalving
 from experiments.study import simulation
 from experiments.study.simulation import BUDGETS, Simulation, replay
-from experiments.study.study import PARTS, REPORTS
+from experiments.study.study import REPORTS
 from judge.common.errors import UserError
+from judge.score import PARTS
 
 CURVES = [np.full(4, score) for score in (0.3, 0.9, 0.1, 0.5, 0.2)] * 10
 

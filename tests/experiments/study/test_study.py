@@ -11,7 +11,7 @@ import pytest
 from experiments.study import study
 from experiments.study.study import REPORTS, SHARES, STEADY, Study, final_quality, final_rows, ranking
 from judge.common.errors import UserError
-from judge.score import FORMULAS
+from judge.score import FORMULAS, PARTS
 from trials.cyclegan import Settings
 
 RISING = [0.1, 0.2, 0.3, 0.4, 0.5]
@@ -21,7 +21,7 @@ ENDS = {"style": RISING, "kid": FALLING, "content": RISING}
 
 def study_table(early: dict[str, list[float]], final: dict[str, list[float]]) -> pd.DataFrame:
     """Return a study's table of five settings with the same early values at each share, one seed."""
-    values = dict.fromkeys(study.PARTS, [0.2, 0.4, 0.1, 0.5, 0.3]) | early
+    values = dict.fromkeys(PARTS, [0.2, 0.4, 0.1, 0.5, 0.3]) | early
     values |= {f"final_{name}": column for name, column in final.items()}
     rows = pd.DataFrame({"setting": range(5), "seed": 0, **values})
     return rows.merge(pd.DataFrame({"share": SHARES}), how="cross")
@@ -36,10 +36,11 @@ def study_table(early: dict[str, list[float]], final: dict[str, list[float]]) ->
 def test_the_ranking_says_how_well_an_early_score_predicts_the_end(early, score, target, spearman, regret):
     table = ranking(study_table(early, ENDS))
     parts = {"style", "content", "scene", "diversity", "clean", "-kid"}
-    assert set(table["score"]) == {*FORMULAS, *parts, STEADY}
-    assert len(table) == 4 * 10 * len(SHARES)  # targets, scores
+    assert set(table["score"]) == {*FORMULAS, *parts, *map(STEADY.format, FORMULAS)}
+    assert len(table) == 4 * 12 * len(SHARES)  # targets, scores
     older = ranking(study_table(early, ENDS).drop(columns="scene"))
-    assert set(older["score"]) == {"combined", "plain", STEADY, *parts} - {"scene"}
+    assert set(older["score"]) == {
+        "combined", "plain", STEADY.format("combined"), STEADY.format("plain"), *parts} - {"scene"}
     rows = table[(table["score"] == score) & (table["target"] == target)]
     assert rows["spearman"].to_numpy() == pytest.approx(spearman)
     assert rows["regret"].to_numpy() == pytest.approx(regret)
