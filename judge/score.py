@@ -23,7 +23,7 @@ WORST_SCORE = 0.0  # the score of a trial that diverged: no score is lower
 MIN_IMAGES = 4  # smallest set that can be scored: the distance draws halves of it
 FINE_FREQUENCY = 0.2  # cycles per pixel, in either direction, above which only networks leave strong patterns
 SCENE_GRID = 32  # pixels: a scene is to be seen at this size, whatever that of the images
-NO_SCENE, CLEAR_SCENE = 0.6, 0.9  # correlations of the differences of luma
+NO_SCENE, CLEAR_SCENE = 0.6, 0.8  # correlations of the differences of luma
 KID_SUBSETS = 20  # draws whose mean and deviation are the KID and its error
 
 
