@@ -20,8 +20,8 @@ from experiments.preferences.votes import SHIPPED
 
 SHIPPED_WEIGHTS = np.array(list(SHIPPED.values()), dtype=float)
 UNITS = np.where(SHIPPED_WEIGHTS > 0, SHIPPED_WEIGHTS, 1.0)
-# Of the relative weights: for viewers unlike the shipped weights, ten votes move 6 % of the weights' sum, a
-# hundred 30 %, four hundred 40 % (median of simulated viewers, tests/experiments/preferences).
+# In `UNITS`: for viewers unlike the shipped weights, ten votes move 6 to 9 % of the weights' sum, a hundred 20 to
+# 45 %, four hundred 50 to 70 % (simulated viewers, tests/experiments/preferences).
 WEIGHT_SPREAD = 0.35
 SHARPNESS_SPREAD = 1.0  # of the logarithm of the sharpness
 MAX_LOG_SHARPNESS = 5.0  # a bound for the optimiser, never reached by votes of a person

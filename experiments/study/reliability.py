@@ -18,17 +18,14 @@ MEANS = (1, 2, 4, 8)  # reports whose logarithms are averaged
 RESAMPLES = 1000  # bootstrap samples of the settings, for the intervals
 
 
-def reliability(table: pd.DataFrame, formula: Formula) -> pd.DataFrame:
-    """Return how far a score depends on the setting, a row per number of averaged reports and share.
+def log_curves(table: pd.DataFrame, formula: Formula) -> pd.DataFrame:
+    """Return the score's logarithm, a row per (setting, seed) and a column per share of the schedule.
 
-    Columns: `icc`, the intraclass correlation of the score's logarithm over the seeds, with its 95 % interval
-    `low` and `high` (percentile bootstrap over settings); `rank`, Spearman's correlation with the last report
-    of the *other* seeds (the mean of its logarithm), averaged over the seeds.
+    Only settings with the largest number of seeds are kept. Raises UserError if fewer than three settings have
+    several seeds, or parts of the score are missing.
 
     Args:
-        table: of a study (`study.run`). Only settings with the largest number of seeds are used.
-
-    Raises UserError if fewer than three settings have several seeds, or parts of the score are missing.
+        table: of a study (`study.run`).
     """
     if missing := formula.weighed - set(table):
         raise UserError(f"the table has no {', '.join(sorted(missing))}, which {formula.name} weighs")
@@ -39,7 +36,19 @@ def reliability(table: pd.DataFrame, formula: Formula) -> pd.DataFrame:
     if most.max() < 2 or len(most) < 3:
         raise UserError("a table needs three settings with two seeds or more: python -m experiments study "
                         "--seeds 3 makes one")
-    curves = curves.loc[most.index]
+    return curves.loc[most.index]
+
+
+def reliability(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return how far a score depends on the setting, a row per number of averaged reports and share.
+
+    Columns: `icc`, the intraclass correlation of the score's logarithm over the seeds, with its 95 % interval
+    `low` and `high` (percentile bootstrap over settings); `rank`, Spearman's correlation with the last report
+    of the *other* seeds (the mean of its logarithm), averaged over the seeds.
+
+    Args:
+        curves: as `log_curves` returns.
+    """
     ends, rows = by_seed(curves.iloc[:, -1]), []
     for reports, share in product(MEANS, SHARES):
         values = by_seed(curves.loc[:, :share].iloc[:, -reports:].mean(axis=1))
@@ -85,10 +94,12 @@ def text(tables: Sequence[Path], frames: Sequence[pd.DataFrame], formula: Formul
     lines = [f"score: {formula.name}. Each cell: share of variance between settings (ICC) [95 % interval], "
              "rank correlation with the end of other seeds; columns: share of the schedule"]  # fmt: skip
     for file, frame in zip(tables, frames):
-        result = reliability(frame, formula)
+        curves = log_curves(frame, formula)
+        settings, seeds = by_seed(curves.iloc[:, -1]).shape
+        result = reliability(curves)
         result["cell"] = [f"{row.icc:.2f} [{row.low:.2f}, {row.high:.2f}] {row.rank:.2f}"
                           for row in result.itertuples()]  # fmt: skip
         cells = result.pivot(index="reports", columns="share", values="cell")
         cells.index = ["last report" if count == 1 else f"mean of {count}" for count in cells.index]
-        lines += ["", f"{file}: {frame['setting'].nunique()} settings", cells.to_string()]
+        lines += ["", f"{file}: {settings} settings, {seeds} seeds each", cells.to_string()]
     return "\n".join(lines)

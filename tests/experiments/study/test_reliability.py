@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.study.reliability import SHARES, intraclass_correlation, reliability, text
+from experiments.study.reliability import SHARES, intraclass_correlation, log_curves, reliability, text
 from judge.common.errors import UserError
 from judge.score import find_formula
 
@@ -26,7 +26,7 @@ def test_the_intraclass_correlation_is_that_of_the_paper():
 
 
 def test_a_mean_of_reports_is_more_reliable_than_the_last_one_if_reports_flicker():
-    table = reliability(study_table(12, 3, noise=4), PLAIN)
+    table = reliability(log_curves(study_table(12, 3, noise=4), PLAIN))
     assert (table["low"] <= table["icc"]).all() and (table["icc"] <= table["high"]).all()
     last, mean = (table[(table["reports"] == count) & (table["share"] == 1)].iloc[0] for count in (1, 8))
     assert mean["icc"] > last["icc"] + 0.1 and mean["rank"] > last["rank"]
@@ -34,7 +34,7 @@ def test_a_mean_of_reports_is_more_reliable_than_the_last_one_if_reports_flicker
 
 
 def test_scores_that_depend_on_the_setting_alone_have_a_reliability_of_one():
-    table = reliability(study_table(4, 2, noise=0), PLAIN)
+    table = reliability(log_curves(study_table(4, 2, noise=0), PLAIN))
     assert table[["icc", "low", "high", "rank"]].to_numpy() == pytest.approx(1)
     assert set(table["share"]) == set(SHARES)
 
@@ -42,14 +42,14 @@ def test_scores_that_depend_on_the_setting_alone_have_a_reliability_of_one():
 def test_settings_with_fewer_seeds_are_left_out_and_too_few_are_refused():
     table = study_table(4, 3, noise=1)
     fewer = pd.concat([table, study_table(5, 1, noise=1).query("setting == 4")])
-    pd.testing.assert_frame_equal(reliability(fewer, PLAIN), reliability(table, PLAIN))
+    pd.testing.assert_frame_equal(log_curves(fewer, PLAIN), log_curves(table, PLAIN))
     with pytest.raises(UserError, match="needs three settings with two seeds or more"):
-        reliability(table.query("seed == 0"), PLAIN)
+        log_curves(table.query("seed == 0"), PLAIN)
     with pytest.raises(UserError, match="the table has no clean, content, diversity, kid, which combined"):
-        reliability(table, find_formula("combined"))
+        log_curves(table, find_formula("combined"))
 
 
 def test_the_text_has_a_block_for_each_table(tmp_path):
     said = text([tmp_path / "a.csv", tmp_path / "b.csv"], [study_table(4, 3, 1), study_table(5, 2, 1)], PLAIN)
-    assert "score: plain" in said and "a.csv: 4 settings" in said and "b.csv: 5 settings" in said
+    assert "score: plain" in said and "a.csv: 4 settings, 3 seeds" in said and "b.csv: 5 settings, 2" in said
     assert said.count("last report") == said.count("mean of 8") == 2
