@@ -5,9 +5,9 @@ with probability sigmoid(w . x), x the `log_parts` of a minus those of b. A leve
 for each.
 
 The order of scores depends on the ratios of w only; its size says how sharply the viewer decides. So w is
-sharpness x unit x u, where a part's unit is its shipped weight, or 1 if it has none. Priors (standard deviations
-below): u is normal around the shipped weight in these units, 1 or 0, and not negative; the logarithm of the
-sharpness is normal around 0.
+sharpness x unit x u, where a part's unit is its shipped weight, or 1 if it has none. Priors (standard
+deviations below): u is normal around the shipped weight in these units, 1 or 0, and not negative; the
+logarithm of the sharpness is normal around 0.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from experiments.preferences.votes import SHIPPED
 
 SHIPPED_WEIGHTS = np.array(list(SHIPPED.values()), dtype=float)
 UNITS = np.where(SHIPPED_WEIGHTS > 0, SHIPPED_WEIGHTS, 1.0)
-# In `UNITS`: for viewers unlike the shipped weights, ten votes move 6 to 9 % of the weights' sum, a hundred 20 to
-# 45 %, four hundred 50 to 70 % (simulated viewers, tests/experiments/preferences).
+# In `UNITS`: for viewers unlike the shipped weights, ten votes move 6 to 9 % of the weights' sum, a hundred
+# 20 to 45 %, four hundred 50 to 70 % (simulated viewers, tests/experiments/preferences).
 WEIGHT_SPREAD = 0.35
 SHARPNESS_SPREAD = 1.0  # of the logarithm of the sharpness
 MAX_LOG_SHARPNESS = 5.0  # a bound for the optimiser, never reached by votes of a person

@@ -64,8 +64,8 @@ def rows(experiment: Experiment, formula: Formula | None = None) -> list[Row]:
 def rescored(trial: Trial, formula: Formula) -> Trial:
     """Return a trial as if another formula had scored it: from the parts in its stats.jsonl.
 
-    The score of a trial that diverged has no parts, and stays the worst one; a trial whose stats.jsonl is lost
-    has no score. Raises UserError if parts that the formula weighs are missing.
+    The score of a trial that diverged has no parts, and stays the worst one; a trial whose stats.jsonl is
+    lost has no score. Raises UserError if parts that the formula weighs are missing.
     """
     reports = list(recorded_scores(trial, formula).values())
     reports = [steady(reports[:count]) for count in range(1, len(reports) + 1)]

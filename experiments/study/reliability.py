@@ -1,4 +1,4 @@
-"""How much of a score is the setting, and how much is chance? From trainings that differ in the seed alone."""
+"""How much of a score is the setting, and how much is chance? From trainings that differ in seed alone."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -21,8 +21,8 @@ RESAMPLES = 1000  # bootstrap samples of the settings, for the intervals
 def log_curves(table: pd.DataFrame, formula: Formula) -> pd.DataFrame:
     """Return the score's logarithm, a row per (setting, seed) and a column per share of the schedule.
 
-    Only settings with the largest number of seeds are kept. Raises UserError if fewer than three settings have
-    several seeds, or parts of the score are missing.
+    Only settings with the largest number of seeds are kept. Raises UserError if fewer than three settings
+    have several seeds, or parts of the score are missing.
 
     Args:
         table: of a study (`study.run`).

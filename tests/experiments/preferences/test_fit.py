@@ -61,7 +61,8 @@ def test_the_loss_that_is_minimised_has_its_minimum_there():
 
     def posterior(log_sharpness: float, relative: np.ndarray) -> float:
         odds = x @ fit.Fit(log_sharpness, relative).log_odds_weights
-        prior = log_sharpness**2 + np.sum((relative - fit.SHIPPED_WEIGHTS / fit.UNITS) ** 2) / fit.WEIGHT_SPREAD**2
+        away = (relative - fit.SHIPPED_WEIGHTS / fit.UNITS) / fit.WEIGHT_SPREAD
+        prior = log_sharpness**2 + np.sum(away**2)
         return -np.sum(np.logaddexp(0, odds) - y * odds) - prior / 2
 
     best = posterior(found.log_sharpness, found.relative)
