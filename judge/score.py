@@ -24,6 +24,7 @@ MIN_IMAGES = 4  # smallest set that can be scored: the distance draws halves of 
 FINE_FREQUENCY = 0.2  # cycles per pixel, in either direction, above which only networks leave strong patterns
 SCENE_GRID = 32  # pixels: a scene is to be seen at this size, whatever that of the images
 NO_SCENE, CLEAR_SCENE = 0.6, 0.8  # correlations of the differences of luma
+VISIBLE_CONTRAST = 0.04  # root mean square of them, luma in [-1, 1]: slightly less than the faintest Monet
 KID_SUBSETS = 20  # draws whose mean and deviation are the KID and its error
 
 
@@ -207,14 +208,17 @@ def scene_visibility(images: torch.Tensor, sources: torch.Tensor) -> torch.Tenso
 
     The correlation of the differences of luma to the right and down, at `SCENE_GRID` pixels: below `NO_SCENE`
     it is 0, from `CLEAR_SCENE` up 1, linear between. It saturates, because a painting that shows the scene is
-    not better if it copies more of the photograph. judge/README.md says how the limits were chosen.
+    not better if it copies more of the photograph. Differences fainter than `VISIBLE_CONTRAST`, and than the
+    source's own, count in proportion. judge/README.md says how the limits were chosen.
     """
     differences = []
     for grey in (precise_luma(images), precise_luma(sources)):
         grey = interpolate(grey, (SCENE_GRID, SCENE_GRID), mode="area")
         differences.append(torch.cat([grey.diff(dim=2).flatten(1), grey.diff(dim=3).flatten(1)], 1))
     similarity = torch.cosine_similarity(*differences, dim=1)
-    return ((similarity - NO_SCENE) / (CLEAR_SCENE - NO_SCENE)).clamp(0, 1)
+    visible, available = (values.square().mean(1).sqrt() for values in differences)
+    contrast = visible / available.clamp(1e-6, VISIBLE_CONTRAST)
+    return ((similarity - NO_SCENE) / (CLEAR_SCENE - NO_SCENE)).clamp(0, 1) * contrast.clamp(max=1)
 
 
 def edge_correlation(images: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:

@@ -79,7 +79,9 @@ def test_a_scene_is_there_or_not_at_any_size_however_much_of_the_photograph_is_k
     there = [sources, 0.4 * sources - 0.3, sources + 0.02 * grain]
     assert [scene_visibility(images, sources).min().item() for images in there] == [1] * 3
     assert scene_visibility(sources * red + 0.2, sources).min() > 0.7  # other colours, so other luma
-    absent = [-sources, sources[[1, 2, 3, 0]], grain, sources.roll(size // 4, 3), torch.zeros_like(sources)]
+    assert scene_visibility(0.02 * sources, 0.02 * sources).tolist() == [1] * 4  # as faint as the source
+    absent = [-sources, 0.02 * sources, sources[[1, 2, 3, 0]],
+              grain, sources.roll(size // 4, 3), torch.zeros_like(sources)]
     assert max(scene_visibility(images, sources).mean().item() for images in absent) < 0.1
 
 
