@@ -25,7 +25,7 @@ from PIL import Image
 from judge import controls, images, model, sample
 from judge.common.files import file_lock
 from judge.corruptions import KINDS
-from judge.score import combined
+from judge.score import style_and_scene
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = ("train", "evaluate", "score", "controls", "data", "halves")
@@ -259,7 +259,7 @@ def test_a_fine_grid_on_large_images_is_seen_at_their_own_size(judge, judge_file
     assert json.loads(clean.out)["clean"] > 0.9 and json.loads(gridded.out)["clean"] < 0.3
     parts = json.loads(gridded.out)
     without = {key: value for key, value in parts.items() if key not in ("default", "data", "stand_in")}
-    assert parts["default"] == pytest.approx(combined(without))
+    assert parts["default"] == pytest.approx(style_and_scene(without))
     assert "160 px images at 64 px" in clean.err and "clean is measured at 160 px" in clean.err
 
 
