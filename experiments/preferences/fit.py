@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from experiments.preferences.votes import SHIPPED
+from judge.score import Formula
 
 SHIPPED_WEIGHTS = np.array(list(SHIPPED.values()), dtype=float)
 UNITS = np.where(SHIPPED_WEIGHTS > 0, SHIPPED_WEIGHTS, 1.0)
@@ -48,6 +49,11 @@ class Fit:
         """The weights of the score: in the same ratios, with the sum of the shipped ones, [parts]."""
         weights = UNITS * self.relative
         return weights * SHIPPED_WEIGHTS.sum() / weights.sum()
+
+
+def weights_of(formula: Formula) -> np.ndarray:
+    """Return the weights of a formula in the order of the votes' parts, [parts]."""
+    return np.array([formula.weights.get(part, 0) for part in SHIPPED], dtype=float)
 
 
 def fit(x: np.ndarray, y: np.ndarray, prior_mean: np.ndarray = SHIPPED_WEIGHTS / UNITS) -> Fit:

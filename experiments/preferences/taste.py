@@ -14,7 +14,7 @@ from experiments.preferences import fit
 from experiments.preferences.votes import FILE_NAME, SHIPPED, Vote, differences, read
 from judge.common.errors import UserError
 from judge.common.files import as_user_error
-from judge.score import FILE_FORMAT
+from judge.score import DEFAULT_FORMULA, FILE_FORMAT, FORMULAS
 from trials.session.records import write_json
 
 SCORE_FILE = "score.json"
@@ -75,10 +75,12 @@ def findings(name: str, votes: Sequence[Vote]) -> str:
     if not len(fitted):
         return "\n".join([*lines, "", "All votes are level, so there is nothing to foretell."])
     repeated = with_themselves(votes)
+    others = [f"  {name:<17} {share(fit.agrees(x @ fit.weights_of(formula), y))}, the same votes"
+              for name, formula in FORMULAS.items() if name != DEFAULT_FORMULA]  # fmt: skip
     return "\n".join([
         *lines, "", "agreement with the votes that chose a side:",
         f"  fitted weights    {share(fitted)}, each vote left out of the fit (cross-validated)",
-        f"  shipped formula   {share(shipped)}, the same votes",
+        f"  shipped formula   {share(shipped)}, the same votes", *others,
         f"  the voter         {share(repeated)}, pairs shown twice{ceiling(repeated)}", "",
         chance(fitted), verdict(fitted, shipped)])  # fmt: skip
 

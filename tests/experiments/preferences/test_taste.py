@@ -4,13 +4,24 @@ import json
 
 import pytest
 
-from experiments.preferences import votes
+from experiments.preferences import fit, votes
 from experiments.preferences.taste import taste
 from experiments.preferences.votes import SHIPPED
+from experiments.study.study import Study
 from judge.common.errors import UserError
-from judge.score import find_formula
+from judge.score import FORMULAS, find_formula
 from tests.experiments.preferences.test_fit import STYLE
 from tests.experiments.preferences.viewers import simulate
+
+STUDY = Study.table.parent
+
+
+def test_the_votes_that_ship_are_whole_and_agree_most_often_with_the_default_score():
+    for name in ("votes.jsonl", "votes_fresh.jsonl"):
+        given, damaged = votes.read(STUDY / name)
+        x, y = votes.differences(given)
+        default, *others = (fit.agrees(x @ fit.weights_of(formula), y).mean() for formula in FORMULAS.values())
+        assert not damaged and default > max(others)
 
 
 @pytest.fixture
