@@ -20,7 +20,7 @@ def test_the_votes_that_ship_are_whole_and_agree_most_often_with_the_default_sco
     for name in ("votes.jsonl", "votes_fresh.jsonl"):
         given, damaged = votes.read(STUDY / name)
         x, y = votes.differences(given)
-        default, *others = (fit.agrees(x @ fit.weights_of(formula), y).mean() for formula in FORMULAS.values())
+        default, *others = (fit.agrees(x @ fit.weights_of(each), y).mean() for each in FORMULAS.values())
         assert not damaged and default > max(others)
 
 
