@@ -196,14 +196,14 @@ def study(options: Namespace) -> None:
     A stopped study continues: figures of finished trials are in the table, trials in their folders.
     """
     from experiments.study import reliability, study
-    from judge.score import DEFAULT_FORMULA, find_formula
+    from judge.score import DEFAULT_FORMULA, FORMULAS
 
     check_yardstick(options, options.size)
     table = study.run(from_namespace(study.Study, options))
     if options.yardstick:
         print(study.text(table))
     if options.seeds > 1:
-        print(reliability.text([options.table], [table], find_formula(DEFAULT_FORMULA)))
+        print(reliability.text({options.table: table}, FORMULAS[DEFAULT_FORMULA]))
 
 
 def ranks(options: Namespace) -> None:
@@ -223,8 +223,8 @@ def reliability(options: Namespace) -> None:
 
     formula = find_formula(options.score or DEFAULT_FORMULA)
     with error_prefix(f"{', '.join(map(str, options.tables))}: no study's table", STUDY_ERRORS):
-        frames = [study.read_table(file) for file in options.tables]
-        print(reliability.text(options.tables, frames, formula))
+        tables = {file: study.read_table(file) for file in options.tables}
+        print(reliability.text(tables, formula))
 
 
 def simulate(options: Namespace) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 
 from experiments.nni_adapter.database import find_experiment
-from experiments.preferences.votes import SHIPPED, Sheet, has_parts
+from experiments.preferences.votes import Sheet, has_parts
 from judge.common.errors import UserError
 from judge.images import SIZES
+from judge.score import PARTS
 from trials.parts import sheets
 from trials.session.records import read_lines, read_record
 
@@ -67,7 +68,7 @@ def find(names: Sequence[str]) -> tuple[Path, list[Candidate]]:
     groups = [group for group in by_photographs.values() if len(group) > 1]
     if not groups:
         raise UserError(f"no two sample sheets to compare in {', '.join(names)}: a sheet needs a report with "
-                        f"{', '.join(SHIPPED)}, and sheets are compared if they have the same photographs")
+                        f"{', '.join(PARTS)}, and sheets are compared if they have the same photographs")
     return place, [candidate for group in groups for candidate in group]
 
 

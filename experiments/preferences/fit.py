@@ -16,11 +16,17 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from experiments.preferences.votes import SHIPPED
-from judge.score import Formula
+from judge.score import DEFAULT_FORMULA, FORMULAS, PARTS, Formula
 
-SHIPPED_WEIGHTS = np.array(list(SHIPPED.values()), dtype=float)
+
+def weights_of(formula: Formula) -> np.ndarray:
+    """Return the weights of a formula in the order of `PARTS`, [parts]."""
+    return np.array([formula.weights.get(part, 0) for part in PARTS], dtype=float)
+
+
+SHIPPED_WEIGHTS = weights_of(FORMULAS[DEFAULT_FORMULA])
 UNITS = np.where(SHIPPED_WEIGHTS > 0, SHIPPED_WEIGHTS, 1.0)
+PRIOR_MEAN = SHIPPED_WEIGHTS / UNITS
 # In `UNITS`: for viewers unlike the shipped weights, ten votes move 6 to 9 % of the weights' sum, a hundred
 # 20 to 45 %, four hundred 50 to 70 % (simulated viewers, tests/experiments/preferences).
 WEIGHT_SPREAD = 0.35
@@ -29,7 +35,7 @@ MAX_LOG_SHARPNESS = 5.0  # a bound for the optimiser, never reached by votes of 
 RESAMPLES = 200  # of the votes, for intervals
 INTERVAL = (5, 95)  # percentiles
 FOLDS = 10
-PRECISION = 1 / np.array([SHARPNESS_SPREAD, *np.full(len(SHIPPED), WEIGHT_SPREAD)]) ** 2  # of the prior
+PRECISION = 1 / np.array([SHARPNESS_SPREAD, *np.full(len(PARTS), WEIGHT_SPREAD)]) ** 2  # of the prior
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,7 @@ class Fit:
         return weights * SHIPPED_WEIGHTS.sum() / weights.sum()
 
 
-def weights_of(formula: Formula) -> np.ndarray:
-    """Return the weights of a formula in the order of the votes' parts, [parts]."""
-    return np.array([formula.weights.get(part, 0) for part in SHIPPED], dtype=float)
-
-
-def fit(x: np.ndarray, y: np.ndarray, prior_mean: np.ndarray = SHIPPED_WEIGHTS / UNITS) -> Fit:
+def fit(x: np.ndarray, y: np.ndarray, prior_mean: np.ndarray = PRIOR_MEAN) -> Fit:
     """Return the most probable weights.
 
     Args:
@@ -75,7 +76,7 @@ def fit(x: np.ndarray, y: np.ndarray, prior_mean: np.ndarray = SHIPPED_WEIGHTS /
         value = np.sum(np.logaddexp(0, odds) - y * odds) + from_prior @ (PRECISION * from_prior) / 2
         return value, gradient + PRECISION * from_prior
 
-    bounds = [(-MAX_LOG_SHARPNESS, MAX_LOG_SHARPNESS)] + [(0, None)] * len(SHIPPED)
+    bounds = [(-MAX_LOG_SHARPNESS, MAX_LOG_SHARPNESS)] + [(0, None)] * len(PARTS)
     best = minimize(loss, np.maximum(mean, 0), jac=True, method="L-BFGS-B", bounds=bounds).x
     return Fit(best[0], best[1:])
 
@@ -120,7 +121,7 @@ def intervals(x: np.ndarray, y: np.ndarray, pairs: np.ndarray, seed: int = 0) ->
     for _ in range(RESAMPLES):
         repeats = np.bincount(rng.integers(count, size=count), minlength=count)[pairs] if count else []
         rows = np.repeat(np.arange(len(x)), repeats)
-        mean = np.maximum(rng.normal(SHIPPED_WEIGHTS / UNITS, WEIGHT_SPREAD), 0)
+        mean = np.maximum(rng.normal(PRIOR_MEAN, WEIGHT_SPREAD), 0)
         weights.append(fit(x[rows], y[rows], mean).weights)
     return np.percentile(weights, INTERVAL, axis=0)
 

@@ -11,10 +11,10 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from experiments.preferences import fit
-from experiments.preferences.votes import FILE_NAME, SHIPPED, Vote, differences, read
+from experiments.preferences.votes import FILE_NAME, Vote, differences, read
 from judge.common.errors import UserError
 from judge.common.files import as_user_error
-from judge.score import DEFAULT_FORMULA, FILE_FORMAT, FORMULAS
+from judge.score import DEFAULT_FORMULA, FILE_FORMAT, FORMULAS, PARTS
 from trials.session.records import write_json
 
 SCORE_FILE = "score.json"
@@ -53,7 +53,7 @@ def write(file: Path, votes: Sequence[Vote], voters: list[str]) -> str:
     """Write the weights that fit the votes to `file`, and return a line that says how to use it."""
     weights = fit.fit(*differences(votes)).weights.round(4).tolist()
     with as_user_error(file.parent):
-        write_json(file, {"format": FILE_FORMAT, "weights": dict(zip(SHIPPED, weights)), "votes": len(votes),
+        write_json(file, {"format": FILE_FORMAT, "weights": dict(zip(PARTS, weights)), "votes": len(votes),
                           "voters": voters, "made": date.today().isoformat()})
     return f"written: {file} (use it: --score {file})"
 
@@ -65,8 +65,8 @@ def findings(name: str, votes: Sequence[Vote]) -> str:
     pairs = np.array([numbers.setdefault(vote.key, len(numbers)) for vote in votes])
     weights = [f"{weight:.2f} [{low:.2f}, {high:.2f}]"
                for weight, low, high in zip(fit.fit(x, y).weights, *fit.intervals(x, y, pairs))]
-    table = pd.DataFrame({"shipped": [f"{weight:.2f}" for weight in SHIPPED.values()],
-                          "fitted [90 % interval]": weights}, index=list(SHIPPED))  # fmt: skip
+    table = pd.DataFrame({"shipped": [f"{weight:.2f}" for weight in fit.SHIPPED_WEIGHTS],
+                          "fitted [90 % interval]": weights}, index=list(PARTS))  # fmt: skip
     lines = [f"{name}: {len(votes)} votes, {sum(vote.winner is None for vote in votes)} of them level, "
              f"{sum(vote.repeat for vote in votes)} on pairs shown before", "", table.to_string(),
              "Only ratios matter; the fitted weights have the sum of the shipped ones."]  # fmt: skip

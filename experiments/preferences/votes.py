@@ -19,10 +19,9 @@ import numpy as np
 from judge.common.errors import UserError
 from judge.common.files import as_user_error
 from judge.common.schema import NUMBER, matches
-from judge.score import DEFAULT_FORMULA, FORMULAS, PARTS
+from judge.score import PARTS
 
 FILE_NAME = "preferences.jsonl"
-SHIPPED = {part: FORMULAS[DEFAULT_FORMULA].weights.get(part, 0) for part in PARTS}  # weights
 LEAST_PART = 1e-4  # parts below it count as this: below it differences mean nothing, and 0 has no logarithm
 PREFERENCE = {"left": 1.0, "level": 0.5, "right": 0.0}  # a vote as a share of one for the left sheet
 
@@ -72,19 +71,19 @@ class Vote:
 
 def log_parts(parts: dict[str, float]) -> np.ndarray:
     """Return the logarithms of what a formula multiplies, each to the power of 1, [parts]."""
-    goodness = [1 / (1 + max(0.0, parts[name])) if name == "kid" else parts[name] for name in SHIPPED]
+    goodness = [1 / (1 + max(0.0, parts[name])) if name == "kid" else parts[name] for name in PARTS]
     return np.log(np.maximum(goodness, LEAST_PART))
 
 
 def differences(votes: Iterable[Vote]) -> tuple[np.ndarray, np.ndarray]:
     """Return `log_parts` of the left sheets minus those of the right, [N, parts], and `PREFERENCE`, [N]."""
     x = [log_parts(vote.left.parts) - log_parts(vote.right.parts) for vote in votes]
-    return np.reshape(x, (-1, len(SHIPPED))), np.array([PREFERENCE[vote.vote] for vote in votes])
+    return np.reshape(x, (-1, len(PARTS))), np.array([PREFERENCE[vote.vote] for vote in votes])
 
 
 def has_parts(parts: dict[str, float]) -> bool:
     """Return True if every formula can be computed from these parts."""
-    return set(SHIPPED) <= set(parts) and all(map(math.isfinite, parts.values()))
+    return set(PARTS) <= set(parts) and all(map(math.isfinite, parts.values()))
 
 
 def now() -> str:

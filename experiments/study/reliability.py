@@ -1,6 +1,6 @@
 """How much of a score is the setting, and how much is chance? From trainings that differ in seed alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
@@ -89,11 +89,11 @@ def rank_of_other_seeds(values: np.ndarray, ends: np.ndarray) -> float:
                           for seed in range(values.shape[1])]))  # fmt: skip
 
 
-def text(tables: Sequence[Path], frames: Sequence[pd.DataFrame], formula: Formula) -> str:
-    """Return the reliability of each table as text: a row per mean and a column per share."""
+def text(tables: Mapping[Path, pd.DataFrame], formula: Formula) -> str:
+    """Return the reliability of each table, by its file, as text: a row per mean and a column per share."""
     lines = [f"score: {formula.name}. Each cell: share of variance between settings (ICC) [95 % interval], "
              "rank correlation with the end of other seeds; columns: share of the schedule"]  # fmt: skip
-    for file, frame in zip(tables, frames):
+    for file, frame in tables.items():
         curves = log_curves(frame, formula)
         settings, seeds = by_seed(curves.iloc[:, -1]).shape
         result = reliability(curves)

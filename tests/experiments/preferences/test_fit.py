@@ -61,7 +61,7 @@ def test_the_loss_that_is_minimised_has_its_minimum_there():
 
     def posterior(log_sharpness: float, relative: np.ndarray) -> float:
         odds = x @ fit.Fit(log_sharpness, relative).log_odds_weights
-        away = (relative - fit.SHIPPED_WEIGHTS / fit.UNITS) / fit.WEIGHT_SPREAD
+        away = (relative - fit.PRIOR_MEAN) / fit.WEIGHT_SPREAD
         prior = log_sharpness**2 + np.sum(away**2)
         return -np.sum(np.logaddexp(0, odds) - y * odds) - prior / 2
 
@@ -79,7 +79,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say_and_shrink_with_vot
     for count in (15, 200):
         for seed in range(5):
             rng = np.random.default_rng(seed)
-            relative = rng.normal(fit.SHIPPED_WEIGHTS / fit.UNITS, fit.WEIGHT_SPREAD)
+            relative = rng.normal(fit.PRIOR_MEAN, fit.WEIGHT_SPREAD)
             truth = fit.UNITS * np.maximum(relative, 0)
             x, y = differences(simulate(list(truth), count, seed))
             low, high = fit.intervals(x, y, np.arange(count))

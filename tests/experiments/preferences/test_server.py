@@ -13,6 +13,7 @@ import pytest
 from experiments.preferences import candidates, server, votes
 from experiments.preferences.pairs import Chooser
 from judge.common.errors import UserError
+from judge.score import PARTS
 
 TOKEN = "secret"
 
@@ -59,7 +60,7 @@ def test_a_vote_is_in_the_file_at_once_with_all_that_the_fit_needs_and_undo_take
     ((vote,), damaged) = votes.read(voting.file)
     assert (vote.left, vote.right, vote.vote, vote.voter) == (left.sheet, right.sheet, "right", "ann <b>")
     assert vote.left.folder == f"aaaa/trials/{vote.left.trial}" and not vote.repeat and not damaged
-    assert set(vote.left.parts) == set(votes.SHIPPED)  # all that the trial recorded
+    assert set(vote.left.parts) == set(PARTS)  # all that the trial recorded
     ask("POST", f"/{TOKEN}/vote", {"number": 1, "vote": "left"})  # pressed twice: ignored
     ask("POST", f"/{TOKEN}/vote", {"number": 2, "vote": "level"})
     assert answers(voting.file) == ["right", "level"]

@@ -6,7 +6,6 @@ import pytest
 
 from experiments.preferences import fit, votes
 from experiments.preferences.taste import taste
-from experiments.preferences.votes import SHIPPED
 from experiments.study.study import Study
 from judge.common.errors import UserError
 from judge.score import FORMULAS, find_formula
@@ -45,7 +44,7 @@ def test_a_viewer_of_another_taste_gets_better_weights_which_are_a_formula(said,
     assert (content["votes"], content["voters"]) == (300, ["ann"]) and len(content["made"]) == 10
     formula = find_formula(str(tmp_path / "score.json"))
     assert formula.weights["style"] > 2 and sum(formula.weights.values()) == pytest.approx(
-        sum(SHIPPED.values()), abs=0.01)
+        fit.SHIPPED_WEIGHTS.sum(), abs=0.01)
     own = text.split("the voter         ")[1].split()[0]
     assert float(own) > 0.75  # that of two votes by known odds
     assert float(text.split("no score can agree with more than ")[1].split()[0]) > float(own)

@@ -7,6 +7,7 @@ import pytest
 
 from experiments.preferences import votes
 from judge.common.errors import UserError
+from judge.score import PARTS
 from tests.experiments.preferences.viewers import simulate
 
 
@@ -46,6 +47,6 @@ def test_what_cannot_be_written_or_read_is_named(tmp_path, some):
 
 
 def test_a_part_of_zero_counts_as_the_least_one_and_the_distance_is_a_divisor():
-    parts = dict.fromkeys(votes.SHIPPED, 1.0) | {"style": 0.0, "kid": 1.0}
+    parts = dict.fromkeys(PARTS, 1.0) | {"style": 0.0, "kid": 1.0}
     assert votes.log_parts(parts).tolist() == pytest.approx([-9.2103404, 0, 0, 0, 0, -0.6931472])
     assert votes.log_parts(parts | {"kid": -0.2})[-1] == 0

@@ -50,6 +50,6 @@ def test_settings_with_fewer_seeds_are_left_out_and_too_few_are_refused():
 
 
 def test_the_text_has_a_block_for_each_table(tmp_path):
-    said = text([tmp_path / "a.csv", tmp_path / "b.csv"], [study_table(4, 3, 1), study_table(5, 2, 1)], PLAIN)
+    said = text({tmp_path / "a.csv": study_table(4, 3, 1), tmp_path / "b.csv": study_table(5, 2, 1)}, PLAIN)
     assert "score: plain" in said and "a.csv: 4 settings, 3 seeds" in said and "b.csv: 5 settings, 2" in said
     assert said.count("last report") == said.count("mean of 8") == 2
