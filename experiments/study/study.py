@@ -87,8 +87,11 @@ class Study:
 def run(study: Study) -> pd.DataFrame:
     """Train and measure what is missing in the study's table, and return the table.
 
-    Raises UserError if a judge, a data set or a search space cannot be read, or a trial failed.
+    Raises UserError if nothing could be compared in the end, a judge, a data set or a search space cannot be
+    read, or a trial failed.
     """
+    if not study.yardstick and study.seeds == 1:
+        raise UserError("nothing to compare: give --yardstick, or --seeds 2 or more")
     results = StudyTable(study)
     table = results.complete([(number, seed) for seed, number in
                               product(range(study.seeds), range(study.settings))])

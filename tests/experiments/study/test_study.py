@@ -143,6 +143,8 @@ def test_without_an_independent_judge_every_setting_is_trained_with_each_seed(sm
     alone = replace(small, yardstick=None, yardstick_data=None, seeds=2)
     assert study.run(alone) == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]
     assert set(study.StudyTable(alone).conditions) == {"judge", "trials"}
+    with pytest.raises(UserError, match="^nothing to compare: give --yardstick, or --seeds 2 or more$"):
+        study.run(replace(alone, seeds=1))
 
 
 @pytest.mark.slow
