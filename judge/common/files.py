@@ -11,17 +11,18 @@ from typing import IO, Any
 from judge.common.errors import UserError, one_line
 
 
-def file_lock(file: Path, doing: str) -> IO:
+def file_lock(file: Path, doing: str, wait: bool = False) -> IO:
     """Create `file` and lock it until it is closed or this process ends, however it ends.
 
-    The file is never removed: another process may have opened it already. Raises UserError if another
-    process holds the lock; `doing` names the work that it protects, as in "training in runs/x".
+    The file is never removed: another process may have opened it already. If another process holds the lock,
+    wait for it with `wait`, else raise UserError; `doing` names the work that it protects, as in "training in
+    runs/x".
     """
     with as_user_error(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = open(file, "w")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise UserError(f"another process is {doing}: wait for it to end") from None
     return lock
