@@ -154,7 +154,8 @@ def check_space(config: Any, module: ModuleType, settings: Any) -> None:
                 with_parameters(settings, {name: value})
         if "reference" not in (config.tuner.class_args or {}):
             continue
-        published, kind = getattr(module.Settings(), name), spec["_type"]
+        defaults = vars(module.Settings()) | getattr(module.Settings, "PUBLISHED", {})
+        published, kind = defaults[name], spec["_type"]
         refuse(published is None, f"{where} has no published value, it depends on --size")
         refuse(published not in values and kind not in NORMALS
                and (kind == "choice" or not values[0] <= published <= values[1]),

@@ -102,9 +102,11 @@ class Listed(Tuner):
 
 
 def default_settings(module: str) -> dict:
-    """Return the defaults of a trial's settings by name, read in another process.
+    """Return the published values of a trial's settings by name, read in another process: the defaults, and
+    `Settings.PUBLISHED` where they depend on more.
 
     A trial imports torch, and the tuner would hold those 0.8 GB of memory throughout the search.
     """
-    code = f"import json, {module} as t; print(json.dumps(vars(t.Settings())))"
+    code = (f"import json; from {module} import Settings as S; "
+            "print(json.dumps(vars(S()) | getattr(S, 'PUBLISHED', {})))")
     return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=database.ROOT))

@@ -16,7 +16,10 @@ the painting.
 
 The features are those of VGG-19 or, where its weights cannot be loaded, of the judge's ResNet. In the paper
 each filter of VGG-19 has a mean activation of 1 (section 2). Here each layer is divided by its mean
-activation on the trial's own images, so that the weights mean the same at every layer and in both networks.
+activation on the trial's own images, so that the weights mean the same at every layer.
+
+The paper's weights are made for VGG-19. With the judge's features they give coloured speckle: its ResNet
+halves an image more coarsely and hardly sees single pixels. `DEFAULT_WEIGHTS` has other weights for it.
 
 With `--features judge` the judge's `style` and `kid` are too good, because the picture is optimised against
 the network that scores it: score the pictures with another judge (--keep true keeps them).
@@ -27,7 +30,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -42,15 +45,27 @@ from judge.common.cli import Fraction, LearningRate, PositiveInt, Weight
 from judge.common.errors import UserError, one_line
 from judge.common.files import as_user_error, atomic_write
 from judge.common.rng import rng
-from judge.score import MIN_IMAGES, Score, Scorer, check_test_images, combined, structure_similarity
+from judge.score import (
+    MIN_IMAGES,
+    Score,
+    Scorer,
+    check_test_images,
+    scene_visibility,
+    structure_similarity,
+    style_and_scene,
+)
 from trials.parts import sheets
 from trials.parts.batches import load_held_out
-from trials.session import Checkpointed, DiskUse, Scheduled, Session, run
+from trials.session import Checkpointed, DiskUse, Scheduled, Session, fill_unset, run
 
 VGG19 = models.VGG19_Weights.IMAGENET1K_V1
 DEFAULT_LAYERS = {  # of each network: for content, for style (VGG-19's are the paper's, section 3)
     "vgg19": ("conv4_2", "conv1_1,conv2_1,conv3_1,conv4_1,conv5_1"),
     "judge": ("layer2", "conv1,layer1,layer2,layer3"),
+}
+DEFAULT_WEIGHTS = {  # of each network: VGG-19's are the paper's, the judge's the best of a grid, by eye
+    "vgg19": {"style_weight": 1e3, "variation_weight": 0.0},
+    "judge": {"style_weight": 3.0, "variation_weight": 4.0},
 }
 VGG19_CONVOLUTIONS = (2, 2, 4, 4, 4)  # of each block (Simonyan and Zisserman 2015, 1409.1556, table 1, E)
 DEFAULT_LR = {"lbfgs": 1.0, "adam": 0.02}
@@ -58,12 +73,16 @@ LBFGS_HISTORY = 10  # steps from which L-BFGS estimates the curvature; each need
 OWN_IMAGE_PIXELS = {"cpu": 256, "cuda": 512}  # default of the shorter edge, with --content and --style
 MIN_EDGE_PIXELS = 32  # VGG-19 halves an image four times, the ResNet five times
 SHEET_PAIRS = 8
+JUDGE_FEATURES = ("the judge's features paint coarsely: speckle goes with a larger --variation-weight or a "
+                  "smaller --style-weight; VGG-19's weights paint best (--features vgg19)")
 CIRCULAR_SCORE = "the judge's own features are optimised, so its style and kid flatter: ask another judge"
 
 
 @dataclass(frozen=True)
 class Settings(Scheduled):
-    """What a trial computes. None means a default that depends on the device or the optimiser."""
+    """What a trial computes. None means a default by device, optimiser or network."""
+
+    PUBLISHED: ClassVar = DEFAULT_WEIGHTS["vgg19"]  # the first trial of a search, whatever the network
 
     content: str | None = None
     """Your own photograph, instead of --data. The picture is written to picture.png in the trial's folder."""
@@ -84,10 +103,12 @@ class Settings(Scheduled):
 
     content_weight: Weight = 1.0
     """Weight of the content loss (equation 7)."""
-    style_weight: Weight = 1e3
-    """Weight of the style loss. The paper's ratios of content to style weight are near 1e-3 (figure 3)."""
-    variation_weight: Weight = 0.0
-    """Weight of the total variation, which smooths (Mahendran and Vedaldi 2015, 1412.0035, section 2)."""
+    style_weight: Weight | None = None
+    """Weight of the style loss: by default 1000 for VGG-19's features (the paper's ratios of content to style
+    weight are near 1e-3, figure 3), and 3 for the judge's, with which 1000 gives speckle."""
+    variation_weight: Weight | None = None
+    """Weight of the total variation, which smooths (Mahendran and Vedaldi 2015, 1412.0035, section 2): by
+    default 0 for VGG-19's features, as published, and 4 for the judge's."""
     content_layers: str = "auto"
     """Layers of the content loss, with commas. auto is VGG-19's conv4_2 (published) or the judge's layer2."""
     style_layers: str = "auto"
@@ -322,9 +343,10 @@ class StyleTransfer(Checkpointed):
     """The pictures that are optimised, and their optimiser."""
 
     parts = ("canvas", "optimizer")
+    max_loss = math.inf  # L-BFGS without a line search may overshoot in its first steps, and comes back
 
     def __init__(self, settings: Settings, network: Network, pairs: Pairs):
-        self.settings = settings
+        self.settings = settings = fill_unset(settings, DEFAULT_WEIGHTS[network.name])
         self.losses = PairLosses(network, pairs, settings.content_layers, settings.style_layers)
         start = pairs.contents
         if settings.start_from == "noise":
@@ -374,11 +396,12 @@ class PairScorer:
     def __call__(self, pictures: torch.Tensor) -> Score:
         """Return the score of `pictures`, float [N, 3, H, W] in [-1, 1].
 
-        Parts, beside the judge's (`judge.score.Scorer`) or, without a judge, beside `content`:
+        Parts, beside the judge's (`judge.score.Scorer`) or, without a judge, beside `content` and `scene`:
             style_distance: style loss as a share of the photograph's, which has 1; 0 for the painting.
             content_distance: content loss as a share of the painting's, which has 1; 0 for the photograph.
 
-        `default` is the judge's combination. Without a judge its `style` is 1 - style_distance, at least 0.
+        `default` is the judge's combination. Without a judge it is (1 - style_distance) x scene^3, which
+        rises while the style comes and the scene stays to be seen. It does not see speckle.
         """
         content, style = self.losses(pictures)  # each [N]; the parts are means over the pairs
         parts = {"style_distance": (style / self.style_between).mean().item(),
@@ -387,8 +410,9 @@ class PairScorer:
             score = self.pairs.scorer(pictures)
             return replace(score, parts=score.parts | parts)
         parts["content"] = structure_similarity(pictures, self.pairs.contents).mean().item()
+        parts["scene"] = scene_visibility(pictures, self.pairs.contents).mean().item()
         style = max(0.0, 1 - parts["style_distance"])
-        return Score(combined({"style": style, "content": parts["content"]}), parts)
+        return Score(style_and_scene({"style": style, "scene": parts["scene"]}), parts)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -400,12 +424,15 @@ def train(settings: Settings, session: Session) -> None:
     pairs = (load_own_pair if settings.content else load_data_pairs)(settings, session.device)
     network, reason = load_network(settings, session.device)
     session.record.add_inputs(**pairs.inputs, features=network.record)
-    session.record.update(features_because=reason)
     net, scorer = StyleTransfer(settings, network, pairs), PairScorer(network, pairs)
+    weights = {name: getattr(net.settings, name) for name in DEFAULT_WEIGHTS[network.name]}
+    session.record.update(features_because=reason, weights=weights)
     session.restore(net)
     last = settings.last_step()
     print(f"Style transfer, {settings.describe_inputs()['data']}, {last} of {settings.steps} steps")
-    print(f"features: {network.name}, {reason}")
+    print(f"features: {network.name}, {reason}; {', '.join(f'{name} {w:g}' for name, w in weights.items())}")
+    if network.name == "judge":
+        print(f"note: {JUDGE_FEATURES}")
     for file in pairs.skipped:
         print(f"warning: left out, cannot be read: {file}")
     if pairs.scorer and network.name == "judge":
@@ -423,6 +450,8 @@ def train(settings: Settings, session: Session) -> None:
                     write = partial(save_image, (pictures[0] + 1) / 2, format="png")
                     atomic_write(session.folder / "picture.png", write)
             session.report(net, score, pictures, sheet(pairs, pictures))
+    if settings.content:
+        print(f"picture: {session.folder / 'picture.png'}")
 
 
 def check(settings: Settings) -> DiskUse:

@@ -17,6 +17,8 @@ class Checkpointed:
     """Base of a model whose next update depends only on `step` and on the states of its `parts`."""
 
     step = 0
+    max_loss = 1e3
+    """A larger loss is a divergence: healthy losses of GANs stay near 1, and LSGAN's has no upper bound."""
     parts: tuple[str, ...]
     """Names of the attributes that have a state: networks and optimizers."""
 

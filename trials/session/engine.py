@@ -16,6 +16,7 @@ class NoEngine:
 
     folder: Path | None = None
     threads: int | None = None  # of a trial without --threads; None is torch's default, all cores
+    diverged_code = 1  # exit code of a trial that diverged
 
     def get_parameters(self) -> dict:
         return {}
@@ -31,6 +32,7 @@ class NniEngine:
     """NNI 2.10.1, which started this process. Its tuner stops at a result that is not made of finite numbers
     by name, one of them `default`, and at a second final result of a trial."""
 
+    diverged_code = 0  # else NNI would call the trial failed, and drop its score, the worst one
     threads = 1  # NNI does not say how many trials it runs at once; single threads share the cores best
 
     def __init__(self):

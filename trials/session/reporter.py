@@ -17,11 +17,13 @@ from trials.session.records import read_lines
 from trials.session.steady import steady
 
 LOSS_CHECK_STEPS = 20  # steps between checks of the losses: each one waits for the device
-MAX_LOSS = 1e3  # healthy losses stay near 1, and the loss of LSGAN has no upper bound
 
 
 class Reporter:
     """Writes the reports of one attempt at the trial in `folder`, and measures its time."""
+
+    max_loss = math.inf
+    """Of the model (`Checkpointed.max_loss`), which `restore` sets."""
 
     def __init__(self, folder: Path):
         self.reports: list[dict] = []
@@ -35,11 +37,12 @@ class Reporter:
         losses = {"sums": self._loss_sums, "count": self._loss_count}
         return {"losses_since_report": losses} if self._loss_count else {}
 
-    def restore(self, step: int, state: dict) -> None:
+    def restore(self, step: int, state: dict, max_loss: float) -> None:
         """Continue at `step` with what `state_dict` has added to the checkpoint `state`.
 
         Reports of an earlier run up to `step` are kept; later ones will be made again.
         """
+        self.max_loss = max_loss
         self.reports = [report for report in read_lines(self._stats) if report["step"] <= step]
         text = "".join(json.dumps(report) + "\n" for report in self.reports)
         with as_user_error(self._folder):
@@ -56,7 +59,7 @@ class Reporter:
         self._loss_sums = {name: sums.get(name, 0) + loss.detach() for name, loss in losses.items()}
         self._loss_count += 1
         if self._loss_count % LOSS_CHECK_STEPS == 0:
-            mean_losses(losses, 1)
+            self._check(losses, 1)
 
     def times(self) -> dict[str, float]:
         """Return the seconds of the whole trial, and the share of them that scoring took."""
@@ -69,8 +72,16 @@ class Reporter:
         return steady([report["score"] for report in self.reports if is_scheduled(report["step"])])
 
     def mean_losses(self) -> dict[str, float]:
-        """Return the mean losses since the last report. Raises Diverged as `mean_losses` does."""
-        return mean_losses(self._loss_sums, self._loss_count)
+        """Return the mean losses since the last report. Raises Diverged if one is not finite or too large."""
+        return self._check(self._loss_sums, self._loss_count)
+
+    def _check(self, sums: dict[str, torch.Tensor], count: int) -> dict[str, float]:
+        """Return the mean losses of `count` steps. Raises Diverged as `mean_losses` does."""
+        values = (torch.stack(list(sums.values())) / count).tolist() if sums else []
+        for name, value in zip(sums, values):
+            if not math.isfinite(value) or abs(value) > self.max_loss:
+                raise Diverged(f"{name} loss is {value:g}")
+        return dict(zip(sums, values))
 
     def write(self, step: int, score: Score, sheet: torch.Tensor, facts: dict[str, float],
               early: bool = False) -> None:  # fmt: skip
@@ -116,12 +127,3 @@ class Reporter:
         self.bar.close()
         if self._writer:
             self._writer.close()
-
-
-def mean_losses(sums: dict[str, torch.Tensor], count: int) -> dict[str, float]:
-    """Return the mean losses of `count` steps. Raises Diverged if one is not finite or above `MAX_LOSS`."""
-    values = (torch.stack(list(sums.values())) / count).tolist() if sums else []
-    for name, value in zip(sums, values):
-        if not math.isfinite(value) or abs(value) > MAX_LOSS:
-            raise Diverged(f"{name} loss is {value:g}")
-    return dict(zip(sums, values))

@@ -59,6 +59,7 @@ class Session:
         except Diverged as error:
             print(f"diverged: {error}")
             end(self, "diverged", str(error), {"default": WORST_SCORE})
+            return self.engine.diverged_code
         except Stopped as error:
             print(f"stopped: {error}")
             end(self, "stopped", str(error))
@@ -86,7 +87,7 @@ class Session:
             self.record.update(resumed_at=model.step)
             print(f"continues at step {model.step} from {file}")
         else:
-            self.reporter.restore(model.step, {})
+            self.reporter.restore(model.step, {}, model.max_loss)
 
     def _load(self, model: Any, file: Path) -> None:
         """Load the checkpoint `file` by way of the CPU: a GPU that is nearly full has no room for a copy."""
@@ -102,7 +103,7 @@ class Session:
                 raise
             message = f"{file} does not fit this trial ({one_line(error)}): move {self.folder} away"
             raise UserError(message) from None
-        self.reporter.restore(model.step, state)
+        self.reporter.restore(model.step, state, model.max_loss)
 
     def steps(self, model: Any, last: int, every: int) -> Iterator[int]:
         """Yield the steps from `model.step` to `last`; each `every` steps and at the end a report is due.

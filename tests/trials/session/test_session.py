@@ -14,7 +14,7 @@ import torch
 from judge.common.errors import UserError
 from judge.score import Score
 from trials.session import Checkpointed, RunOptions, Session
-from trials.session.engine import NoEngine
+from trials.session.engine import NniEngine, NoEngine
 from trials.session.records import read_lines
 from trials.session.steady import steady
 
@@ -96,9 +96,9 @@ def reported_steps(folder: Path) -> list[int]:
     return [line["step"] for line in read_lines(folder / "stats.jsonl")]
 
 
-def trained_steps(trial: Session, last: int, **options) -> list[int]:
+def trained_steps(trial: Session, last: int, code: int = 0, **options) -> list[int]:
     steps = []
-    assert trial.run(training(last=last, at=steps.append, **options)) == 0
+    assert trial.run(training(last=last, at=steps.append, **options)) == code
     return steps
 
 
@@ -133,13 +133,26 @@ def test_a_trial_leaves_its_record_reports_samples_checkpoint_and_if_asked_its_p
 def test_a_diverged_trial_ends_within_20_steps_with_the_worst_score_and_its_last_good_checkpoint(
         tmp_path, every, value, loss, reason, steps):  # fmt: skip
     trial = session(tmp_path)
-    trained = trained_steps(trial, 1000, every=every, value=lambda step: value if step > 6 else 0.5,
+    trained = trained_steps(trial, 1000, code=1, every=every, value=lambda step: value if step > 6 else 0.5,
                             loss=lambda step: loss if step > 6 else 1.0)
     assert len(trained) == steps and record(tmp_path)["status"] == "diverged"
     assert record(tmp_path)["reason"].startswith(reason)
     assert trial.engine.finals == [{"default": 0.0}]
     if every == 5:
         assert checkpoint(tmp_path) == {"step": 5} and len(trial.engine.intermediates) == 1
+
+
+def test_a_model_without_a_limit_diverges_only_if_a_loss_is_not_finite(tmp_path):
+    class Unlimited(Counter):
+        max_loss = math.inf
+
+    trained_steps(session(tmp_path / "large"), 10, loss=lambda step: 1e30, Model=Unlimited)
+    trained_steps(session(tmp_path / "nan"), 10, code=1, loss=lambda step: math.nan, Model=Unlimited)
+
+
+def test_nni_does_not_take_a_trial_that_diverged_for_a_failed_one():
+    """It would drop its score, the worst one; by hand, a script must see that there is nothing to use."""
+    assert (NniEngine.diverged_code, NoEngine.diverged_code) == (0, 1)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
