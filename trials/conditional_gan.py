@@ -57,7 +57,7 @@ class ConditionalGAN(NoiseGAN):
         minimise(loss_D, self.optimizer_D)
         loss_G = bce(self.D_of(fake, labels), True)
         minimise(loss_G, self.optimizer_G)
-        self.step += 1
+        self.end_step()
         return {"discriminator": loss_D, "generator": loss_G}
 
     def with_class(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,7 @@ from judge.common.errors import UserError, is_out_of_memory, one_line
 from judge.common.rng import rng, seeded
 from judge.images import DataSet
 from judge.score import DEFAULT_FORMULA, MIN_IMAGES, Scorer, check_test_images, find_formula
-from trials.parts import graphs
+from trials.parts import ema, graphs
 from trials.parts.batches import load_held_out, load_unpaired
 from trials.parts.losses import lsgan
 from trials.parts.networks import UPSAMPLING, PatchDiscriminator, ResnetGenerator
@@ -56,7 +56,8 @@ SHEET_PHOTOS = 8  # photographs on the sample sheet
 class Settings:
     """Everything that decides what a trial computes. Defaults are the published ones; None is by size."""
 
-    OLDER: ClassVar = {"downsamplings": 2, "upsampling": "transposed"}  # of records that do not have them
+    OLDER: ClassVar = {  # of records that do not have them
+        "downsamplings": 2, "upsampling": "transposed", "ema": 0}
 
     data: str = "auto"
     """monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB (photographs); auto is
@@ -96,6 +97,9 @@ class Settings:
     """Earlier generated images kept for each discriminator (section 4). 0 shows only new ones."""
     discriminator_threshold: Weight = 0.0
     """A step does not update a discriminator whose loss is below this. 0 always updates."""
+    ema: NonNegativeInt = 0
+    """Half-life in steps of a moving average of the generators' weights, which then paint all that is
+    scored, shown and translated (Yazici et al. 2019, 1806.04498). 0, as published, uses the last weights."""
     decay: Fraction = 0.5
     """Share of the schedule, at its end, over which the rates fall linearly to 0 (100 of 200 epochs)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -174,7 +178,8 @@ class Settings:
 class CycleGAN(Checkpointed):
     """Two generators, two discriminators, their optimizers and pools, and the training step.
 
-    `settings` are complete; `schedule` is the number of steps of the full schedule.
+    `settings` are complete; `schedule` is the number of steps of the full schedule. `average_AB` and
+    `average_BA` paint: the generators themselves, or with --ema their moving averages.
     """
 
     parts = ("G_AB", "G_BA", "D_A", "D_B", "optimizer_G", "optimizer_D")
@@ -191,9 +196,12 @@ class CycleGAN(Checkpointed):
             self.G_BA = ResnetGenerator(*generator).to(device)
             self.D_A = PatchDiscriminator(settings.ndf).to(device)
             self.D_B = PatchDiscriminator(settings.ndf).to(device)
+        self.average_AB, self.average_BA = (ema.average_of(G, settings.ema) for G in (self.G_AB, self.G_BA))
         options = {"betas": (settings.beta1, settings.beta2), "fused": True}  # `update` sets the rates
         self.optimizer_G = Adam([*self.G_AB.parameters(), *self.G_BA.parameters()], **options)
         self.optimizer_D = Adam([*self.D_A.parameters(), *self.D_B.parameters()], **options)
+        if settings.ema:
+            self.parts = (*self.parts, "average_AB", "average_BA")
         self.pool_A, self.pool_B = HistoryPool(settings.pool_size), HistoryPool(settings.pool_size)
         self._release()
 
@@ -264,6 +272,8 @@ class CycleGAN(Checkpointed):
         shown_a, shown_b = self.pool_A.swap(fake_a, draw), self.pool_B.swap(fake_b, draw)
         losses = losses | update_discriminators(a, b, shown_a, shown_b)  # a graph keeps its dict of losses
         self.step += 1
+        ema.follow(self.average_AB, self.G_AB, self.settings.ema, self.step)
+        ema.follow(self.average_BA, self.G_BA, self.settings.ema, self.step)
         return losses
 
     def _update_generators(self, a: torch.Tensor, b: torch.Tensor) -> tuple[dict, torch.Tensor, torch.Tensor]:
@@ -314,8 +324,11 @@ class CycleGAN(Checkpointed):
     def paint(self, photos: torch.Tensor, batch: int = 16) -> torch.Tensor:
         """Return photographs as paintings, both float [N, 3, H, W] in [-1, 1]."""
         photos = photos.contiguous(memory_format=self.layout)
-        paint = self.G_BA.forward  # not compiled: this batch has another size
+        paint = self.average_BA.forward  # not compiled: this batch has another size
         return torch.cat([paint(part) for part in photos.split(batch)]).contiguous()
+
+    def use_averages(self) -> None:
+        self.G_AB, self.G_BA = self.average_AB, self.average_BA
 
     def state_dict(self) -> dict:
         return super().state_dict() | {"pool_A": self.pool_A.fakes, "pool_B": self.pool_B.fakes}

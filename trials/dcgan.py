@@ -119,7 +119,7 @@ class DCGAN(NoiseGAN):
             minimise(loss_D, self.optimizer_D)
         loss_G = bce(self.D(fake), True)
         minimise(loss_G, self.optimizer_G)
-        self.step += 1
+        self.end_step()
         self._grow()
         return {"discriminator": loss_D, "generator": loss_G}
 
@@ -127,7 +127,8 @@ class DCGAN(NoiseGAN):
         """Set the networks to the resolution of the step."""
         s = self.settings
         if s.growing:
-            self.G.place = self.D.place = growth(self.step / (s.steps * s.growing), len(self.G.blocks))
+            place = growth(self.step / (s.steps * s.growing), len(self.G.blocks))
+            self.G.place = self.G_average.place = self.D.place = place
 
     def load_state_dict(self, state: dict) -> None:
         """Load a state that `state_dict` returned."""

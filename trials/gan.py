@@ -100,7 +100,7 @@ class GAN(NoiseGAN):
         minimise(loss_D, self.optimizer_D)
         loss_G = self._loss(self.D(fake), True)  # section 3
         minimise(loss_G, self.optimizer_G)
-        self.step += 1
+        self.end_step()
         return {"discriminator": loss_D, "generator": loss_G}
 
     def _loss(self, logits: torch.Tensor, real: bool) -> torch.Tensor:
@@ -121,7 +121,7 @@ class GAN(NoiseGAN):
     @torch.no_grad()
     def make(self, count: int) -> torch.Tensor:
         """Return images of the same z each time, float [count, C, H, W] in [-1, 1]."""
-        return self.G(self.noise(count, "fixed"))
+        return self.G_average(self.noise(count, "fixed"))
 
 
 def train(settings: Settings, session: Session) -> None:

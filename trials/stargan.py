@@ -31,6 +31,7 @@ from judge.common.errors import UserError
 from judge.common.rng import rng, seeded
 from judge.images import to_float
 from judge.labelled import LabelledImages, load_domains
+from trials.parts import ema
 from trials.parts.batches import epoch_indices, place, send
 from trials.parts.gan_base import GanSettings, minimise
 from trials.parts.losses import gradient_penalty
@@ -120,6 +121,9 @@ class StarGAN(Checkpointed):
         with seeded(s.seed, "networks"):
             self.G = StarganGenerator(s.ngf, s.blocks, domains).to(device, memory_format=layout)
             self.D = StarganDiscriminator(s.ndf, s.layers, domains, s.edge).to(device, memory_format=layout)
+        self.G_average = ema.average_of(self.G, s.ema)
+        if s.ema:
+            self.parts = (*self.parts, "G_average")
         betas = (s.beta1, s.beta2)  # `update` sets the learning rates
         self.optimizer_G = torch.optim.Adam(self.G.parameters(), betas=betas, fused=True)
         self.optimizer_D = torch.optim.Adam(self.D.parameters(), betas=betas, fused=True)
@@ -145,6 +149,7 @@ class StarGAN(Checkpointed):
         self.D.requires_grad_(False)  # gradients pass through, none are kept
         losses |= self._update_generator(x, source, target)
         self.step += 1
+        ema.follow(self.G_average, self.G, s.ema, self.step)
         return losses
 
     def _update_discriminator(self, x, source, target, share) -> dict[str, torch.Tensor]:
@@ -182,11 +187,15 @@ class StarGAN(Checkpointed):
         with self.autocast:
             return self.G(with_planes(x, targets, self.domains)).float()
 
+    def use_averages(self) -> None:
+        self.G = self.G_average
+
     @torch.no_grad()
     def make(self, sources: torch.Tensor, targets: torch.Tensor, batch: int = 16) -> torch.Tensor:
-        """Translate as `translate` does, in fp32 and `batch` images at a time."""
+        """Translate as `translate` does, but with G or --ema's average of it, in fp32 and `batch` images at a
+        time."""
         parts = zip(sources.split(batch), targets.split(batch))
-        return torch.cat([self.G(with_planes(*part, self.domains)) for part in parts])
+        return torch.cat([self.G_average(with_planes(*part, self.domains)) for part in parts])
 
 
 def train(settings: Settings, session: Session) -> None:

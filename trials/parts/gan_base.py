@@ -2,18 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from judge.class_score import class_scorer
-from judge.common.cli import Beta, Fraction, LearningRate, PositiveInt
+from judge.common.cli import Beta, Fraction, LearningRate, NonNegativeInt, PositiveInt
 from judge.common.errors import UserError
 from judge.common.rng import rng
 from judge.images import to_float
 from judge.labelled import LabelledImages, describe_data
 from judge.score import MIN_IMAGES, Score
+from trials.parts import ema
 from trials.parts.batches import epoch_indices, place, send
 from trials.parts.sheets import COLUMNS, ROWS, sheet
 from trials.session import Checkpointed, Scheduled, Session, fill_unset
@@ -25,6 +26,8 @@ Inputs = tuple[LabelledImages, Callable[..., Score], dict[str, dict]]
 @dataclass(frozen=True)
 class GanSettings(Scheduled):
     """Settings of every GAN. A subclass adds its own, and may change defaults and help texts."""
+
+    OLDER: ClassVar = {"ema": 0}  # of records that do not have it
 
     data: str = "auto"
     """Training data."""
@@ -41,8 +44,11 @@ class GanSettings(Scheduled):
     """Adam's first decay rate (1511.06434, section 4)."""
     batch_size: PositiveInt = 128
     """Real images a step, and as many generated ones (1511.06434, section 4)."""
-    reports: PositiveInt = 10
-    """Reports over the budget."""
+    ema: NonNegativeInt = 0
+    """Half-life in steps of a moving average of G's weights, which then makes all images that are scored and
+    kept (Yazici et al. 2019, 1806.04498). 0, as published, uses the last weights."""
+    reports: PositiveInt = 20
+    """Reports over the budget; the score is a mean of the last eight."""
     steps: PositiveInt | None = None
     """Length of the full schedule in steps."""
     samples: PositiveInt | None = None
@@ -75,6 +81,8 @@ def minimise(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
 class NoiseGAN(Checkpointed):
     """A generator of images from noise, a discriminator, their optimisers and the step.
 
+    `G_average` makes the images that are scored: G itself, or with --ema its moving average.
+
     A subclass makes the networks and adds `update(real, labels)`, which takes one step on real images, float
     [N, C, H, W] in [-1, 1], of the classes `labels`, int64 [N], and returns each loss by name. G makes such
     images of z, [N, latent_size], and D returns logits of being real, [N, 1]; both may see the class too.
@@ -85,6 +93,9 @@ class NoiseGAN(Checkpointed):
     def __init__(self, settings: Any, G: nn.Module, D: nn.Module, device: torch.device):
         self.settings, self.device = settings, device
         self.G, self.D = G.to(device), D.to(device)
+        self.G_average = ema.average_of(self.G, settings.ema)
+        if settings.ema:
+            self.parts = (*self.parts, "G_average")
         self.optimizer_G = self.optimizer(self.G, settings.generator_lr)
         self.optimizer_D = self.optimizer(self.D, settings.discriminator_lr)
 
@@ -103,11 +114,20 @@ class NoiseGAN(Checkpointed):
         return self.generate_in_batches(self.noise(count, "fixed"))
 
     def generate_in_batches(self, inputs: torch.Tensor, batch: int = 250) -> torch.Tensor:
-        """Return G(inputs), [N, C, H, W], none of which depends on the others."""
-        self.G.eval()  # batch normalisation by its running means
-        images = torch.cat([self.G(part) for part in inputs.split(batch)])
-        self.G.train()
+        """Return G_average(inputs), [N, C, H, W], none of which depends on the others."""
+        G, was_training = self.G_average, self.G_average.training
+        G.eval()  # batch normalisation by its running means
+        images = torch.cat([G(part) for part in inputs.split(batch)])
+        G.train(was_training)
         return images
+
+    def use_averages(self) -> None:
+        self.G = self.G_average
+
+    def end_step(self) -> None:
+        """Count the step, and let the average follow G."""
+        self.step += 1
+        ema.follow(self.G_average, self.G, self.settings.ema, self.step)
 
 
 def train_on_images(
