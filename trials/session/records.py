@@ -22,6 +22,7 @@ from judge.common.schema import NUMBER, matches
 
 RECORD = {  # the form of run.json
     "system?": str, "status?": str, "reason?": str, "seconds?": NUMBER, "schedule?": {"steps": int},
+    "score?": {"default": NUMBER, "error?": NUMBER},
     "settings?": {"data?": str, "judge?": str, "size?": str, "seed?": int, "budget?": NUMBER},
     "data?": {"name": str, "stand_in": bool},
     "judge?": {"file": str, "data?": str, "sha256?": str, "auc?": NUMBER, "accuracy?": NUMBER},
