@@ -20,7 +20,7 @@ from judge.score import Formula
 
 MAX_PIXELS = 48e6  # of all pictures in a file: with more, each trial shows fewer steps
 FOLDER = Path(__file__).with_name("templates")
-SCRIPTS = ("report.js",)  # of the page of an experiment, in this order
+SCRIPTS = ("data.js", "pictures.js", "table.js", "figures.js", "live.js", "report.js")  # in this order
 STYLE = "report.css"
 
 

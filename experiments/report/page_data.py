@@ -69,15 +69,15 @@ class PageData:
     Args:
         formula: all scores are computed by it; None is the search's own.
         facts: lines on the conditions, until the first trial has recorded them.
+        begun_at: the revision to go on from.
 
     `state`, `message` and `links` are told by whoever runs the experiment.
     """
 
     def __init__(self, experiment: Experiment, formula: Formula | None = None, *,
-                 facts: list[str] | None = None):  # fmt: skip
-        self.experiment, self.formula = experiment, formula
+                 facts: list[str] | None = None, begun_at: int = 0):  # fmt: skip
+        self.experiment, self.formula, self.revision = experiment, formula, begun_at
         self.state, self.message, self.links = "ended", None, []
-        self.revision = 0
         self._facts, self._lock = facts or [], threading.RLock()
         self._trials: dict[str, dict] = {}  # entries of the document by id, in the table's order
         self._folders: dict[str, Path] = {}
@@ -88,6 +88,16 @@ class PageData:
         self._ended, self._importances = -1, Sparing(0)  # trials that the importances were computed for
         self._records: dict[Path, tuple[Any, dict]] = {}
         self._layouts: dict[tuple[int, int], pictures.Layout | None] = {}  # by size of the sheet
+
+    def refresh(self) -> int:
+        """Read what is new, and return the revision."""
+        with self._lock:
+            self._refresh()
+            return self.revision
+
+    def has(self, id_: str) -> bool:
+        """Return whether there is a trial of this id."""
+        return id_ in self._folders
 
     def document(self, *, live: bool = False, links_from: Path | None = None) -> dict:
         """Return the whole document, as of now: of the page that is served, if `live`.
@@ -189,6 +199,7 @@ class PageData:
         lines = read_lines(trial.folder / "stats.jsonl")
         curve = results.recorded_scores(trial, row.formula)
         parts = dict.fromkeys(name for score in curve.values() for name in score)
+        log, log_file = log_of(trial) if row.state == "failed" else (None, None)
         steps = [step for step, file in sheets.list_sheets(trial.folder).items() if pictures.size(file)]
         entry = {
             "id": trial.id, "number": trial.number, "state": row.state, "published": row.published,
@@ -199,7 +210,8 @@ class PageData:
             "pictures": {str(step): f"pictures/{trial.id}/{step}.webp" for step in steps},
             "pixels": self._pixels(trial.folder),
             **progress(trial, record, lines),
-            "memory": record.get("peak_memory"), "reason": reason(row), **log_of(row),
+            "memory": record.get("peak_memory"), "reason": reason(row),
+            "log": log, "log_file": log_file and str(log_file),
             "command": results.command(self.experiment, row), "folder": str(trial.folder),
             "note": mark.note, "pinned": mark.pinned, "trained_on": self._trained_on(row),
         }  # fmt: skip
@@ -366,15 +378,12 @@ def reason(row: Row) -> str | None:
     return row.record.get("reason") if row.state == "failed" else results.reason(row)
 
 
-def log_of(row: Row) -> dict:
-    """Return the last line of what a failed trial printed, and the file; nothing of others."""
-    if row.state != "failed":
-        return {"log": None, "log_file": None}
+def log_of(trial: Trial) -> tuple[str, Path] | tuple[None, None]:
+    """Return the last line that a trial printed, errors first, and the file; None if it printed nothing."""
     for name in ("stderr", "trial.log", "stdout"):
-        file = row.trial.folder / name
-        if line := last_line(file):
-            return {"log": line, "log_file": str(file)}
-    return {"log": None, "log_file": None}
+        if line := last_line(trial.folder / name):
+            return line, trial.folder / name
+    return None, None
 
 
 def last_line(file: Path) -> str | None:
