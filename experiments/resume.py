@@ -18,7 +18,7 @@ from experiments.report import results
 from experiments.search import FILE_NAME
 from judge.common.errors import UserError
 from judge.common.schema import matches
-from trials.session import RunOptions
+from trials.session import RunOptions, without_presets
 from trials.session.records import recorded_settings
 
 TUNER = "experiments.tuner.Tpe"
@@ -76,7 +76,7 @@ def common_settings(search: Experiment, module: ModuleType, settings: Any) -> di
     varied = {*(search.config.get("searchSpace") or {}), "reports"}
     recorded = recorded_settings(module.Settings, record)
     common = vars(settings) | {name: value for name, value in recorded.items() if name not in varied}
-    return results.without_presets(module, common)
+    return without_presets(module.Settings, common)
 
 
 def name_in_file(search: Experiment) -> str | None:

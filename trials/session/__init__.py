@@ -20,9 +20,16 @@ data, the judge and so on as text by name, `data` first. `Settings.budget` may g
 from trials.session.checkpoint import Checkpointed, DiskUse
 from trials.session.command import run
 from trials.session.session import Session
-from trials.session.settings import RunOptions, Scheduled, fill_unset, trial_parser, with_parameters
+from trials.session.settings import (
+    RunOptions,
+    Scheduled,
+    fill_unset,
+    parse_trial,
+    with_parameters,
+    without_presets,
+)
 
 __all__ = [
-    "Checkpointed", "DiskUse", "RunOptions", "Scheduled", "Session", "fill_unset", "run", "trial_parser",
-    "with_parameters",
+    "Checkpointed", "DiskUse", "RunOptions", "Scheduled", "Session", "fill_unset", "parse_trial", "run",
+    "with_parameters", "without_presets",
 ]  # fmt: skip
