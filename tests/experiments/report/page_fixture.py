@@ -14,7 +14,6 @@ from PIL import Image
 
 from experiments.report import page
 
-SCRIPTS = ("data.js", "pictures.js", "table.js", "figures.js", "live.js", "report.js")
 SPACE = {
     "cycle_weight": {"_type": "loguniform", "_value": [1, 100]},
     "adversarial_weight": {"_type": "loguniform", "_value": [0.25, 4]},
@@ -113,10 +112,7 @@ def html(data: dict, pictures: dict[str, bytes]) -> str:
     """Return the page of a document, with its pictures embedded unless it is live."""
     urls = {} if data["live"] else {
         key: "data:image/webp;base64," + base64.b64encode(content).decode() for key, content in pictures.items()}
-    data, urls = (json.dumps(value).replace("<", "\\u003c") for value in (data, urls))
-    return page.PAGES.get_template("report.html").render(
-        data=data, pictures=urls, live='"live": true' in data, title="A search ssssssss", scripts=SCRIPTS,
-        style="report.css")
+    return page.render(data, urls)
 
 
 def save(folder: Path, data: dict, pictures: dict[str, bytes]) -> Path:
