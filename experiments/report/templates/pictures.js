@@ -20,7 +20,7 @@ async function load(key) {
 
 // What is painted in one row: a trial's own pictures, or the one after it was trained on.
 function painted(trial, continued) {
-  if (!continued) return { ...trial, name: `trial ${trial.number}`, last_step: trial.last_step };
+  if (!continued) return { ...trial, name: `trial ${trial.number}` };
   const { picture, step, score_text, pixels } = trial.trained_on;
   return { pictures: picture ? { [step]: picture } : {}, pixels, score_text, name: `trial ${trial.number}, trained on to the end` };
 }
@@ -138,9 +138,11 @@ async function drawViewer() {
   if (!element("viewer").open || !trial) return;
   const { name, pictures, pixels, score_text } = painted(trial, viewed.continued);
   const step = shownStep(pictures, page.step);
+  const here = viewed.continued ? null : trial.curve.default?.[trial.curve.step.indexOf(step)];
   const marks = ["published", "best"].filter(mark => trial[mark]).join(" ");
   element("viewed").textContent = [[name, marks].filter(Boolean).join(" "), `image ${viewed.image + 1}`,
-    `step ${count(step)}`, `${count(pixels)} x ${count(pixels)} pixels`, score_text && `score ${score_text}`].filter(Boolean).join(" · ");
+    `step ${count(step)}`, here != null && `score of this report ${digits(here)}`, score_text && `of the trial ${score_text}`,
+    `${count(pixels)} x ${count(pixels)} pixels`].filter(Boolean).join(" · ");
   const wanted = JSON.stringify([viewed, step]);
   const [source, painting] = await Promise.all([picture(page.sources.picture), picture(pictures[step])]);
   if (wanted !== JSON.stringify([viewed, shownStep(pictures, page.step)])) return; // the reader has gone on

@@ -57,7 +57,8 @@ function drawHead() {
   fill(element("hidden-columns"), silent.length > 0 && [
     page.all ? "Columns that say nothing are shown too. " : `Hidden, as they say nothing here: ${names}. `,
     make("button", { "data-action": "all" }, page.all ? "hide them" : "show them")]);
-  fill(element("sort"), columns().map(column => make("option", { value: column.key, selected: column.key === page.sort.key }, column.label)));
+  fill(element("sort"), columns().map(column => make("option", { value: column.key }, column.label)));
+  element("sort").value = page.sort.key;
   paintSources();
 }
 
@@ -83,12 +84,12 @@ function drawTrial(trial) {
 function mainRow(trial) {
   const [, ...others] = shownColumns();
   return make("tr", { "data-key": "main" }, firstCell(trial), make("td", { class: "pictures" }, strip(trial)),
-    others.map(column => make("td", { "data-label": column.label, class: column.key === "default" && "score" }, contentOf(trial, column))));
+    others.map(column => make("td", { "data-label": column.label, class: { state: "state", default: "score" }[column.key] }, contentOf(trial, column))));
 }
 
 function contentOf(trial, column) {
   if (column.key === "state") return stateOf(trial);
-  if (column.key === "default") return trial.score_text;
+  if (column.key === "default") return trial.score_text.split(/ (?=±)/).map((text, at) => make(at ? "small" : "b", {}, text));
   const error = trial.scores?.[`${column.key}_error`];
   return make("span", { "data-tip": error != null && `± ${digits(error)}`, tabindex: error != null && "-1" }, digits(column.value(trial)));
 }
