@@ -4,6 +4,7 @@
     python -m experiments run experiments/cyclegan.yml     # the search, with a live table
     python -m experiments resume ID                        # the rest of an interrupted search
     python -m experiments report ID                        # its page and its table, at any time
+    python -m experiments show ID                          # the page as `run` serves it, with notes
     python -m experiments compare ID ID                    # several searches at equal budget
     python -m experiments promote ID                       # is its best trial really better?
     python -m experiments promote ID --size paper ...      # and at a larger image size?
@@ -64,7 +65,8 @@ def run(options: Namespace) -> int:
 
 def start_options(options: Namespace) -> dict[str, bool]:
     """Return the options of every command that starts NNI, for `search.run`."""
-    return {name: getattr(options, name) for name in ("unmeasured", "long", "any_judge", "mps")}
+    names = ("unmeasured", "long", "any_judge", "mps", "port")
+    return {name: getattr(options, name) for name in names} | {"show": options.open}
 
 
 def resume(options: Namespace) -> int:
@@ -96,6 +98,13 @@ def report(options: Namespace) -> None:
     file = show_report(experiment, options.yardstick, options.yardstick_data, options.out, formula)
     if options.open:
         webbrowser.open(file.resolve().as_uri())
+
+
+def show(options: Namespace) -> None:
+    """Serve the page of an experiment, running or not, on this machine until Ctrl-C: for notes and pins."""
+    from experiments.report import live
+
+    live.show(find_experiment(options.experiment), options.port, options.open)
 
 
 def formula_of(options: Namespace, experiment: Experiment):
@@ -271,7 +280,7 @@ OPTIONS = {
     "--yardstick-data": {"metavar": "DATA", "help": "the data it was trained on (python -m judge halves)"},
 }  # fmt: skip
 
-START = ("--unmeasured", "--long", "--any-judge", "--mps")  # options of every command that starts NNI
+START = ("--unmeasured", "--long", "--any-judge", "--mps", "--open", "--port")  # of all that start NNI
 COMMANDS = {
     "run": (run, "file", "--keep", *START),
     "resume": (resume, "experiment", "--keep", *START),
@@ -283,6 +292,7 @@ COMMANDS = {
     "check": (check, "file", "--keep", "--unmeasured", "--long", "--any-judge"),
     "report": (report, "experiment", "--score", "--csv", "--json", "--out", "--open", "--yardstick",
                "--yardstick-data"),
+    "show": (show, "experiment", "--port", "--open"),
     "study": (study,),
     "ranks": (ranks, "--csv"),
     "reliability": (reliability, "tables", "--score"),

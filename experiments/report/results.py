@@ -1,5 +1,6 @@
 """The table of an experiment's trials, best first, and the commands that repeat its best trial."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -48,15 +49,17 @@ class Row:
         return status if status in ("diverged", "failed") else self.trial.state.lower().replace("_", " ")
 
 
-def rows(experiment: Experiment, formula: Formula | None = None) -> list[Row]:
+def rows(experiment: Experiment, formula: Formula | None = None,
+         read: Callable[[Path], dict] = read_record) -> list[Row]:  # fmt: skip
     """Return the trials, best score first, then those without a score.
 
-    With a formula, all scores are computed by it. Raises UserError as `rescored`.
+    With a formula, all scores are computed by it. `read` returns the record in a trial's folder. Raises
+    UserError as `rescored`.
     """
     module = trial_command.module_of(experiment.config["trialCommand"])
     trials = experiment.trials() if formula is None else [
         rescored(trial, formula) for trial in experiment.trials()]
-    rows = [Row(trial, read_record(trial.folder), is_published(trial, module), formula) for trial in trials]
+    rows = [Row(trial, read(trial.folder), is_published(trial, module), formula) for trial in trials]
     return sorted(rows, key=lambda row: (row.score is None, -(row.score or 0), row.trial.number))
 
 
