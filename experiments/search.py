@@ -1,6 +1,5 @@
 """Run a search: check its file, start NNI, show the trials until the last has ended, and stop NNI."""
 
-import shutil
 import signal
 import sys
 import tempfile
@@ -20,28 +19,30 @@ from experiments.mps import daemon
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import Experiment, Trial
 from experiments.nni_adapter.remote import FOLDER, Tunnels, workers
+from experiments.overrides import NO_OVERRIDES, Overrides
 from experiments.report import results
 from judge.common.cache import cache_folder
 from judge.common.device import available_cores
 from trials.session.engine import NniEngine
 from trials.session.steady import score_text
 
-FILE_NAME = "experiment.yml"  # in an experiment's folder: its file as the user wrote it
+FILE_NAME = "experiment.yml"  # in an experiment's folder: its file as it was run
 FIRST_TRIAL_TIMEOUT = 300.0  # seconds
 
 
-def run(file: Path, keep: int | None = None, *, unmeasured: bool = False, long: bool = False,
-        any_judge: bool = False, mps: bool = False) -> tuple[Experiment, int]:  # fmt: skip
+def run(file: Path, keep: int | None = None, given: Overrides = NO_OVERRIDES, *,
+        unmeasured: bool = False, long: bool = False, any_judge: bool = False,
+        mps: bool = False) -> tuple[Experiment, int]:  # fmt: skip
     """Check an experiment file, run it to its end with a live table, and return it with an exit code.
 
     The code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C. Checkpoints are deleted except
     those of the best `keep` trials; None keeps all. With `mps`, NVIDIA's MPS runs during the search. For
-    `unmeasured`, `long` and `any_judge` see `measure`.
+    `unmeasured`, `long` and `any_judge` see `measure`, for `given` `overrides.change`.
     """
     # Also if a shell started us with SIGINT ignored: whatever ends us, NNI must be stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
-    plan = check(file)
+    plan = check(file, given)
     print(describe(plan, keep), flush=True)
     with daemon(plan.gpus) if mps else nullcontext({}) as variables:
         measure(plan, unmeasured, long, any_judge)
@@ -117,7 +118,7 @@ def run_to_end(experiment: Experiment, port: int, plan: Plan, keep: int | None, 
     print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
     code = 1
     try:
-        shutil.copyfile(plan.file, experiment.folder / FILE_NAME)
+        (experiment.folder / FILE_NAME).write_bytes(plan.source)
         tunnels.watch(experiment.id)
         state = watch(experiment, port, plan, keep, tunnels)
         code = 0 if state in manager.FINISHED and any(trial.final for trial in experiment.trials()) else 1
