@@ -41,7 +41,7 @@ from judge.common.errors import UserError
 from judge.common.files import file_lock
 
 STUDY_ERRORS = (OSError, ValueError, KeyError)  # of a file that is not a study's table
-# Each command imports what it needs when it runs: torch, plotly and NNI take seconds.
+# Each command imports what it needs when it runs, after the first refusals: torch and NNI take seconds.
 
 
 def check(options: Namespace) -> None:
@@ -101,9 +101,9 @@ def resume(options: Namespace) -> int:
     Finished trials are kept and added to the tuner's history; unfinished ones continue from their
     checkpoints. With --trials the number of trials in all becomes this one.
     """
+    interrupted = find_experiment(options.experiment)
     from experiments import resume, search
 
-    interrupted = find_experiment(options.experiment)
     with file_lock(interrupted.folder / ".resume.lock", f"resuming experiment {interrupted.id}"):
         file = resume.write(interrupted, options.trials)
         return shown(*search.run(file, options.keep, **start_options(options)))
@@ -153,10 +153,10 @@ def remove(options: Namespace) -> None:
 
 def report(options: Namespace) -> None:
     """Show the trials of an experiment, best first: as a table, and as a page with pictures."""
+    experiment = find_experiment(options.experiment)
+    check_yardstick(options)
     from experiments.report import results
 
-    check_yardstick(options)
-    experiment = find_experiment(options.experiment)
     formula = formula_of(options, experiment)
     if options.csv or options.json:
         frame = results.frame(results.rows(experiment, formula))
@@ -200,9 +200,9 @@ def compare(options: Namespace) -> None:
 
     Searches of the same name count as one search with several seeds.
     """
+    searches = [find_experiment(name) for name in options.experiments]
     from experiments.report import comparison
 
-    searches = [find_experiment(name) for name in options.experiments]
     courses = comparison.groups(searches)
     print(comparison.text(searches, courses))
     file = comparison.write(searches, courses, options.out or Path("runs"))
@@ -217,10 +217,10 @@ def promote(options: Namespace) -> int:
     With --size, at a larger image size than the search's; with --score, those that are best by another score.
     Trained parts are not trained again, so the same command also continues an interrupted confirmation.
     """
+    source = find_experiment(options.experiment)
+    check_yardstick(options, options.size)
     from experiments import confirmation, search
 
-    check_yardstick(options, options.size)
-    source = find_experiment(options.experiment)
     with file_lock(source.folder / ".promote.lock", f"promoting experiment {source.id}"):
         file = confirmation.write(
             source, options.top, options.seeds, options.size, options.judge, options.steps, options.score)

@@ -43,7 +43,7 @@ def plan(experiment, monkeypatch, tmp_path):
         made.config.trial_code_directory = str(tmp_path / "code")
         options = replace(made.run_options, threads=None)
         plan = replace(made, gpus=gpus, run_options=options)
-        monkeypatch.setattr(search, "check", lambda file: plan)
+        monkeypatch.setattr(search, "check", lambda file, given: plan)
         return plan
 
     return make
