@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import one_hot
 
 from judge.class_score import ClassScorer, class_scorer
 from judge.classifier import logits_and_features
@@ -31,7 +32,6 @@ from trials import conditional_gan, cyclegan, dcgan, gan, stargan
 from trials.inspection.trained import FeatureExtractor, TrainedModel, read_trial, restore, settings_of
 from trials.parts.batches import load_held_out
 from trials.parts.gan_base import NoiseGAN
-from trials.parts.networks import with_planes
 
 BATCH_SIZE = 100  # images that a generator makes at once
 
@@ -61,26 +61,29 @@ def classes_of(record: dict) -> tuple[str, ...]:
 
 def load_generator(folder: Path, device: torch.device, *, domain: str | None = None,
                    reverse: bool = False) -> nn.Module:  # fmt: skip
-    """Return the trained generator of the trial in `folder`, frozen and in eval mode.
+    """Return the generator of the trial in `folder` (`find_generator`), frozen and in eval mode. Raises
+    UserError as `load_networks` and `find_generator` do."""
+    return find_generator(*load_networks(folder, device), domain=domain, reverse=reverse)
+
+
+def find_generator(net: Any, record: dict, *, domain: str | None = None, reverse: bool = False) -> nn.Module:
+    """Return the generator of the model `net` of a trial with this run.json.
 
     Of a CycleGAN it paints photographs, float [N, 3, H, W] in [-1, 1] to the same, or with `reverse` turns
     paintings into photographs. Of a StarGAN it translates such images to `domain`. `stride` of these two
-    divides H and W. Of the other GANs it makes images of noise: [N, latent] as `net.noise` of `load_networks`
-    returns it, of a conditional GAN with the class (`net.with_class`). Raises UserError as `load_networks`
-    does, or if the trial has no such domain or no reverse.
+    divides H and W. Of the other GANs it makes images of noise: [N, latent] as `net.noise` returns it, of a
+    conditional GAN with the class (`net.with_class`). Raises UserError if there is no such domain or reverse.
     """
-    net, record = load_networks(folder, device)
-    names = classes_of(record)
+    system, names = record["system"], classes_of(record)
     if reverse and not isinstance(net, cyclegan.CycleGAN):
-        raise UserError(f"--reverse: {folder} is a trial of {record['system']}, only a CycleGAN has one")
+        raise UserError(f"--reverse: this is a trial of {system}, only a CycleGAN has a reverse")
     if isinstance(net, stargan.StarGAN):
         if domain not in names:
             wrong = f"--domain {domain}: there is no such domain" if domain else "a StarGAN needs a domain"
             raise UserError(f"{wrong}, give --domain with one of: {', '.join(names)}")
-        return ToDomain(net.G, names.index(domain), len(names))
+        return ToDomain(net.G, names.index(domain), len(names), net.device)
     if domain is not None:
-        raise UserError(f"--domain {domain}: {folder} is a trial of {record['system']}, only a StarGAN has "
-                        "domains")
+        raise UserError(f"--domain {domain}: this is a trial of {system}, only a StarGAN has domains")
     return (net.G_AB if reverse else net.G_BA) if isinstance(net, cyclegan.CycleGAN) else net.G
 
 
@@ -89,13 +92,14 @@ class ToDomain(nn.Module):
 
     stride = 4  # of `StarganGenerator`: H and W are multiples of it
 
-    def __init__(self, G: nn.Module, domain: int, count: int):
+    def __init__(self, G: nn.Module, domain: int, count: int, device: torch.device):
         super().__init__()
-        self.G, self.domain, self.count = G, domain, count
+        self.G = G
+        self.register_buffer("label", one_hot(torch.tensor([domain], device=device), count)[:, :, None, None])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        labels = torch.full((len(images),), self.domain, device=images.device)
-        return self.G(with_planes(images, labels, self.count))
+        planes = self.label.to(images).expand(images.shape[0], -1, *images.shape[2:])
+        return self.G(torch.cat([images, planes], 1))  # as `with_planes`, of which ONNX fixes the N
 
 
 def load(folder: Path, device: torch.device, trained: bool = True) -> TrainedModel:
