@@ -11,7 +11,7 @@ import yaml
 from experiments import trial_command
 from judge.common.cli import Fraction, NonNegativeInt, PositiveInt
 from judge.common.errors import UserError
-from trials.session import RunOptions, trial_parser
+from trials.session.settings import RunOptions, trial_parser
 
 NOT_CHOSEN = ("out", "earlier", "measure")  # options of a trial that NNI or Salon set
 
