@@ -212,7 +212,7 @@ def score(options: Namespace) -> None:
     made = images.list_images([options.images])
     photos = [] if options.sources is None else images.list_images([options.sources])
 
-    def load(paths: list[Path], size: int = judge.size) -> torch.Tensor:
+    def load(paths: list[Path], size: int = judge.size) -> "torch.Tensor":
         loaded = images.load_images(paths, size)
         if loaded.skipped and options.sources:  # the others would be paired with the wrong sources
             raise UserError(f"cannot be read, and each image needs its source: {loaded.skipped[0]}")
@@ -220,7 +220,7 @@ def score(options: Namespace) -> None:
             print(f"left out, cannot be read: {name}", file=sys.stderr)
         return loaded.pixels
 
-    def load_floats(paths: list[Path]) -> torch.Tensor:
+    def load_floats(paths: list[Path]) -> "torch.Tensor":
         return images.to_float(load(paths)).to(device)
 
     scorer = Scorer(judge, load_floats(photos) if photos else None, load(paintings), options.score)

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, linear
-from torchvision import models
 
 from judge.common.constants import DEFAULT_JUDGE, SIZES
 from judge.common.errors import UserError
@@ -50,6 +49,8 @@ class Judge(nn.Module):
     """A ResNet with calibrated probabilities, for images float [N, 3, size, size] in [-1, 1]."""
 
     def __init__(self, arch: str, size: int, classes: tuple[str, ...] = CLASSES):
+        from torchvision import models  # takes seconds to import
+
         super().__init__()
         self.arch, self.size, self.classes = arch, size, classes
         self.backbone = models.get_model(arch)

@@ -7,13 +7,15 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from experiments import __main__ as commands
 from experiments import notes, searches
 from experiments.nni_adapter import database
 from judge.common.cli import Namespace
 from judge.common.errors import UserError
-from tests.experiments.helpers import ROOT
+from tests.experiments import long_run
+from tests.experiments.helpers import ROOT, finish
 
 CONFIG = {"trialCommand": "python -m trials.cyclegan", "maxTrialNumber": 3}
 TRIALS = [
@@ -138,3 +140,40 @@ def test_a_running_experiment_is_not_removed(runs, monkeypatch):
     with pytest.raises(UserError, match="^experiment rest is running: nnictl stop rest ends it$"):
         searches.remove(find("confirms", "rest"), yes=True)
     assert (runs / "confirms").exists()
+
+
+@pytest.mark.slow
+def test_a_search_is_found_extended_marked_and_removed(tmp_path, run_command):
+    """With fewer trials than its file says, and then with more."""
+    file = long_run.write_experiment(tmp_path / "search", trials=8, at_once=2)
+
+    def command(*words: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "experiments", *words], cwd=ROOT, capture_output=True,
+                              text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done
+        return done.stdout
+
+    def listed() -> list[dict]:
+        # Not those of this checkout.
+        return [row for row in json.loads(command("list", "--json")) if str(tmp_path) in row["folder"]]
+
+    said = finish(run_command(file, "--trials", "2", "--concurrency", "1", "--set", "y=0.7"))
+    assert "note: y is 0.7 in all trials, so it is not searched" in said
+    (first,) = listed()
+    assert (first["ended"], first["max_trials"], first["state"], first["kind"]) == (2, 2, "ended", "search")
+    kept = yaml.safe_load((tmp_path / first["folder"] / "experiment.yml").read_text())
+    assert kept["maxTrialNumber"] == 2 and list(kept["searchSpace"]) == ["x"]
+
+    assert "is complete: 2 trials" in finish(run_command("latest", "--trials", "2", command="resume"), code=2)
+    finish(run_command("latest", "--trials", "3", command="resume"))
+    longer, first = listed()
+    assert (longer["ended"], longer["max_trials"], longer["state"]) == (3, 3, "ended")
+    assert longer["name"] == first["name"]
+
+    command("pin", first["id"])
+    command("note", "latest", "three are enough", "--trial", "2")
+    assert [row["id"] for row in listed()] == [first["id"], longer["id"]]
+    assert "three are enough" in (tmp_path / longer["folder"] / "notes.json").read_text()
+    assert "deleted" in command("rm", first["id"], longer["id"], "--yes")
+    assert not listed() and not (tmp_path / first["folder"]).exists()
+    assert longer["id"] not in (tmp_path / "nni-experiments/.experiment").read_text()
