@@ -166,13 +166,13 @@ def table_text(rows: list[Row], width: int = 160) -> str:
     table["score"] = [row.score_text for row in rows]
     constant = [name for name in table if name not in ("trial", "state", "score") and len(rows) > 1
                 and table[name].nunique(dropna=False) == 1]  # fmt: skip
-    table, left_out = table.drop(columns=constant), []
-    while len(lines := _lines(table)) and len(lines[0]) > width and len(table.columns) > 1:
-        parts = [name for name in table if name in (rows[0].trial.latest or {})]
-        left_out.append(name := (parts or list(table))[-1])
-        table = table.drop(columns=name)
-    note = [f"left out here, in --csv: {', '.join(left_out[::-1])}"] if left_out else []
-    return "\n".join([*lines, *note])
+    names = [name for name in table if name not in constant]
+    shown_names = list(names)
+    while len((lines := _lines(table[shown_names]))[0]) > width and len(shown_names) > 1:
+        parts = [name for name in shown_names if name in (rows[0].trial.latest or {})]
+        shown_names.remove((parts or shown_names)[-1])
+    left_out = [name for name in names if name not in shown_names]
+    return "\n".join([*lines, *([f"left out here, in --csv: {', '.join(left_out)}"] if left_out else [])])
 
 
 def _lines(table: pd.DataFrame) -> list[str]:
