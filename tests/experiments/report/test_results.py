@@ -172,7 +172,7 @@ def test_the_table_of_the_text_fits_a_terminal(experiment, width, left_out):
     assert max(map(len, lines)) <= width
     assert (lines[-1] if lines[-1].startswith("left") else "") == left_out
     head = " ".join(lines[0].split() + lines[1].split())
-    assert "trial state reports score style" in head and "id" not in head.split() and "kid" not in head
+    assert "trial state reports score" in head and "id" not in head.split() and "kid" not in head
 
 
 def test_columns_that_say_nothing_are_not_in_the_table_of_the_text(experiment):
