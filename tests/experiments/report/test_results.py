@@ -162,6 +162,10 @@ def test_a_trial_that_ended_early_has_a_reason_in_words(experiment):
     assert results.reason(trials["ddddd"]) == "stopped by the assessor after 1 of 20 reports"
     assert results.reason(trials["bbbbb"]) == "cycle_A loss is nan"
     assert [results.reason(trials[id_]) for id_ in ("aaaaa", "ccccc", "fffff")] == [None] * 3
+    log = trials["ccccc"].trial.folder / "stderr"
+    log.parent.mkdir()
+    log.write_text("Traceback ...\nModuleNotFoundError: No module named 'x'\n\n")
+    assert f"\ntrial 2: ModuleNotFoundError: No module named 'x' ({log})\n" in results.text(experiment)
 
 
 @pytest.mark.parametrize(("width", "left_out"), [
