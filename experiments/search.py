@@ -1,51 +1,88 @@
 """Run a search: check its file, start NNI, show the trials until the last has ended, and stop NNI."""
 
-import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from experiments import cost, disk
 from experiments.check import Plan, check, is_remote, judge_on_data, trials_per_gpu
 from experiments.mps import daemon
 from experiments.nni_adapter import manager
-from experiments.nni_adapter.database import Experiment, Trial
+from experiments.nni_adapter.database import Experiment, Trial, find_experiment
 from experiments.nni_adapter.remote import FOLDER, Tunnels, workers
+from experiments.overrides import NO_OVERRIDES, Overrides
 from experiments.report import results
+from experiments.report.live import LivePage, served
+from experiments.report.page_data import PageData, expected_end
 from judge.common.cache import cache_folder
 from judge.common.device import available_cores
 from trials.session.engine import NniEngine
 from trials.session.steady import score_text
 
-FILE_NAME = "experiment.yml"  # in an experiment's folder: its file as the user wrote it
+FILE_NAME = "experiment.yml"  # in an experiment's folder: its file as it was run
 FIRST_TRIAL_TIMEOUT = 300.0  # seconds
+TITLE = 40  # characters of a search's name in NNI's web UI: more cover other things there
+SHOWN_FAILURES = 5  # in the live table
 
 
-def run(file: Path, keep: int | None = None, *, unmeasured: bool = False, long: bool = False,
-        any_judge: bool = False, mps: bool = False) -> tuple[Experiment, int]:  # fmt: skip
+@dataclass(eq=False)
+class Planned(Experiment):
+    """An experiment that has been checked and that NNI has not started yet."""
+
+    def trials(self) -> list[Trial]:
+        return []
+
+
+def run(file: Path, keep: int | None = None, given: Overrides = NO_OVERRIDES, *,
+        unmeasured: bool = False, long: bool = False, any_judge: bool = False, mps: bool = False,
+        port: int = 0, show: bool = False) -> tuple[Experiment, int]:  # fmt: skip
     """Check an experiment file, run it to its end with a live table, and return it with an exit code.
 
-    The code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C. Checkpoints are deleted except
-    those of the best `keep` trials; None keeps all. With `mps`, NVIDIA's MPS runs during the search. For
-    `unmeasured`, `long` and `any_judge` see `measure`.
+    The code is 0 when the search finished, 1 when it broke or most trials failed, 130 after Ctrl-C.
+    Checkpoints are deleted except those of the best `keep` trials; None keeps all. With `mps`, NVIDIA's MPS
+    runs during the search. The page is served at `port`, or at any free one for 0, and opened with `show`.
+    For `unmeasured`, `long` and `any_judge` see `measure`, for `given` `overrides.change`.
     """
     # Also if a shell started us with SIGINT ignored: whatever ends us, NNI must be stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
-    plan = check(file)
-    print(describe(plan, keep), flush=True)
-    with daemon(plan.gpus) if mps else nullcontext({}) as variables:
+    plan = check(file, given)
+    description = describe(plan, keep)
+    with (served(prepared(plan), port, show) as page,
+          daemon(plan.gpus) if mps else nullcontext({}) as variables):  # fmt: skip
+        print(description, flush=True)
         measure(plan, unmeasured, long, any_judge)
-        return start(plan, keep, variables)
+        page.data.message = "starting NNI ..."
+        return start(plan, keep, variables, page)
+
+
+def prepared(plan: Plan) -> PageData:
+    """Return what the page shows before NNI has started."""
+    config = plan.config.json() | {"experimentName": title(plan)}
+    folder = Path(plan.config.experiment_working_directory) / "none yet"
+    inputs = plan.settings.describe_inputs().items()
+    data = PageData(Planned("", folder, config), facts=[f"{name}: {value}" for name, value in inputs])
+    data.state, data.message = "preparing", "measuring a trial ..."
+    return data
+
+
+def title(plan: Plan) -> str:
+    """Return the name of the experiment for NNI's web UI, cut at a word where it is too long."""
+    name = " ".join((plan.config.experiment_name or plan.file.stem).split())
+    short = textwrap.shorten(name, TITLE, placeholder="…")
+    return short if len(short) > 1 else f"{name[: TITLE - 1]}…"  # one long word
 
 
 def measure(plan: Plan, unmeasured: bool = False, long: bool = False, any_judge: bool = False) -> None:
@@ -67,17 +104,17 @@ def measure(plan: Plan, unmeasured: bool = False, long: bool = False, any_judge:
             cost.refuse_long(plan, measured)
 
 
-def start(plan: Plan, keep: int | None, variables: Mapping[str, str]) -> tuple[Experiment, int]:
+def start(plan: Plan, keep: int | None, variables: Mapping[str, str],
+          page: LivePage) -> tuple[Experiment, int]:  # fmt: skip
     """Start NNI, with the environment `variables`, and do as `run` does."""
     tunnels, file = Tunnels(workers(plan.config.json())), plan.file
     try:
         with tempfile.TemporaryDirectory() as folder:
-            name = plan.config.experiment_name or file.stem
-            title = " | ".join([name, *plan.settings.describe_inputs().values()])  # in NNI's web UI
-            config = plan.config.json() | {"experimentName": title}
+            config = plan.config.json() | {"experimentName": title(plan)}
             complete = manager.write_config(Path(folder) / file.name, config)
             experiment, port = manager.create(complete, tunnels.open, variables)
-        return experiment, run_to_end(experiment, port, plan, keep, tunnels)
+        page.begin(find_experiment(str(experiment.folder)), port)  # its own: it is read by other threads
+        return experiment, run_to_end(experiment, port, plan, keep, tunnels, page)
     finally:
         tunnels.close()
 
@@ -111,30 +148,44 @@ def device(plan: Plan) -> str:
     return f"device: cpu, --threads {threads} a trial, {available_cores()} cores"
 
 
-def run_to_end(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: Tunnels) -> int:
+def run_to_end(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: Tunnels,
+               page: LivePage) -> int:  # fmt: skip
     """Watch a started experiment to its end, stop it, and return the exit code."""
     print(f"experiment {experiment.id} in {experiment.folder}")
     print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
-    code = 1
+    code, problem = 1, None
     try:
-        shutil.copyfile(plan.file, experiment.folder / FILE_NAME)
+        (experiment.folder / FILE_NAME).write_bytes(plan.source)
         tunnels.watch(experiment.id)
-        state = watch(experiment, port, plan, keep, tunnels)
-        code = 0 if state in manager.FINISHED and any(trial.final for trial in experiment.trials()) else 1
-        if code:
-            print(f"the search failed ({state}): {manager.last_error(experiment)}", file=sys.stderr)
+        state = watch(experiment, port, plan, keep, tunnels, page)
+        if problem := failure(experiment, state):
+            print(problem, file=sys.stderr)
+        code = 1 if problem else 0
     except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
+        code, problem = 128 + signal.SIGINT, "stopped by Ctrl-C"
         print("stopping; trials keep their checkpoints", file=sys.stderr)
     finally:
         tunnels.close()  # before `stop`, with which NNI kills trials on other machines without a checkpoint
         manager.stop(experiment.id)
-    for problem in tunnels.fetch(experiment):
-        print(f"not fetched: {problem} (still there in {FOLDER}/{experiment.id})", file=sys.stderr)
+    for place in tunnels.fetch(experiment):
+        print(f"not fetched: {place} (still there in {FOLDER}/{experiment.id})", file=sys.stderr)
+    page.end(problem)
     return code
 
 
-def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: Tunnels) -> str:
+def failure(experiment: Experiment, state: str) -> str | None:
+    """Return why a search that has ended in NNI's `state` failed; None if it is a success."""
+    trials = experiment.trials()
+    failed = [trial for trial in trials if trial.state == "FAILED"]
+    if state not in manager.FINISHED:
+        return f"the search failed ({state}): {manager.last_error(experiment)}"
+    if 2 * len(failed) > len(trials) or not any(trial.final for trial in trials):
+        return f"the search failed: {len(failed)} of {len(trials)} trials failed"
+    return None
+
+
+def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: Tunnels,
+          page: LivePage) -> str:  # fmt: skip
     """Show the trials until the search is over, and return NNI's state of it or what went wrong."""
     console, shown, data = Console(), {}, plan.settings.describe_inputs()["data"]
     started = time.monotonic()
@@ -148,9 +199,11 @@ def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunne
             tunnels.fetch(experiment, trials)
             if keep:
                 disk.prune(trials, plan.module, keep)
+            page.write_file()
             if console.is_terminal:
                 line = progress(trials, experiment.max_trials, plan.config.trial_concurrency)
-                live.update(Group(f"{data}: {line}", table(trials, plan)), refresh=True)
+                live.update(Group(Text(f"{data}: ") + line, table(trials, plan), failures(trials)),
+                            refresh=True)
             else:
                 shown = print_changes(trials, shown)
             if state in ("ERROR", "STOPPED") or state in manager.FINISHED and all(t.over for t in trials):
@@ -180,17 +233,31 @@ def table(trials: list[Trial], plan: Plan) -> Table:
     return rows
 
 
-def progress(trials: list[Trial], max_trials: int | None, at_once: int) -> str:
-    """Return a line with the number of ended trials, the best score so far and the expected end."""
+def failures(trials: list[Trial]) -> Text:
+    """Return a red line on each of the last trials that failed: what it printed last, and where."""
+    failed = [trial for trial in trials if trial.state == "FAILED"]
+    lines = [f"trial {trial.number} failed: {log_text(trial)}" for trial in failed[-SHOWN_FAILURES:]]
+    return Text("\n".join(lines), style="red")
+
+
+def log_text(trial: Trial) -> str:
+    """Return the last line that a failed trial printed, and the file."""
+    line, file = results.log_of(trial)
+    return f"{line or 'it printed nothing'} ({results.shown(file or trial.folder)})"
+
+
+def progress(trials: list[Trial], max_trials: int | None, at_once: int) -> Text:
+    """Return a line with the number of ended and of failed trials, the best score so far and the expected
+    end."""
     scores = [trial.latest for trial in trials if trial.latest]
     best = max(scores, key=lambda score: score["default"], default=None)
     best = f"best so far {score_text(best)}" if best else "no score yet"
     ended = sum(trial.over for trial in trials)
-    line = f"{ended} of {max_trials or 'unlimited'} trials, {best}"
-    seconds = [t.ended - t.started for t in trials if t.ended and t.started]
-    if max_trials and seconds:
-        remaining = (max_trials - ended) * (sum(seconds) / len(seconds)) / at_once
-        line += f", expected end {datetime.fromtimestamp(time.time() + remaining):%H:%M}"
+    failed = sum(trial.state == "FAILED" for trial in trials)
+    line = Text(f"{ended} of {max_trials or 'unlimited'} trials, ")
+    line.append(f"{failed} failed, " if failed else "", "bold red").append(best)
+    if end := expected_end(trials, max_trials, at_once):
+        line.append(f", expected end {datetime.fromtimestamp(end):%H:%M}")
     return line
 
 
@@ -200,6 +267,7 @@ def print_changes(trials: list[Trial], shown: dict) -> dict:
     for trial in trials:
         if shown.get(trial.id) != now[trial.id]:
             score = f"score {score_text(trial.latest)}" if trial.latest else ""
+            score += f"  {log_text(trial)}" if trial.state == "FAILED" else ""
             print(f"{datetime.now():%H:%M:%S}  trial {trial.number:3}  {trial.state.lower():13}  "
                   f"{len(trial.reports):2} reports  {score}".rstrip(), flush=True)
     return now

@@ -8,9 +8,8 @@ from types import ModuleType
 from typing import Any
 
 from experiments.nni_adapter.database import ROOT, error_prefix
-from judge.common.cli import from_namespace
 from judge.common.errors import UserError
-from trials.session import RunOptions, trial_parser
+from trials.session import RunOptions, parse_trial
 
 
 def module_of(command: str) -> ModuleType:
@@ -37,8 +36,7 @@ def parse(command: str) -> tuple[ModuleType, Any, RunOptions]:
     """Return a trial command's module, settings (not completed: `auto` is still `auto`) and run options."""
     module = module_of(command)
     with error_prefix("trialCommand", UserError):
-        options = trial_parser(module.Settings, module.__name__).parse_args(_words(command)[3:])
-    return module, from_namespace(module.Settings, options), from_namespace(RunOptions, options)
+        return module, *parse_trial(module.Settings, module.__name__, _words(command)[3:])
 
 
 def render(module: ModuleType, settings: Mapping[str, Any], *, python: str = "python", **options: Any) -> str:

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, normalize
 
+from judge.common.constants import DEFAULT_FORMULA
 from judge.common.errors import UserError
 from judge.common.schema import NUMBER, matches
 from judge.images import DataSet, float_batches, luma
@@ -55,22 +57,61 @@ class Formula:
         """The parts that change the score."""
         return {name for name, weight in self.weights.items() if weight}
 
+    def __str__(self) -> str:
+        """Return the formula for a reader, for example style × scene³ / (1 + KID)."""
+        powers = {name: "" if weight == 1 else f"{weight:g}".translate(RAISED)
+                  for name, weight in self.weights.items() if weight}  # fmt: skip
+        product = " × ".join(f"{name}{power}" for name, power in powers.items() if name != "kid") or "1"
+        return product + (f" / (1 + KID){powers['kid']}" if "kid" in powers else "")
+
     def record(self) -> dict[str, dict]:
         """Return what run.json has of the formula beside its name: the file with its hash, if it is one."""
         return {"score_file": {"file": self.name, "sha256": self.sha256}} if self.sha256 else {}
 
 
+RAISED = str.maketrans("0123456789.-", "⁰¹²³⁴⁵⁶⁷⁸⁹·⁻")  # digits as exponents
 # judge/README.md says how the weights were chosen.
 style_and_scene = Formula("style-and-scene", {"style": 1, "scene": 3, "diversity": 1, "clean": 1, "kid": 1})
 combined = Formula("combined", {"style": 1, "content": 3, "diversity": 1, "clean": 1, "kid": 2})  # the first
 plain = Formula("plain", {"style": 1})  # searches exploit it easily
 FORMULAS = {formula.name: formula for formula in (style_and_scene, combined, plain)}
-DEFAULT_FORMULA = style_and_scene.name
 
 FILE_FORMAT = "salon score 1"
 FILE_FORM = {"format": str, "weights": {"*": NUMBER}}  # of a file with weights
 PARTS = ("style", "content", "scene", "diversity", "clean", "kid")  # that a formula may weigh
 MAX_WEIGHT = 50  # more would overflow where the distance is large
+
+
+class Meaning(NamedTuple):
+    """What a reader of a table needs to know of a part of a score."""
+
+    label: str
+    better: Literal["higher", "lower"] | None
+    help: str
+
+
+MEANINGS = {  # of every number that a trial reports, also those of judge.class_score and of single systems
+    "default": Meaning("score", "higher", "what the search maximises, the mean of the last reports"),
+    "style": Meaning("style", "higher", "how sure the judge is that the images are paintings, 0 to 1"),
+    "content": Meaning("content", "higher", "how much of its photograph an image keeps, 0 to 1"),
+    "scene": Meaning("scene", "higher", "whether one still sees what the photograph shows, 0 to 1"),
+    "diversity": Meaning("diversity", "higher", "how different the images are from each other, compared with "
+                         "the real ones, 0 to 1; low if all look alike"),
+    "clean": Meaning("clean", "higher", "1 without fine grids and patterns that only networks make"),
+    "kid": Meaning("KID", "lower", "Kernel Inception Distance: how far all images together are from real "
+                   "ones in the judge's features; about 0 for real ones"),
+    "kid_error": Meaning("KID error", None, "standard error of the KID: how much of it may be chance"),
+    "right": Meaning("right", "higher", "share of images in which a classifier sees the class asked for"),
+    "domain": Meaning("domain", "higher", "share of images in which a classifier sees the domain asked for"),
+    "confidence": Meaning("confidence", "higher", "how sure the classifier is of the class that it sees"),
+    "inception": Meaning("inception", "higher", "Inception Score, 1 if every image is clearly of a class and "
+                         "all classes are equally frequent"),
+    "coverage": Meaning("coverage", "higher", "share of the classes that occur"),
+    "distance": Meaning("distance", "lower", "mean distance of the numbers from the pattern"),
+    "style_distance": Meaning("style distance", "lower", "style loss: the photograph has 1, the painting 0"),
+    "content_distance": Meaning("content distance", "lower", "content loss: the photograph has 0, the "
+                                "painting 1"),
+}  # fmt: skip
 
 
 def find_formula(name: str) -> Formula:

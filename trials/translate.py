@@ -1,12 +1,13 @@
-"""Translates images of any size with a trained CycleGAN: photographs to paintings, or the reverse.
+"""Translates images of any size with a trained CycleGAN or StarGAN.
 
-    python -m trials.translate --run runs/cyclegan-1a2b3c4d --photos DIR --out DIR
-    python -m trials.translate --run FOLDER --reverse --photos PAINTINGS --out DIR
+    python -m trials.translate --run runs/cyclegan-1a2b3c4d --photos DIR --out DIR     # paints
+    python -m trials.translate --run FOLDER --reverse --photos PAINTINGS --out DIR     # and back
+    python -m trials.translate --run runs/stargan-1a2b3c4d --domain monet --photos me.jpg --out DIR
     python -m trials.translate --run FOLDER --onnx painter.onnx
 
 Images keep their size unless --longest is given. Those larger than --tile are translated in overlapping
 tiles. All tiles are normalised by the statistics of a thumbnail of the image (Chen et al. 2022, 2103.11784),
-so that no seams are visible.
+so that no seams are visible. Images in --out are not translated again. GANs of noise have trials.draw.
 """
 
 import warnings
@@ -16,23 +17,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn.functional import pad
 from torchvision.transforms.v2.functional import resize, to_pil_image
 from tqdm import tqdm
 
-from judge.common.cli import Parser, PositiveInt, from_namespace, main
+from judge.common.cli import ComputeOptions, Parser, PositiveInt, from_namespace, main
 from judge.common.errors import UserError, one_line
 from judge.common.files import as_user_error, atomic_write
 from judge.images import list_images, read_full_size, to_bytes, to_float
-from trials.cyclegan import CycleGAN, Settings
-from trials.inspection.trained import restore, settings_of
+from trials.cyclegan import CycleGAN
+from trials.inspection.adapters import find_generator, load_networks
+from trials.parts.gan_base import NoiseGAN
 from trials.parts.networks import ResidualBlock
-from trials.session import RunOptions
-from trials.session.records import read_record
+from trials.stargan import StarGAN
 
 MIN_PIXELS = 32  # width and height that reflection padding and instance normalisation need
 MAX_ONNX_DIFFERENCE = 1 / 255  # share of the range of values
@@ -43,13 +42,15 @@ class Options:
     """The generator, the images to translate, and the output."""
 
     run: Path
-    """Folder of a CycleGAN trial; the trial prints it at its end."""
+    """Folder of a trial of CycleGAN or StarGAN; the trial prints it at its end."""
     photos: Path | None = None
-    """Folder of images to translate, with its subfolders."""
+    """Image to translate, or folder of images, with its subfolders."""
     out: Path | None = None
     """Folder for the translations, PNG files. Existing files are kept."""
     reverse: bool = False
-    """Translate paintings to photographs."""
+    """Of a CycleGAN: translate paintings to photographs."""
+    domain: str | None = None
+    """Of a StarGAN: the domain to translate to, by the name that its data has."""
     longest: PositiveInt | None = None
     """Shrink larger images so that the longer side has this many pixels; brush strokes then look larger."""
     tile: PositiveInt = 1024
@@ -58,48 +59,77 @@ class Options:
     """Put the source to the left of its translation."""
     onnx: Path | None = None
     """Write the generator to this file in ONNX format, checked against PyTorch."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto is the GPU if there is one."""
 
 
 def command(arguments: list[str]) -> int:
     """Run the command line, and return the exit code: 1 if an image could not be translated."""
     parser = Parser(__doc__, prog="python -m trials.translate")
     parser.add_fields(Options)
-    options = from_namespace(Options, parser.parse_args(arguments))
+    parser.add_fields(ComputeOptions)
+    parsed = parser.parse_args(arguments)
+    options, compute = from_namespace(Options, parsed), from_namespace(ComputeOptions, parsed)
     if bool(options.photos) != bool(options.out):
         raise UserError("--photos needs --out, and --out needs --photos: give both")
     if not options.photos and not options.onnx:
         raise UserError("give --photos and --out, or --onnx")
-    device = RunOptions(device=options.device).torch_device()
-    net = load_trained(options.run, device)
-    generator = (net.G_AB if options.reverse else net.G_BA).eval().requires_grad_(False)
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    device = compute.torch_device()
+    net, record = load_networks(options.run, device)
+    if isinstance(net, NoiseGAN):
+        raise UserError(f"{options.run} is a trial of {record['system']}, which makes images of noise, not "
+                        "of photographs: use python -m trials.draw")
+    generator = find_generator(net, record, domain=options.domain, reverse=options.reverse)
+    if options.photos:  # before the export, which moves the generator to the CPU
+        code = translate_folder(generator, options, device)
+        print(describe_training(net, record))
     if options.onnx:
         export(generator, options.onnx)
-        print(f"wrote {options.onnx}: input and output float [N, 3, height, width] in [-1, 1]")
-    return translate_folder(generator, options, device) if options.photos else 0
+        print(f"wrote {options.onnx}: input and output float [N, 3, height, width] in [-1, 1], of any size")
+    return code if options.photos else 0
+
+
+def describe_training(net: CycleGAN | StarGAN, record: dict) -> str:
+    """Return how long the networks were trained and, if that is too little for pictures, say so."""
+    settings, schedule = net.settings, (record.get("schedule") or {}).get("steps") or net.settings.steps
+    pixels = settings.pixels if isinstance(net, CycleGAN) else settings.edge
+    trained = f"a network of {pixels} px, trained for {net.step:,} step{'s' * (net.step > 1)}"
+    if schedule:
+        trained += f" of {schedule:,} ({net.step / schedule:.0%} of the schedule)"
+    if settings.size == "paper" and net.step == schedule:
+        return trained
+    return f"{trained}: enough to compare settings; pictures come with --size paper, --budget 1, on a GPU"
 
 
 def load_trained(folder: Path, device: torch.device) -> CycleGAN:
     """Return the CycleGAN in a trial's folder with the weights of its checkpoint."""
-    record = read_record(folder)
-    if record.get("system") != "cyclegan":
-        raise UserError(f"{folder} is not the folder of a CycleGAN trial: look at its run.json")
-    net = CycleGAN(settings_of(Settings, record, folder), 1, device)  # it takes no step
-    restore(net, folder)
+    net, record = load_networks(folder, device)
+    if not isinstance(net, CycleGAN):
+        raise UserError(f"{folder} is a trial of {record['system']}, not of a CycleGAN")
     return net
+
+
+def find_images(photos: Path, out: Path) -> dict[Path, Path]:
+    """Return the image `photos`, or those in this folder but not in `out`, with the file for each's
+    translation. Raises UserError if there is none, or the two folders are the same."""
+    if photos.is_file():
+        return {photos: out / f"{photos.stem}.png"}
+    if photos.resolve() == out.resolve():
+        raise UserError(f"--out is the folder of --photos, {photos}: give another one")
+    paths = [path for path in list_images([photos]) if out.resolve() not in path.resolve().parents]
+    targets = [out / path.relative_to(photos).with_suffix(".png") for path in paths]
+    counts = Counter(targets)  # x.jpg and x.png
+    return {path: target.with_name(f"{path.name}.png") if counts[target] > 1 else target
+            for path, target in zip(paths, targets)}
 
 
 def translate_folder(generator: nn.Module, options: Options, device: torch.device) -> int:
     """Translate a folder of images, and return the exit code: 1 if an image could not be read."""
-    paths, skipped = list_images([options.photos]), 0
-    targets = [options.out / path.relative_to(options.photos).with_suffix(".png") for path in paths]
-    counts = Counter(targets)
-    for path, target in tqdm(list(zip(paths, targets)), unit="image", disable=None):
-        if counts[target] > 1:  # x.jpg and x.png
-            target = target.with_name(f"{path.name}.png")
+    files, kept, skipped = find_images(options.photos, options.out), 0, 0
+    for path, target in tqdm(files.items(), unit="image", disable=None):
         if target.exists():
             tqdm.write(f"kept, exists already: {target}")
+            kept += 1
             continue
         try:
             source = read_full_size(path)
@@ -114,8 +144,31 @@ def translate_folder(generator: nn.Module, options: Options, device: torch.devic
         with as_user_error(options.out):
             target.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(target, partial(picture.save, format="PNG"))
-    print(f"{len(paths) - skipped} of {len(paths)} images: {options.out}")
+    print(f"{len(files) - kept - skipped} of {len(files)} images translated by {options.run}: {options.out}"
+          + (f"; {kept} {'was' if kept == 1 else 'were'} there already" if kept else ""))
     return 1 if skipped else 0
+
+
+def extend(images: torch.Tensor, stride: int) -> torch.Tensor:
+    """Return [N, 3, H, W] with the last row and column repeated, to a multiple of `stride` from
+    `MIN_PIXELS`."""
+    for dimension in (2, 3):
+        size = torch.as_tensor(images.shape[dimension])  # a tensor: ONNX then computes it for each image
+        extended = ((size + stride - 1) // stride * stride).clamp(min=MIN_PIXELS)
+        images = images.index_select(dimension, torch.arange(extended).minimum(size - 1).to(images.device))
+    return images
+
+
+class AnySize(nn.Module):
+    """A generator for images [N, 3, H, W] of any height and width, for ONNX."""
+
+    def __init__(self, generator: nn.Module):
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[2:]
+        return self.generator(extend(images, self.generator.stride))[:, :, :height, :width]
 
 
 @torch.no_grad()
@@ -124,9 +177,7 @@ def translate_image(
 ) -> torch.Tensor:
     """Return the translation of `source`, both uint8 [3, H, W]; in tiles if a side is longer than `tile`."""
     height, width = source.shape[1:]
-    stride = generator.stride
-    below, right = (max(MIN_PIXELS, -(-size // stride) * stride) - size for size in (height, width))
-    image = pad(to_float(source)[None], (0, right, 0, below), mode="replicate").to(device)
+    image = extend(to_float(source)[None].to(device), generator.stride)
     try:
         tiled = max(image.shape[2:]) > tile
         painted = translate_in_tiles(generator, image, tile) if tiled else generator(image)
@@ -160,7 +211,7 @@ def translate_in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> 
 def tile_margin(generator: nn.Module) -> int:
     """Return at least the radius of the receptive field in pixels, a multiple of the stride: the two 3x3
     convolutions of a residual block take 2 strides, the other layers less than 5."""
-    blocks = sum(isinstance(part, ResidualBlock) for part in generator)
+    blocks = sum(isinstance(part, ResidualBlock) for part in generator.modules())
     return (2 * blocks + 5) * generator.stride
 
 
@@ -174,7 +225,8 @@ def shared_statistics(generator: nn.Module, thumbnail: torch.Tensor) -> Iterator
             statistics[norm] = torch.var_mean(inputs[0], (2, 3), correction=0, keepdim=True)
             return None  # the layer's own output
         variance, mean = statistics[norm]
-        return (inputs[0] - mean) * torch.rsqrt(variance + norm.eps)
+        output = (inputs[0] - mean) * torch.rsqrt(variance + norm.eps)
+        return output * norm.weight[:, None, None] + norm.bias[:, None, None] if norm.affine else output
 
     with ExitStack() as hooks:  # it removes them at the end
         for part in generator.modules():
@@ -185,13 +237,13 @@ def shared_statistics(generator: nn.Module, thumbnail: torch.Tensor) -> Iterator
 
 
 def export(generator: nn.Module, file: Path) -> None:
-    """Write `generator` to `file` for any batch and any size that its stride divides, and check the file."""
+    """Write `generator` to `file` for images of any number and size, and check the file."""
     try:
         import onnx  # noqa: F401 (torch's exporter needs it)
         import onnxruntime
     except ImportError as error:
         raise UserError(f"--onnx needs the package {error.name}: pip install onnx onnxruntime") from None
-    generator = generator.cpu()
+    generator = AnySize(generator.cpu()).eval()
     part = file.with_name(f"{file.name}.part")
     with as_user_error(file.parent), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of constants that are meant to be constant
@@ -201,7 +253,7 @@ def export(generator: nn.Module, file: Path) -> None:
             dynamic_axes={"image": {0: "n", 2: "height", 3: "width"}}, dynamo=False,
         )  # fmt: skip
     session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
-    for shape in ((1, 3, 64, 64), (2, 3, 128, 96)):
+    for shape in ((1, 3, 64, 64), (2, 3, 127, 70), (1, 3, 9, 33)):
         image = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         (output,) = session.run(None, {"image": image.numpy()})
         difference = (torch.from_numpy(output) - generator(image)).abs().max().item() / 2

@@ -90,14 +90,32 @@ def status(port: int) -> str:
         return "STOPPED"
 
 
-def is_running(experiment: Experiment) -> bool:
-    """Return whether NNI's manager runs this experiment. By now its port may be another experiment's."""
+def port_of(experiment: Experiment) -> int | None:
+    """Return the port of NNI's manager that runs this experiment; None if none does.
+
+    By now the port that NNI's list has may be another experiment's.
+    """
     port = database.known_experiments().get(experiment.id, {}).get("port")
     try:
         answer = requests.get(f"http://127.0.0.1:{port}/api/v1/nni/experiment", timeout=10)
-        return answer.json()["id"] == experiment.id
+        return port if answer.json()["id"] == experiment.id else None
     except (requests.RequestException, ValueError, KeyError):
-        return False
+        return None
+
+
+def is_running(experiment: Experiment) -> bool:
+    """Return whether NNI's manager runs this experiment."""
+    return port_of(experiment) is not None
+
+
+def cancel_trial(experiment: Experiment, id_: str) -> None:
+    """End a trial, as NNI's web UI does. Raises UserError if the experiment or the trial does not run."""
+    if (port := port_of(experiment)) is None:
+        raise UserError(f"experiment {experiment.id} is not running any more")
+    try:
+        requests.delete(f"http://127.0.0.1:{port}/api/v1/nni/trial-jobs/{id_}", timeout=30).raise_for_status()
+    except requests.RequestException:
+        raise UserError(f"NNI cannot stop trial {id_}: perhaps it has just ended") from None
 
 
 def last_error(experiment: Experiment) -> str:

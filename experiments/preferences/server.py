@@ -1,26 +1,19 @@
-"""A page on this machine's loopback address that shows pairs of sheets and takes votes.
-
-Every request needs the random token in the page's address, so that neither other users of this machine nor
-other pages in the browser can vote or see anything.
-"""
+"""A page on this machine's loopback address that shows pairs of sheets and takes votes."""
 
 import base64
 import io
-import json
-import secrets
 import signal
 import sys
 import threading
 import webbrowser
-from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from experiments import loopback
 from experiments.preferences import candidates, votes
 from experiments.preferences.pairs import Chooser, Pair
 from judge.common.errors import UserError
@@ -31,12 +24,6 @@ MAX_BODY = 1000  # bytes of a request
 UNDO = "undo"
 REQUEST = {"number": int, "vote": str}  # form: the pair's number in the run
 FILES = {"": "page.html", "page.js": "page.js", "page.css": "page.css"}  # by path below the token
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-HEADERS = {  # nothing is loaded from elsewhere, and nobody learns the token
-    "Content-Security-Policy": "default-src 'none'; img-src data:; script-src 'self'; style-src 'self'; "
-                               "connect-src 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
-}  # fmt: skip
 
 
 class Voting:
@@ -96,42 +83,33 @@ def data_url(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(loopback.Handler):
     """Answers the requests of the page."""
 
+    policy = ("default-src 'none'; img-src data:; script-src 'self'; style-src 'self'; connect-src 'self'; "
+              "base-uri 'none'; frame-ancestors 'none'")  # nothing is loaded from elsewhere
+
     def __init__(self, voting: Voting, token: str, *arguments: Any):
-        self.voting, self.token = voting, token
-        super().__init__(*arguments)
+        self.voting = voting
+        super().__init__(token, *arguments)
 
     def do_GET(self) -> None:
         path = self.path_below_token()
         if path in FILES:
             file = Path(__file__).with_name("templates") / FILES[path]
-            self.answer(HTTPStatus.OK, file.read_bytes(), TYPES[file.suffix])
+            self.answer(HTTPStatus.OK, file.read_bytes(), loopback.TYPES[file.suffix])
         elif path == "pair":
             self.answer_view()
         else:
             self.refuse(path)
 
     def do_POST(self) -> None:
-        path, request = self.path_below_token(), None
-        with suppress(ValueError, RecursionError):  # no number, no JSON, or brackets nested too deep
-            length = int(self.headers.get("Content-Length", 0))
-            # Also if it is refused: closing a connection with unread bytes would lose the answer.
-            request = json.loads(self.rfile.read(min(max(0, length), MAX_BODY)))
+        path, request = self.path_below_token(), self.read_json(MAX_BODY)
         if path != "vote":
             return self.refuse(path)
         if not matches(request, REQUEST):
             return self.answer(HTTPStatus.BAD_REQUEST)
         self.answer_view(request)
-
-    def path_below_token(self) -> str | None:
-        """Return the request's path without the token; None if the token is not there."""
-        _, token, path = [*self.path.split("/", 2), "", ""][:3]
-        return path if secrets.compare_digest(token.encode(), self.token.encode()) else None
-
-    def refuse(self, path: str | None) -> None:
-        self.answer(HTTPStatus.FORBIDDEN if path is None else HTTPStatus.NOT_FOUND)
 
     def answer_view(self, request: dict | None = None) -> None:
         """Answer with what the page shows, after a vote if there is one."""
@@ -143,39 +121,16 @@ class Handler(BaseHTTPRequestHandler):
             except UserError as error:
                 print(error, file=sys.stderr)
                 view = {"problem": str(error)}
-        self.answer(HTTPStatus.OK, json.dumps(view).encode(), "application/json")
-
-    def answer(self, status: HTTPStatus, body: bytes = b"", kind: str = "text/plain") -> None:
-        self.send_response(status)
-        for name, value in {**HEADERS, "Content-Type": f"{kind}; charset=utf-8",
-                            "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: Any) -> None:
-        """Print nothing for a request."""
-
-
-class Server(ThreadingHTTPServer):
-    """A server on loopback."""
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print a traceback, except if the browser has closed the connection."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
+        self.answer_json(view)
 
 
 def serve(voting: Voting, port: int, show: bool) -> None:
     """Serve the page until Ctrl-C, which raises KeyboardInterrupt. Prints its address first."""
-    token = secrets.token_urlsafe(16)
-    try:
-        server = Server(("127.0.0.1", port), partial(Handler, voting, token))
-    except (OSError, OverflowError) as error:
-        raise UserError(f"--port {port} cannot be used ({error}): choose another, or none") from None
+    token = loopback.new_token()
+    server = loopback.listen(port, partial(Handler, voting, token))
     for number in (signal.SIGTERM, signal.SIGINT):  # also if a shell started us with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
-    address = f"http://127.0.0.1:{server.server_port}/{token}/"
+    address = f"http://{loopback.ADDRESS}:{server.server_port}/{token}/"
     print(address, flush=True)
     print(f"votes of {voting.voter} go to {voting.file}; Ctrl-C ends this", flush=True)
     if show:

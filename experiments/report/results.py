@@ -1,18 +1,22 @@
 """The table of an experiment's trials, best first, and the commands that repeat its best trial."""
 
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
-import torch
 
 from experiments import trial_command
-from experiments.nni_adapter.database import Experiment, Trial
-from judge.common.cli import parse_values
+from experiments.nni_adapter.database import ROOT, Experiment, Trial
 from judge.common.errors import UserError
 from judge.score import Formula
 from trials.session.records import read_lines, read_record, recorded_settings
 from trials.session.steady import score_text, steady
+
+LOG_BYTES = 4000  # of a log's end, in which its last line is looked for
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,17 @@ class Row:
         return status if status in ("diverged", "failed") else self.trial.state.lower().replace("_", " ")
 
 
-def rows(experiment: Experiment, formula: Formula | None = None) -> list[Row]:
+def rows(experiment: Experiment, formula: Formula | None = None,
+         read: Callable[[Path], dict] = read_record) -> list[Row]:  # fmt: skip
     """Return the trials, best score first, then those without a score.
 
-    With a formula, all scores are computed by it. Raises UserError as `rescored`.
+    With a formula, all scores are computed by it. `read` returns the record in a trial's folder. Raises
+    UserError as `rescored`.
     """
     module = trial_command.module_of(experiment.config["trialCommand"])
     trials = experiment.trials() if formula is None else [
         rescored(trial, formula) for trial in experiment.trials()]
-    rows = [Row(trial, read_record(trial.folder), is_published(trial, module), formula) for trial in trials]
+    rows = [Row(trial, read(trial.folder), is_published(trial, module), formula) for trial in trials]
     return sorted(rows, key=lambda row: (row.score is None, -(row.score or 0), row.trial.number))
 
 
@@ -147,15 +153,39 @@ def text(experiment: Experiment, formula: Formula | None = None) -> str:
     trials = rows(experiment, formula)
     lines = heading(experiment, trials)
     if trials:
-        table = frame(trials).drop(columns=["data", "error", "kid_error"], errors="ignore")
-        table["score"] = [row.score_text for row in trials]
-        lines += ["", table.to_string(index=False, na_rep="", float_format="{:.4g}".format)]
-    reasons = [f"trial {row.trial.number}: {row.record['reason']}" for row in trials
-               if row.state in ("diverged", "failed") and row.record.get("reason")]
+        lines += ["", table_text(trials)]
+    reasons = [f"trial {row.trial.number}: {why}" for row in trials
+               if row.state in ("diverged", "failed") and (why := reason(row) or log_text(row.trial))]
     lines += reasons and ["", *reasons]
     if winner := best(trials):
-        lines += ["", *advice(experiment, winner, trials)]
+        next_steps = [f"{label}: {line}" for label, line in commands(experiment, winner, trials)]
+        lines += ["", *advice(experiment, winner, trials), "", *next_steps]
     return "\n".join(lines)
+
+
+def table_text(rows: list[Row], width: int = 160) -> str:
+    """Return the table for a terminal of `width` columns: numbers with three digits, and without what says
+    nothing there: ids, errors of parts, columns with one value. What does not fit is named below."""
+    table = frame(rows).drop(columns=["id", "data", "error", "kid_error"], errors="ignore")
+    table["score"] = [row.score_text for row in rows]
+    constant = [name for name in table if name not in ("trial", "state", "score") and len(rows) > 1
+                and table[name].nunique(dropna=False) == 1]  # fmt: skip
+    names = [name for name in table if name not in constant]
+    shown_names = list(names)
+    while len((lines := _lines(table[shown_names]))[0]) > width and len(shown_names) > 1:
+        parts = [name for name in shown_names if name in (rows[0].trial.latest or {})]
+        shown_names.remove((parts or shown_names)[-1])
+    left_out = [name for name in names if name not in shown_names]
+    return "\n".join([*lines, *([f"left out here, in --csv: {', '.join(left_out)}"] if left_out else [])])
+
+
+def _lines(table: pd.DataFrame) -> list[str]:
+    """Return a table as lines, with a name such as `cycle_weight` in two lines above its column."""
+    heads = [name.rpartition("_")[::2] for name in table]
+    columns = pd.MultiIndex.from_tuples(heads) if any(first for first, _ in heads) else table.columns
+    text = table.set_axis(columns, axis=1).to_string(
+        index=False, na_rep="", float_format="{:.3g}".format, sparsify=False)
+    return text.split("\n")
 
 
 def heading(experiment: Experiment, rows: list[Row]) -> list[str]:
@@ -182,36 +212,90 @@ def heading(experiment: Experiment, rows: list[Row]) -> list[str]:
 
 
 def advice(experiment: Experiment, winner: Row, rows: list[Row]) -> list[str]:
-    """Return lines that compare the best trial with the published setting and give the next commands."""
+    """Return sentences on the best trial: against the published setting, its parameters, trained on."""
     published = next((row for row in rows if row.published and row.score is not None), None)
     against = f", the published setting {published.score_text}" if published else ""
     if published and not published.trial.final:
         against += f" when it was stopped at report {len(published.trial.reports)}"
-    if level := level_with(winner, rows):
-        numbers = ", ".join(str(row.trial.number) for row in level)
-        against += f"; level with it, within the errors: trial{'s' * (len(level) > 1)} {numbers}"
-    settings, promote = settings_of(experiment, winner), f"python -m experiments promote {experiment.id}"
-    to_the_end, larger = [], []
-    if settings.get("budget") != 1:
-        longer = command(experiment, winner, budget=1.0, out=winner.trial.folder)
-        to_the_end = [f"train it to the end: {longer}"]
-    if {"judge", "size"} <= set(settings) and settings["size"] != "paper":
-        larger = [f"and at the published size: {promote} --size paper --judge FILE"]
+    numbers = [str(row.trial.number) for row in level_with(winner, rows)]
+    level = [f"level with it, within the errors: trial{'s' * (len(numbers) > 1)} {', '.join(numbers)}"]
     return [
         f"best: trial {winner.trial.number} with {winner.score_text}, one seed: a hint, not a proof{against}",
-        "parameters: " + ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        *(level if numbers else []),
+        "parameters: " + ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
                                    for key, value in winner.trial.parameters.items()),
-        f"pictures: {winner.trial.folder / 'samples'}",
-        f"repeat it: {command(experiment, winner)}",
-        *to_the_end,
-        f"confirm it with several seeds: {promote}", *larger,
-    ]  # fmt: skip
+        *filter(None, (trained_on(experiment, row) for row in rows)),
+    ]
+
+
+def commands(experiment: Experiment, winner: Row, rows: list[Row]) -> list[tuple[str, str]]:
+    """Return what to do next with the best trial: labels, each with a shell command."""
+    settings, promote = settings_of(experiment, winner), f"python -m experiments promote {experiment.id}"
+    lines = [("Repeat the best trial", command(experiment, winner))]
+    if settings.get("budget") != 1:
+        longer = command(experiment, winner, budget=1.0, out=shown(continued_folder(experiment, winner)))
+        lines.append(("Train it on to the end", longer))
+    lines.append(("Confirm it with several seeds", promote))
+    if {"judge", "size"} <= set(settings) and settings["size"] != "paper":
+        lines.append(("Confirm it at the published size", f"{promote} --size paper --judge FILE"))
+    return lines
+
+
+def continued_folder(experiment: Experiment, row: Row) -> Path:
+    """Return the folder for a trial that is trained on after the search, which stays as it was."""
+    return experiment.folder / "continued" / row.trial.id
+
+
+def trained_on(experiment: Experiment, row: Row) -> str | None:
+    """Return a sentence with the score of a trial that was trained on after the search; None for others."""
+    folder = continued_folder(experiment, row)
+    if score := read_record(folder).get("score"):
+        return f"trial {row.trial.number} trained on to the end: {score_text(score)} ({shown(folder)})"
+    return None
 
 
 def command(experiment: Experiment, row: Row, **options: object) -> str:
     """Return the shell command that repeats a trial by hand, with further `options`."""
     module = trial_command.module_of(experiment.config["trialCommand"])
-    return trial_command.render(module, without_presets(module, settings_of(experiment, row)), **options)
+    if row.record.get("settings"):
+        return trial_command.render(module, {}, like=shown(row.trial.folder), **options)
+    return trial_command.render(module, settings_of(experiment, row), **options)
+
+
+def shown(path: Path) -> Path:
+    """Return a path as commands have it: below the root of the repository, where they run, relative to it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def reason(row: Row) -> str | None:
+    """Return why a trial ended before its end, as far as its record says; None if a user stopped it."""
+    if row.state == "early stopped":
+        count, planned = len(row.trial.reports), (row.record.get("settings") or {}).get("reports")
+        return f"stopped by the assessor after {count}{f' of {planned}' * bool(planned)} reports"
+    return row.record.get("reason") if row.state in ("diverged", "failed") else None
+
+
+def log_of(trial: Trial) -> tuple[str, Path] | tuple[None, None]:
+    """Return the last line that a trial printed, errors first, and the file; None if it printed nothing."""
+    for name in ("stderr", "trial.log", "stdout"):
+        if line := last_line(trial.folder / name):
+            return line, trial.folder / name
+    return None, None
+
+
+def log_text(trial: Trial) -> str | None:
+    """Return the last line that a trial printed, and where; None if it printed nothing."""
+    line, file = log_of(trial)
+    return line and f"{line} ({shown(file)})"
+
+
+def last_line(file: Path) -> str | None:
+    """Return the last line of a text file that is not empty; None if there is none."""
+    with suppress(OSError), open(file, "rb") as log:
+        log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_BYTES))
+        return next((line.strip() for line in reversed(log.read().decode(errors="replace").splitlines())
+                     if line.strip()), None)
+    return None
 
 
 def settings_of(experiment: Experiment, row: Row) -> dict:
@@ -221,20 +305,3 @@ def settings_of(experiment: Experiment, row: Row) -> dict:
         return recorded_settings(trial_command.module_of(command).Settings, row.record)
     _, settings, _ = trial_command.parse(command)
     return vars(settings) | row.trial.parameters
-
-
-def without_presets(module: ModuleType, settings: dict) -> dict:
-    """Return `settings` without those that the program fills in alike; data, judge and size stay."""
-    def complete(settings: dict) -> object:
-        try:
-            return module.Settings(**parse_values(module.Settings, settings)).complete(torch.device("cpu"))
-        except (UserError, OSError, ValueError):  # of another version of Salon, or damaged
-            return None
-
-    short = {name: value for name, value in settings.items() if value is not None}
-    wanted = complete(short)
-    for name in [name for name, default in vars(module.Settings()).items() if default in (None, "auto")]:
-        shorter = {key: value for key, value in short.items() if key != name}
-        if wanted and name not in ("data", "judge", "size") and complete(shorter) == wanted:
-            short = shorter
-    return short

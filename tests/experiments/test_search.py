@@ -134,7 +134,7 @@ def test_a_search_runs_to_its_end_on_loopback_and_its_promotion_trains_the_best_
     addresses = [address for process in processes_of(folder) for address in listening(process)]
     assert {address.ip for address in addresses} == {"127.0.0.1"}
     output = finish(run)
-    for text in ("built-in stand-in", "0 published", "repeat it: python -m trials.cyclegan", "--budget 1.0"):
+    for text in ("built-in stand-in", "0 published", "python -m trials.cyclegan --like", "--budget 1.0"):
         assert text in output
     assert not processes_of(folder)
     name = find_experiment(str(folder)).config["experimentName"]
@@ -282,7 +282,7 @@ def test_a_search_of_each_other_system_runs_on_its_built_in_sample_to_its_end(
     output = finish(run_command(experiment(
         system=system, options=options.format(data=sample_data, judge=judge_file), maxTrialNumber=3,
         tuner={"classArgs": arguments})))
-    assert "0 published" in output and f"repeat it: python -m trials.{system}" in output
+    assert "0 published" in output and f"Repeat the best trial: python -m trials.{system} --like" in output
     folder = newest(tmp_path / "runs")
     trials = find_experiment(str(folder)).trials()
     assert [trial.state for trial in trials] == ["SUCCEEDED"] * 3

@@ -14,8 +14,9 @@ from torch.nn.functional import interpolate
 
 from judge.common.errors import UserError
 from judge.images import to_bytes, to_float
-from trials import translate
+from trials import stargan, translate
 from trials.cyclegan import CycleGAN, Settings
+from trials.inspection import adapters
 from trials.parts.networks import ResnetGenerator
 
 CPU = torch.device("cpu")
@@ -64,7 +65,7 @@ def test_a_record_without_downsamplings_is_of_the_two_published_ones(trial):
     published = CycleGAN(replace(net.settings, downsamplings=2), 10, CPU)
     torch.save(published.state_dict(), folder / "checkpoint.pt")
     photos = torch.rand(3, 3, 64, 64) * 2 - 1
-    assert translate.load_trained(folder, CPU).paint(photos).equal(published.paint(photos))
+    torch.testing.assert_close(translate.load_trained(folder, CPU).paint(photos), published.paint(photos))
 
 
 def test_a_record_without_a_networks_size_is_refused_by_name(trial):
@@ -76,8 +77,9 @@ def test_a_record_without_a_networks_size_is_refused_by_name(trial):
 def test_a_trained_generator_paints_as_in_its_trial_and_another_folder_is_one_line(tmp_path, trial):
     photos = torch.rand(3, 3, 64, 64) * 2 - 1
     loaded = translate.load_trained(trial[0], CPU)
-    assert loaded.step == 1 and loaded.paint(photos).equal(trial[1].paint(photos))
-    with pytest.raises(UserError, match="is not the folder of a CycleGAN trial"):
+    assert loaded.step == 1
+    torch.testing.assert_close(loaded.paint(photos), trial[1].paint(photos))
+    with pytest.raises(UserError, match="is not the folder of a trial"):
         translate.load_trained(tmp_path / "elsewhere", CPU)
     with pytest.raises(UserError, match="--photos needs --out"):
         translate.command([f"--run={trial[0]}", "--photos=.", "--onnx=x.onnx"])
@@ -136,7 +138,7 @@ def test_a_folder_is_translated_except_for_broken_images_and_existing_files(run,
     (out / "dot.png").write_text("mine")
     done = run("--photos", photos, "--out", out)
     printed = done.stdout + done.stderr
-    assert done.returncode == 1 and "4 of 5 images" in printed and "Traceback" not in printed
+    assert done.returncode == 1 and "3 of 5 images translated" in printed and "Traceback" not in printed
     assert printed.count("skipped, cannot be read:") == 1 and "text.jpg" in printed
     assert printed.count("kept, exists already") == 1 and (out / "dot.png").read_text() == "mine"
     (out / "dot.png").unlink()
@@ -152,10 +154,75 @@ def test_side_by_side_is_the_source_and_its_translation(run, photos, tmp_path):
     assert np.abs(np.asarray(picture)[:, :45].astype(int) - np.asarray(source)).mean() < 6
 
 
+def test_a_single_image_is_translated_and_the_end_says_by_what(run, photos, tmp_path):
+    done = run("--photos", photos / "deeper/wide.jpg", "--out", tmp_path / "o", "--threads", 1)
+    assert done.returncode == 0 and [file.name for file in (tmp_path / "o").iterdir()] == ["wide.png"]
+    assert "1 of 1 images translated by" in done.stdout
+    assert "a network of 64 px, trained for 1 step of 10 (10% of the schedule): enough" in done.stdout
+
+
+def test_its_own_translations_are_not_translated(run, photos, tmp_path):
+    out = photos / "deeper/painted"
+    assert run("--photos", photos / "deeper", "--out", out).returncode == 0
+    done = run("--photos", photos / "deeper", "--out", out)
+    assert "0 of 1 images translated" in done.stdout and "1 was there already" in done.stdout
+    assert [file.name for file in out.rglob("*.png")] == ["wide.png"]
+    done = run("--photos", photos / "deeper", "--out", photos / "plain.jpg" / ".." / "deeper")
+    assert done.returncode == 2 and "--out is the folder of --photos" in done.stderr
+
+
+@pytest.fixture
+def domains(tmp_path) -> Path:
+    """The folder of a StarGAN's trial of three domains, whose affine normalisation is not the identity."""
+    settings = stargan.Settings(size="sketch", data="d", ngf=4, blocks=1, ndf=4).complete(CPU)
+    net = stargan.StarGAN(settings, 3, CPU)
+    for module in net.G.modules():
+        if isinstance(module, torch.nn.InstanceNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 2, generator=torch.Generator().manual_seed(0))
+            torch.nn.init.uniform_(module.bias, -1, 1, generator=torch.Generator().manual_seed(1))
+    folder = tmp_path / "stargan"
+    folder.mkdir()
+    torch.save(net.state_dict(), folder / "checkpoint.pt")
+    (folder / "run.json").write_text(json.dumps({
+        "system": "stargan", "settings": asdict(settings),
+        "data": {"name": "d", "stand_in": False, "classes": ["day", "dawn", "night"]}}))
+    return folder
+
+
+def test_a_stargan_translates_to_the_domain_asked_for(domains, photos, tmp_path, command):
+    done = command("trials.translate", "--run", domains, "--domain", "dawn", "--photos", photos / "deeper",
+                   "--out", tmp_path / "o")
+    assert done.returncode == 0, done.stderr
+    net, _ = adapters.load_networks(domains, CPU)
+    images, targets = torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor([1, 1])
+    generator = adapters.load_generator(domains, CPU, domain="dawn")
+    torch.testing.assert_close(generator(images), net.make(images, targets))
+    whole = to_float(scene(160, 200))[None]
+    with pytest.MonkeyPatch.context() as patch:  # tiles are exact: see the test of a CycleGAN
+        patch.setattr(translate, "resize", lambda image, *size, **options: image)
+        torch.testing.assert_close(translate.translate_in_tiles(generator, whole, 64), generator(whole),
+                                   atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ((), "a StarGAN needs a domain, give --domain with one of: day, dawn, night"),
+    (("--domain", "noon"), "--domain noon: there is no such domain, give --domain with one of: day"),
+    (("--domain", "dawn", "--reverse"), "only a CycleGAN has a reverse"),
+])  # fmt: skip
+def test_a_wrong_domain_is_one_line_with_those_there_are(
+        domains, photos, tmp_path, command, arguments, words):
+    done = command("trials.translate", "--run", domains, "--photos", photos, "--out", tmp_path / "o",
+                   *arguments)
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     ((), "give --photos and --out, or --onnx"),
     (("--photos", "nowhere", "--out", "o"), "no folder nowhere"),
     (("--photos", ".", "--out", "o", "--device", "cuda"), "--device cuda"),
+    (("--photos", ".", "--onnx", "o"), "--photos needs --out"),
+    (("--photos", ".", "--out", "o", "--domain", "dawn"), "only a StarGAN has domains"),
 ])  # fmt: skip
 def test_a_wrong_command_is_one_line(run, monkeypatch, arguments, words):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -168,9 +235,11 @@ def test_the_onnx_file_computes_what_the_generator_does(generator, tmp_path):
     file = tmp_path / "deep/painter.onnx"
     translate.export(generator, file)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    image = torch.rand(3, 3, 100, 72) * 2 - 1
-    (output,) = session.run(None, {"image": image.numpy()})
-    assert np.abs(output - generator(image).numpy()).max() <= 2 / 255
+    for shape in ((3, 3, 100, 72), (1, 3, 101, 75), (1, 3, 1, 50)):  # any size
+        image = torch.rand(shape) * 2 - 1
+        (output,) = session.run(None, {"image": image.numpy()})
+        expected = translate.AnySize(generator)(image)
+        assert output.shape == shape and np.abs(output - expected.numpy()).max() <= 2 / 255
     assert list(file.parent.iterdir()) == [file]
 
 

@@ -1,5 +1,7 @@
 """Pictures of a trial's numbers and outputs: plots by Matplotlib, strips and sheets of images by Pillow."""
 
+from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +9,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2.functional import to_pil_image
-from torchvision.utils import make_grid
 
 from judge.common.errors import UserError
 from judge.images import to_bytes
 from trials.parts import sheets
 
 TITLE_PIXELS = 14  # height of a line of text
+LOG_SCALE_SPAN = 30  # largest by smallest value above which an axis is logarithmic
+GAP = 2  # pixels around each image of a grid
 
 
 def subplots(panels: int) -> tuple[Any, Any]:
@@ -25,14 +28,15 @@ def subplots(panels: int) -> tuple[Any, Any]:
 
 
 def plot_curves(reports: list[dict], title: str):
-    """Plot the losses of generators and discriminators, the parts of the score, and each distance with its
-    error against the step. `reports` are the lines of stats.jsonl."""
+    """Plot the losses of generators and discriminators, the score, its parts, and each distance with its
+    error against the step, each on an axis of its own. `reports` are the lines of stats.jsonl."""
     losses, score = list(reports[0]["losses"]), list(reports[0]["score"])
     with_error = [name for name in score if f"{name}_error" in score]
+    parts = [name for name in score if name != "default" and name.removesuffix("_error") not in with_error]
     panels = {
         "generator loss": [name for name in losses if not name.startswith("discriminator")],
         "discriminator loss": [name for name in losses if name.startswith("discriminator")],
-        "score": [name for name in score if name.removesuffix("_error") not in with_error],
+        "score": ["default"], "parts of the score": parts,
         **{name: [name] for name in with_error},
     }  # fmt: skip
     panels = {panel: names for panel, names in panels.items() if names}
@@ -41,19 +45,28 @@ def plot_curves(reports: list[dict], title: str):
     for axis, (panel, names) in zip(axes, panels.items()):
         for name in names:
             values = [(report["losses"] | report["score"])[name] for report in reports]
-            style = {"linewidth": 2.5, "color": "black"} if name == "default" else {"linewidth": 1.2}
-            axis.plot(steps, values, marker=".", label="score" if name == "default" else name, **style)
+            axis.plot(steps, values, marker=".", linewidth=1.2, label=name)
+            if name == "default":
+                set_log_scale(axis, values)
             if name in with_error:
                 errors = [report["score"][f"{name}_error"] for report in reports]
                 low, high = ([v + sign * e for v, e in zip(values, errors)] for sign in (-1, 1))
                 axis.fill_between(steps, low, high, alpha=0.2, label="+- one standard error")
-        axis.set_ylabel(panel)
+        axis.set_ylabel(panel, fontsize="small")
         axis.grid(alpha=0.3)
         if len(names) > 1 or panel in with_error:
             axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     axes[0].set_title(title)
     axes[-1].set_xlabel("step")
     return figure
+
+
+def set_log_scale(axis: Any, values: list[float]) -> None:
+    """Make the y axis logarithmic if `values` span more than a factor of `LOG_SCALE_SPAN`; linear near 0."""
+    positive = [value for value in values if value > 0]
+    if positive and max(positive) > LOG_SCALE_SPAN * min(positive):
+        axis.set_yscale("symlog", linthresh=min(positive))
+        axis.set_ylim(bottom=0)
 
 
 def plot_histogram(diversity: dict, title: str):
@@ -81,10 +94,12 @@ def read_outputs(folder: Path) -> dict[int, Image.Image]:
 
 
 def add_title(picture: Image.Image, title: str) -> Image.Image:
-    """Return `picture` with a line of text above it."""
-    result = Image.new("RGB", (picture.width, picture.height + TITLE_PIXELS), "white")
+    """Return `picture` with a line of text above it, and wider if the text is."""
+    font = ImageFont.load_default(TITLE_PIXELS - 4)
+    width = max(picture.width, 4 + int(font.getlength(title)))
+    result = Image.new("RGB", (width, picture.height + TITLE_PIXELS), "white")
     result.paste(picture, (0, TITLE_PIXELS))
-    ImageDraw.Draw(result).text((2, 1), title, "black", ImageFont.load_default(TITLE_PIXELS - 4))
+    ImageDraw.Draw(result).text((2, 1), title, "black", font)
     return result
 
 
@@ -98,8 +113,26 @@ def stack(pictures: list[Image.Image]) -> Image.Image:
     return result
 
 
-def image_rows(images: torch.Tensor, title: str, columns: int) -> Image.Image:
-    """Return images, float [N, C, H, W] in [-1, 1], in rows of `columns` with a title; enlarge small ones."""
-    images = interpolate(images.float(), scale_factor=max(1, 2 * sheets.EDGE // images.shape[-1]))
-    grid = make_grid(to_bytes(images.expand(-1, 3, -1, -1)).cpu(), nrow=columns, pad_value=255)
-    return add_title(to_pil_image(grid), title)
+def image_rows(images: torch.Tensor, title: str, columns: int, captions: Sequence[str] = ()) -> Image.Image:
+    """Return a `captioned_grid` of images with a title."""
+    return add_title(captioned_grid(images, columns, captions), title)
+
+
+def captioned_grid(images: torch.Tensor, columns: int, captions: Sequence[str] = ()) -> Image.Image:
+    """Return images, float [N, C, H, W] in [-1, 1], in rows of `columns`, each below its caption if there are
+    captions; enlarge small ones, and all if a caption is wider."""
+    font, edge = ImageFont.load_default(TITLE_PIXELS - 4), images.shape[-1]
+    widest = max((font.getlength(caption) for caption in captions), default=0)
+    scale = max(1, 2 * sheets.EDGE // edge, ceil(widest / edge))
+    pixels = to_bytes(interpolate(images.float(), scale_factor=scale).expand(-1, 3, -1, -1)).cpu()
+    height, width = (GAP + size for size in pixels.shape[2:])
+    height += TITLE_PIXELS * bool(captions)
+    result = Image.new("RGB", (GAP + min(columns, len(pixels)) * width,
+                               GAP + -(-len(pixels) // columns) * height), "white")  # fmt: skip
+    for i, image in enumerate(pixels):
+        left, top = GAP + i % columns * width, GAP + i // columns * height
+        if captions:
+            ImageDraw.Draw(result).text((left, top), captions[i], "black", font)
+            top += TITLE_PIXELS
+        result.paste(to_pil_image(image), (left, top))
+    return result

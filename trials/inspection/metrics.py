@@ -1,12 +1,14 @@
 """Metrics of a trained network: distances, diversity, copied training images, discriminator features."""
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.stats import binom, mannwhitneyu
+from scipy.stats import binom
 from torch import nn
-from torch.nn.functional import adaptive_max_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, pad
+from tqdm import tqdm
 
 from judge.class_score import DIVERSITY_IMAGES, inception_score
 from judge.common.errors import UserError
@@ -17,10 +19,14 @@ from judge.score import kernel_inception_distance, vendi_score
 from trials.inspection.trained import FeatureExtractor, TrainedModel, evenly_spaced
 
 FID_MIN_IMAGES = 10_000  # the smallest number that FID's authors recommend (README of their code)
-MISSING_SHARE = 0.1  # a class is missing if its share is less than this fraction of its share of real images,
-ALARM_PROBABILITY = 1e-3  # and if chance does that with a smaller probability
-MIN_VENDI_SHARE = 0.5  # a generator has collapsed if its Vendi score is less than this share of real images'
-COPYING_Z = -3.0  # a Z_U under this means copying: three standard deviations (Meehan et al.)
+ALARM_PROBABILITY = 1e-3  # an alarm is raised for what chance does with a smaller probability
+MISSING_SHARE = 0.1  # a class is missing if its share is less than this fraction of its share of real images
+RECOGNISED = 0.9  # an output is recognised if as near to a real image as this share of real ones to another
+MIN_RECOGNISED_SHARE = 0.5  # of fewer recognised outputs the classes are not counted
+MIN_VENDI_SHARE = 0.5  # outputs are alike if their Vendi score is less than this share of real images'
+VENDI_PIXELS = 8  # images are compared at this size, where blurred ones differ as much as sharp ones
+FAINT = 0.1  # differences of a smaller root mean square, in [-1, 1], hardly count
+COPY_RATIO = 0.5  # a copy is less than so much as far from a training image as from any held-out one
 POOLED_PIXELS = 4  # a layer's maps are max-pooled to this size (1511.06434, section 5.1)
 
 
@@ -93,7 +99,7 @@ def measure_distances(model: TrainedModel, extractor: FeatureExtractor, count: i
         }  # fmt: skip
     feature_count, fewest = real_features.shape[1], min(len(outputs), len(training))
     if fewest < count:
-        notes += [f"{fewest} images rather than {count}: more are not there to paint or to compare with"]
+        notes += [f"{fewest} images rather than {count}: more are not there to translate or to compare with"]
     if fewest < FID_MIN_IMAGES:
         notes += [f"FID of {fewest} images is biased upwards, more so for some generators than for others "
                   "(Binkowski et al. 2018, 1801.01401; Chong and Forsyth 2020, 1911.07023): KID is not, and "
@@ -106,41 +112,66 @@ def measure_distances(model: TrainedModel, extractor: FeatureExtractor, count: i
     return {"features": extractor.name, "real": len(real), "table": table, "warnings": notes}
 
 
-def measure_diversity(extractor: FeatureExtractor, outputs: torch.Tensor, real: torch.Tensor) -> dict:
+def measure_diversity(extractor: FeatureExtractor, outputs: torch.Tensor, real: torch.Tensor,
+                      has_modes: bool) -> dict:  # fmt: skip
     """Compare the diversity of `outputs`, [N, C, H, W], with that of held-out `real` images.
 
-    There are two alarms. A class is missing: a classifier counts the modes as in Metz et al. 2017
-    (1611.02163), section 3.3.1, and a class is missing if its share is less than `MISSING_SHARE` times that
-    of real images and chance does that with less than `ALARM_PROBABILITY`. Images are alike: the Vendi score
-    (Friedman and Dieng 2023, 2210.02410) of pixels minus the mean real image is less than `MIN_VENDI_SHARE`
-    times that of as many real images; this share is Salon's choice.
+    There are two alarms. Outputs are alike: the Vendi score of their `differences` is less than
+    `MIN_VENDI_SHARE` times that of as many real images; this share is Salon's choice. A class is missing: a
+    classifier counts the modes as in Metz et al. 2017 (1611.02163), section 3.3.1, and a class is missing if
+    its share is less than `MISSING_SHARE` times that of real images and chance does that with less than
+    `ALARM_PROBABILITY`. Classes are counted only with `has_modes`, which says that the extractor's are those
+    of the data (a judge's are not), and if enough outputs are recognised: a classifier puts noise into some
+    class too. README.md has the alarms that real, blurred, copied and collapsed images raise.
 
     Returns:
         For `outputs` and `real`, the `shares` of images that are classified as each class; the `confidence`,
         for each image, which is the probability of its class; and of equally many images `vendi`, the
         effective number of different ones, and `closest`, the RMS difference of the two most similar ones.
-        Also the `alarms`, as text.
+        `recognised`, the share of outputs as near to a real image in features as most real ones are to
+        another. Also the `alarms` and the `notes`, as text.
     """
-    classes = extractor.classes
-    probabilities = {"outputs": extractor.extract(outputs)[0], "real": extractor.extract(real)[0]}
+    classes, sets = extractor.classes, {"outputs": outputs, "real": real}
+    extracted = {name: extractor.extract(x) for name, x in sets.items()}
+    probabilities, features = ({name: part[i] for name, part in extracted.items()} for i in (0, 1))
     counts = {name: torch.bincount(p.argmax(1), minlength=len(classes)).cpu().numpy()
               for name, p in probabilities.items()}
     shares = {name: count / count.sum() for name, count in counts.items()}
-    missing = (shares["outputs"] < MISSING_SHARE * shares["real"]) & (
-        binom.cdf(counts["outputs"], len(outputs), shares["real"]) < ALARM_PROBABILITY)
-    alarms = [f"class {name} is missing: {share:.1%} of outputs, {of_real:.1%} of real images"
-              for name, share, of_real, is_missing in zip(classes, *shares.values(), missing) if is_missing]
+    usual = nearest_neighbours(features["real"], features["real"], 2)[0][:, -1].quantile(RECOGNISED)
+    nearest = nearest_neighbours(features["outputs"], features["real"])[0][:, 0]
+    recognised = (nearest <= usual).double().mean().item()
 
     count = min(len(outputs), len(real))
     sets = {"outputs": outputs[:count], "real": real[evenly_spaced(len(real), count)]}
-    mean, subset = real.mean(0), evenly_spaced(count, DIVERSITY_IMAGES)
-    vendi = {name: vendi_score((x[subset] - mean).flatten(1)) for name, x in sets.items()}
+    subset = evenly_spaced(count, DIVERSITY_IMAGES)
+    vendi = {name: vendi_score(differences(x[subset])) for name, x in sets.items()}
+    alarms, notes = [], []
     if vendi["outputs"] < MIN_VENDI_SHARE * vendi["real"]:
         alarms += [f"outputs are alike: {vendi['outputs']:.1f} different in effect of {len(subset)}, "
                    f"real images {vendi['real']:.1f}"]
+    if not has_modes:
+        notes += ["missing classes are not looked for: these are not the classes of the data"]
+    elif recognised < MIN_RECOGNISED_SHARE:
+        notes += [f"missing classes are not looked for: {recognised:.0%} of outputs resemble real images"]
+    else:
+        missing = (shares["outputs"] < MISSING_SHARE * shares["real"]) & (
+            binom.cdf(counts["outputs"], len(outputs), shares["real"]) < ALARM_PROBABILITY)
+        alarms += [f"class {name} is missing: {share:.1%} of outputs, {of_real:.1%} of real images"
+                   for name, share, of_real, gone in zip(classes, *shares.values(), missing) if gone]
     return {"shares": {name: dict(zip(classes, share.tolist())) for name, share in shares.items()},
             "confidence": {name: p.amax(1).tolist() for name, p in probabilities.items()}, "vendi": vendi,
-            "closest": {name: closest_pairs(x, 1)[0][2] for name, x in sets.items()}, "alarms": alarms}
+            "closest": {name: closest_pairs(x, 1)[0][2] for name, x in sets.items()},
+            "recognised": recognised, "alarms": alarms, "notes": notes}
+
+
+def differences(images: torch.Tensor) -> torch.Tensor:
+    """Return how each of [N, C, H, W] differs from their mean, for a Vendi score: [N, F].
+
+    Neither blur, weak contrast nor a common cast makes images alike: they are compared at `VENDI_PIXELS`, and
+    without their mean. A constant number beside the differences makes those alike that are `FAINT`.
+    """
+    small = adaptive_avg_pool2d(images - images.mean(0), VENDI_PIXELS).flatten(1)
+    return pad(small, (0, 1), value=FAINT * small.shape[1] ** 0.5)
 
 
 def closest_pairs(images: torch.Tensor, count: int) -> list[tuple[int, int, float]]:
@@ -166,7 +197,7 @@ def nearest_neighbours(
     """Return RMS distances and indices of the `count` rows of `among` [M, F] that are nearest to each of
     `points` [N, F]: [N, count] each."""
     rows = []
-    for part in points.split(100):
+    for part in tqdm(points.split(100), "nearest", leave=False, disable=None):
         indices = torch.cdist(part, among).topk(min(count, len(among)), largest=False).indices
         # cdist is imprecise near 0, so the distances are computed again.
         rows.append(((part[:, None] - among[indices]).square().mean(2).sqrt(), indices))
@@ -174,21 +205,36 @@ def nearest_neighbours(
     return distances, indices
 
 
-def copying_test(outputs: torch.Tensor, held_out: torch.Tensor, training: torch.Tensor) -> dict[str, float]:
-    """Test whether outputs are nearer to the training set than held-out images are, given features [N, F].
+def find_copies(outputs: torch.Tensor, held_out: torch.Tensor, training: torch.Tensor,
+                spaces: dict[str, Callable[[torch.Tensor], torch.Tensor]]) -> dict:  # fmt: skip
+    """Find outputs that are copies of training images; all are [N, C, H, W].
+
+    A copy is less than `COPY_RATIO` times as far from its nearest training image as from its nearest held-out
+    image, in each of the `spaces`, functions from images to [N, F]. Whatever is not copied, even fog, is
+    about as far from both. Held-out images, each compared with the others, show how often that happens by
+    chance: there is an alarm if that rate gives as many copies with less than `ALARM_PROBABILITY`.
 
     Returns:
-        further: share of pairs of an output and a held-out image in which the output is further from its
-            nearest training image, in [0, 1]; 0.5 if outputs have the distribution of the data.
-        z: the same in standard deviations of chance (Mann-Whitney): under -3 if training images are copied,
-            over 3 if outputs are far from the data. Meehan et al. 2020 (2004.05675), section 3, Z_U with the
-            whole space as one cell.
+        copies: the numbers of the outputs that are copies; `held_out_copies`, how many held-out images are.
+        ratios: of each output, the larger of the ratios of its distances; `held_out_ratio`, their median.
+        nearest: in each space, the nearest training image of each output.
+        alarm: whether there are more copies than chance makes.
     """
-    x, y = (nearest_neighbours(points, training)[0][:, 0].cpu().numpy() for points in (outputs, held_out))
-    n, m = len(x), len(y)
-    u = mannwhitneyu(x, y).statistic
-    deviation = (n * m * (n + m + 1) / 12) ** 0.5
-    return {"further": float(u / (n * m)), "z": float((u - n * m / 2) / deviation)}
+    ratios, ratios_held_out, nearest = [], [], {}
+    for name, features in spaces.items():
+        known, held, made = features(training), features(held_out), features(outputs)
+        distances, indices = nearest_neighbours(made, known)
+        nearest[name] = indices[:, 0].tolist()
+        ratios.append(distances[:, 0] / nearest_neighbours(made, held)[0][:, 0])
+        others = nearest_neighbours(held, held, 2)[0][:, 1]  # the first is the image itself
+        ratios_held_out.append(nearest_neighbours(held, known)[0][:, 0] / others)
+    ratio, held_out_ratio = (torch.stack(x).nan_to_num(1.0).amax(0) for x in (ratios, ratios_held_out))
+    copies = (ratio < COPY_RATIO).nonzero()[:, 0].tolist()
+    by_chance = int((held_out_ratio < COPY_RATIO).sum())
+    rate = (by_chance + 1) / (len(held_out) + 2)  # rule of succession: it is never 0
+    return {"copies": copies, "held_out_copies": by_chance, "ratios": ratio.tolist(),
+            "held_out_ratio": held_out_ratio.median().item(), "nearest": nearest,
+            "alarm": bool(binom.sf(len(copies) - 1, len(outputs), rate) < ALARM_PROBABILITY)}
 
 
 @torch.no_grad()
@@ -250,11 +296,11 @@ def probe_accuracies(
         raise UserError(f"{len(chosen)} images are too few: each class needs at least 3, give more --images")
     images = [to_float(pixels).to(device) for pixels in (data.pixels[chosen], data.test_pixels[tested])]
     result = {"training_images": len(chosen), "test_images": len(tested)}
-    for name, features in {
+    for name, features in tqdm({
         "discriminator": lambda x: layer_activations(trained, x),
         "untrained discriminator": lambda x: layer_activations(untrained, x),
         "pixels": lambda x: x.flatten(1).cpu().numpy(),
-    }.items():
+    }.items(), "probe", leave=False, disable=None):
         train, test = map(features, images)
         result[name] = probe_accuracy(train, labels, test, test_labels)
     return result

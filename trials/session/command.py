@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from judge.common.cli import from_namespace, main
+from judge.common.cli import main
 from judge.common.errors import UserError, one_line
 from trials.session.engine import NoEngine, current_engine
 from trials.session.measurement import measure
 from trials.session.records import write_json
 from trials.session.session import Session, Train
-from trials.session.settings import RunOptions, trial_parser, with_parameters
+from trials.session.settings import parse_trial, with_parameters
 
 
 def run(train: Train, Settings: type) -> None:
@@ -22,14 +22,13 @@ def run(train: Train, Settings: type) -> None:
 
     def command(arguments: list[str]) -> int:
         sys.stdout.reconfigure(line_buffering=True)  # NNI's log can be read while the trial runs
-        parsed = trial_parser(Settings, prog).parse_args(arguments)
-        options = from_namespace(RunOptions, parsed)
+        settings, options = parse_trial(Settings, prog, arguments)
         device, engine = options.torch_device(), NoEngine() if options.measure else current_engine()
         if threads := options.threads or engine.threads:
             torch.set_num_threads(threads)
         parameters = engine.get_parameters()
         try:
-            settings = with_parameters(from_namespace(Settings, parsed), parameters).complete(device)
+            settings = with_parameters(settings, parameters).complete(device)
             if options.measure:
                 return measure(train, system, settings, options)
             session = Session(system, settings, options, engine, parameters)

@@ -21,7 +21,9 @@ from judge.common.files import as_user_error, atomic_write, file_lock
 from judge.common.schema import NUMBER, matches
 
 RECORD = {  # the form of run.json
-    "system?": str, "status?": str, "reason?": str, "seconds?": NUMBER, "schedule?": {"steps": int},
+    "system?": str, "status?": str, "reason?": str, "seconds?": NUMBER,
+    "schedule?": {"steps": int, "until?": int},
+    "score?": {"default": NUMBER, "error?": NUMBER},
     "settings?": {"data?": str, "judge?": str, "size?": str, "seed?": int, "budget?": NUMBER},
     "data?": {"name": str, "stand_in": bool},
     "judge?": {"file": str, "data?": str, "sha256?": str, "auc?": NUMBER, "accuracy?": NUMBER},

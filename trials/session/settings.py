@@ -1,13 +1,18 @@
 """The options of a trial, and how the command line, the tuner and presets fill its settings."""
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from json import dumps
 from pathlib import Path
 from typing import Any
 
-from judge.common.cli import ComputeOptions, NonNegativeInt, Parser, parse_values
+from judge.common.cli import ComputeOptions, NonNegativeInt, Parser, from_namespace, parse_values
 from judge.common.errors import UserError
+
+LIKE = (
+    "Folder of another trial, whose settings are taken. Options beside it replace them, and what a preset "
+    "fills in is filled in anew: the networks of another --size, for example. With a larger --budget and "
+    "otherwise equal settings, the trial continues from a copy of that one's checkpoint.")
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,63 @@ class Scheduled:
 
 
 def trial_parser(Settings: type, prog: str) -> Parser:
-    """Return a trial's command line parser: an option for each field of `Settings` and `RunOptions`."""
+    """Return a trial's command line parser: --like, and an option for each field of `Settings` and
+    `RunOptions`."""
     parser = Parser(sys.modules[Settings.__module__].__doc__, prog=prog)
+    parser.add_argument("--like", type=Path, metavar="FOLDER", help=LIKE)
     parser.add_fields(Settings)
     parser.add_fields(RunOptions)
     return parser
+
+
+def parse_trial(Settings: type, prog: str, arguments: list[str]) -> tuple[Any, RunOptions]:
+    """Return the settings, not completed, and the options that a trial's command line gives.
+
+    Raises UserError for a mistake in it, or if --like names no trial of this system and version.
+    """
+    parser = trial_parser(Settings, prog)
+    parsed = parser.parse_args(arguments)
+    if parsed.like:
+        recorded = settings_like(Settings, parsed.like)
+        parser.set_defaults(**without_presets(Settings, recorded))
+        parsed = parser.parse_args(arguments)
+        if not parsed.earlier and parsed.budget > recorded["budget"]:
+            parsed.earlier = parsed.like
+    return from_namespace(Settings, parsed), from_namespace(RunOptions, parsed)
+
+
+def settings_like(Settings: type, folder: Path) -> dict[str, Any]:
+    """Return the settings of the trial in `folder`, by name of field. Raises UserError as `parse_trial`."""
+    from trials.session.records import read_record, recorded_settings  # here: they import torch
+
+    record, system = read_record(folder), Path(sys.modules[Settings.__module__].__file__).stem
+    if not record.get("settings"):
+        raise UserError(f"--like {folder}: there is no trial, a trial's folder has a run.json with settings")
+    if (other := record.get("system")) != system:
+        raise UserError(f"--like {folder}: that is a trial of trials.{other}, not of trials.{system}")
+    try:
+        return vars(Settings(**parse_values(Settings, recorded_settings(Settings, record))))
+    except UserError as error:
+        raise UserError(f"--like {folder}: another version trained it: {error}") from None
+
+
+def without_presets(Settings: type, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return `settings` without those that the program fills in alike; data, judge and size stay."""
+    import torch  # here: it takes seconds
+
+    def complete(settings: dict[str, Any]) -> Any:
+        try:
+            return Settings(**parse_values(Settings, settings)).complete(torch.device("cpu"))
+        except (UserError, OSError, ValueError):  # of another version of Salon, or damaged
+            return None
+
+    short = {name: value for name, value in settings.items() if value is not None}
+    wanted = complete(short)
+    for name in [field.name for field in fields(Settings) if field.default in (None, "auto")]:
+        shorter = {key: value for key, value in short.items() if key != name}
+        if wanted and name not in ("data", "judge", "size") and complete(shorter) == wanted:
+            short = shorter
+    return short
 
 
 def with_parameters(settings: Any, parameters: dict) -> Any:

@@ -1,32 +1,68 @@
-// Sort the table by a column, and let the slider show every trial's paintings at one step.
-const table = document.getElementById("trials");
-const body = table.tBodies[0];
+"use strict";
+// The page around pictures, table and figures; and what starts it all.
 
-for (const button of table.querySelectorAll("th button")) {
-  button.addEventListener("click", () => sortBy(button.parentElement));
+function drawHeading() {
+  const { search } = page;
+  element("name").textContent = search.name;
+  fill(element("state"), stateLine(search));
+  fill(element("machine"), [...search.machine, ...search.links.map(({ label, url }) => make("a", { href: url, target: "_blank", rel: "noopener" }, label))]
+    .flatMap((item, at) => at ? [" · ", item] : [item]));
+  fill(element("caption"), search.caption);
+  fill(element("search-note"), noteOf(search, null), page.live && make("button", { "data-action": "pin-search", "aria-pressed": String(search.pinned) }, "pin this search"));
+  fill(element("facts"), [`id: ${search.id}`, ...search.facts, `formula of the score: ${search.formula}${search.rescored ? ", not that of the search" : ""}`].map(line => make("li", {}, line)));
+  fill(element("meanings"), search.parts.filter(({ help }) => help).flatMap(({ label, better, help }) =>
+    [make("dt", {}, label), make("dd", {}, [ARROWS[better]?.[1], help].filter(Boolean).join(": "))]));
+  fill(element("advice"), search.advice.map(line => make("li", {}, line)));
+  fill(element("commands"), search.commands.flatMap(({ label, command }) => [make("dt", {}, label), make("dd", {}, commandLine(label, command))]));
+  element("commands").parentNode.hidden = !search.commands.length;
+  element("next").hidden = !search.advice.length && !search.commands.length;
+  element("confirmation").hidden = !search.confirmation;
+  element("confirmation").querySelector("pre").textContent = search.confirmation;
 }
 
-function sortBy(header) {
-  const descending = header.getAttribute("aria-sort") !== "descending";
-  for (const cell of header.parentElement.cells) cell.removeAttribute("aria-sort");
-  header.setAttribute("aria-sort", descending ? "descending" : "ascending");
-  const valueOf = row => row.cells[header.cellIndex].dataset.value ?? "";
-  const compare = (a, b) => isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
-  body.append(...[...body.rows].sort((row, other) => {
-    const [a, b] = [valueOf(row), valueOf(other)];
-    if (a === "" || b === "") return (a === "") - (b === "");  // rows without a value come last
-    return descending ? compare(b, a) : compare(a, b);
-  }));
+function stateLine({ state, message, counts, ended, max_trials, failed, expected_end, seconds, pinned }) {
+  const best = page.trials.find(trial => trial.best);
+  const level = page.trials.filter(trial => trial.level).map(trial => trial.number);
+  const states = Object.entries(counts).map(([name, number]) => `${number} ${name}`).join(", ");
+  const line = state === "running" ? [
+    `running: ${ended} of ${max_trials ?? "any number of"} trials`, failed > 0 && make("span", { class: "error" }, `${failed} failed`),
+    best && `best ${best.score_text} (trial ${best.number})`, expected_end && `expected end ${clock(expected_end)}`,
+  ] : [
+    make("span", { class: state === "failed" && "error" }, state === "ended" ? "the search has ended" : state === "failed" ? "the search has failed" : "the search begins"),
+    message, states, best && `best: trial ${best.number} with ${best.score_text}`, level.length > 0 && `level with it, within the errors: ${level.join(", ")}`, seconds > 0 && `${duration(seconds)} in all`,
+  ];
+  return [pinned && make("span", { class: "mark pinned" }, "pinned"), ...line].filter(Boolean).flatMap((item, at) => at ? [" · ", item] : [item]);
 }
 
-const slider = document.getElementById("step");
-slider?.addEventListener("input", () => {
-  const step = JSON.parse(slider.dataset.steps)[slider.value];
-  document.getElementById("shown").value = step;
-  slider.setAttribute("aria-valuetext", `${step} steps`);
-  for (const row of body.rows) {
-    const images = [...row.querySelectorAll("img.strip")];  // by step
-    const shown = images.filter(image => Number(image.dataset.step) <= step).pop() ?? images[0];
-    for (const image of images) image.hidden = image !== shown;
-  }
+// ---- copying, and tips for mouse and keyboard
+
+document.addEventListener("click", async event => {
+  const { copy, action } = event.target.dataset;
+  if (action === "pin-search") send("search", { pinned: !page.search.pinned });
+  if (copy == null) return;
+  const code = event.target.parentNode.querySelector("code");
+  const copied = await navigator.clipboard?.writeText(copy).then(() => true, () => false);
+  if (!copied) getSelection().selectAllChildren(code);
+  event.target.textContent = copied ? "copied" : "selected";
 });
+
+function showTip(event) {
+  const target = event.target.closest?.("[data-tip]");
+  const tip = element("tip");
+  document.querySelector("[aria-describedby=tip]")?.removeAttribute("aria-describedby");
+  tip.hidePopover();
+  if (!target) return;
+  target.setAttribute("aria-describedby", "tip");
+  tip.textContent = target.dataset.tip;
+  tip.showPopover();
+  const { left, bottom } = target.getBoundingClientRect();
+  tip.style.left = `${Math.min(left, innerWidth - tip.offsetWidth - 8)}px`;
+  tip.style.top = `${bottom + 4}px`;
+}
+for (const kind of ["mouseover", "focusin", "scroll"]) document.addEventListener(kind, showTip, true);
+
+drawHeading();
+drawTable();
+drawSlider();
+redraw();
+if (page.live) setTimeout(poll, PAUSE);

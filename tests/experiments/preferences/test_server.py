@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import loopback
 from experiments.preferences import candidates, server, votes
 from experiments.preferences.pairs import Chooser
 from judge.common.errors import UserError
@@ -29,7 +30,7 @@ def voting(searched, tmp_path) -> server.Voting:
 @pytest.fixture
 def ask(voting) -> Callable[..., tuple[int, dict]]:
     """Return a function that sends a request, and returns the status and the JSON in the answer."""
-    with server.Server(("127.0.0.1", 0), partial(server.Handler, voting, TOKEN)) as running:
+    with loopback.Server(("127.0.0.1", 0), partial(server.Handler, voting, TOKEN)) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
 
         def ask(method: str, path: str, body: object = None, **headers: str) -> tuple[int, dict]:
@@ -113,7 +114,7 @@ def test_a_wrong_name_and_a_busy_port_are_said_before_anything_is_shown(searched
     folder = str(tmp_path / "aaaa")
     with pytest.raises(UserError, match="not a name"):
         server.prefer([folder], " \n", 60, 0, False, 0)
-    with server.Server(("127.0.0.1", 0), None) as busy:
+    with loopback.Server(("127.0.0.1", 0), None) as busy:
         for port in (busy.server_port, 10**6):
             with pytest.raises(UserError, match=f"--port {port} cannot be used"):
                 server.prefer([folder], "ann", 60, port, False, 0)

@@ -2,10 +2,14 @@
 
 import json
 import math
+import re
+import shlex
 import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
-import torch
 
 from experiments import trial_command
 from experiments.nni_adapter import database
@@ -13,6 +17,7 @@ from experiments.report import results
 from judge.common.errors import UserError
 from judge.score import find_formula
 from trials.cyclegan import Settings
+from trials.session.records import read_record
 
 PUBLISHED = {"identity_weight": Settings().identity_weight, "cycle_weight": Settings().cycle_weight}
 OTHER = {"identity_weight": 2.0, "cycle_weight": 20.0}
@@ -33,7 +38,8 @@ def experiment(recorded) -> database.Experiment:
     for id_, status, reason in [("aaaaa", "finished", None), ("bbbbb", "diverged", "cycle_A loss is nan")]:
         (folder / "trials" / id_).mkdir(parents=True)
         (folder / "trials" / id_ / "run.json").write_text(json.dumps({
-            "status": status, "reason": reason, "data": {"name": "sample", "stand_in": True},
+            "system": "cyclegan", "status": status, "reason": reason,
+            "data": {"name": "sample", "stand_in": True},
             "judge": {"file": "j.pt", "data": "sample", "auc": 0.9},
             "settings": vars(Settings(size="sketch", budget=0.2, seed=3, ngf=15)),
         }))  # fmt: skip
@@ -69,15 +75,17 @@ def test_the_report_has_the_best_first_data_judge_states_reasons_and_the_next_co
         "sample (built-in stand-in", "AUC 0.900", "2 succeeded", "1 diverged",
         "1 early stopped", "trial 1: cycle_A loss is nan",
         "best: trial 4 with 0.600, one seed: a hint, not a proof, the published setting 0.400",
-        "repeat it: python -m trials.cyclegan --budget 0.2 --identity-weight 2.0 --cycle-weight 6.0\n",
+        "trial: python -m trials.cyclegan --budget 0.2 --identity-weight 2.0 --cycle-weight 6.0\n",
         "end: python -m trials.cyclegan --identity-weight 2.0 --cycle-weight 6.0 --budget 1.0 --out ",
         "seeds: python -m experiments promote abcdefgh\n",
         "published size: python -m experiments promote abcdefgh --size paper --judge FILE",
     ):  # fmt: skip
         assert words in text, words
-    command = results.command(experiment, rows[2], out="a folder")  # its record has other settings
-    assert command == ("python -m trials.cyclegan --size sketch --budget 0.2 --seed 3 --ngf 15 "
+    command = results.command(experiment, rows[2], budget=1.0, out="a folder")  # it has a record
+    assert command == (f"python -m trials.cyclegan --like {experiment.folder}/trials/aaaaa --budget 1.0 "
                        "--out 'a folder'")
+    _, settings, _ = trial_command.parse(command)
+    assert settings == Settings(size="sketch", budget=1.0, seed=3, ngf=15)
 
 
 @pytest.mark.parametrize(("records", "line"), [
@@ -91,13 +99,6 @@ def test_the_heading_names_each_device_once_and_the_memory_of_a_gpu(experiment, 
     rows = [results.Row(trial, record, False) for trial, record in zip(experiment.trials(), records)]
     lines = [text for text in results.heading(experiment, rows) if text.startswith("device")]
     assert lines == ([line] if line else [])
-
-
-def test_settings_that_an_older_version_did_not_record_are_those_of_then(experiment, monkeypatch):
-    monkeypatch.setattr(Settings, "OLDER", {"pool_size": 7}, raising=False)
-    row = results.rows(experiment)[2]
-    del row.record["settings"]["pool_size"]
-    assert "--pool-size 7" in results.command(experiment, row)
 
 
 def test_another_formula_ranks_the_recorded_trials_anew_and_a_diverged_one_stays_last(experiment, tmp_path):
@@ -130,15 +131,57 @@ def test_another_formula_ranks_the_recorded_trials_anew_and_a_diverged_one_stays
         results.rows(experiment, find_formula("combined"))
 
 
-@pytest.mark.parametrize("command", [
-    "trials.cyclegan --data sample --judge models/sample.pt --size sketch --reports 4 --steps 60 --photos 16",
-    "trials.cyclegan --data sample --size draft --ngf 20 --epochs 3",
-    "trials.dcgan --data digits --reports 3 --steps 60 --discriminator-threshold 0.5",
-    "trials.style_transfer --data sample --content a.png --style b.png --features judge --edge 64",
-])
-def test_a_command_leaves_out_what_the_program_fills_in(command):
-    module, settings, _ = trial_command.parse(f"python -m {command}")
-    short = results.without_presets(module, vars(settings.complete(torch.device("cpu"))))
-    assert sorted(trial_command.render(module, short).split()) == sorted(f"python -m {command}".split())
-    strange = {"size": "huge", "colour": 1, "steps": 5}  # of another version
-    assert results.without_presets(module, strange) == strange
+def test_a_trial_that_is_trained_on_as_advised_leaves_the_search_as_it_was(recorded):
+    command = "python -m trials.gan --data pattern --steps 40 --budget 0.5 --reports 2 --device cpu"
+    folder = recorded("searched", {"trialCommand": command}, [
+        ("aaaaa", {"generator_lr": 2e-4}, "SUCCEEDED", [0.3, 0.4], 0.4)])
+    run([*command.split(), "--out", folder / "trials/aaaaa"])
+    experiment = database.find_experiment(str(folder))
+    before, text = results.rows(experiment), results.text(experiment)
+    longer = dict(results.commands(experiment, before[0], before))["Train it on to the end"]
+    assert longer == (f"python -m trials.gan --like {folder}/trials/aaaaa --budget 1.0 "
+                      f"--out {folder}/continued/aaaaa")
+    assert "continues at step 20" in run(shlex.split(longer))
+    assert results.rows(experiment) == before and results.recorded_scores(before[0].trial).keys() == {10, 20}
+    assert read_record(folder / "continued/aaaaa")["settings"]["budget"] == 1.0
+    (line,) = set(results.text(experiment).splitlines()) - set(text.splitlines())
+    assert re.fullmatch(rf"trial 0 trained on to the end: \S.* \({folder}/continued/aaaaa\)", line)
+
+
+def run(words: list) -> str:
+    """Run a trial's command, and return what it printed."""
+    done = subprocess.run([sys.executable, *map(str, words[1:])], cwd=database.ROOT, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_a_trial_that_ended_early_has_a_reason_in_words(experiment):
+    trials = {row.trial.id: row for row in results.rows(experiment)}
+    trials["ddddd"].record.update(status="stopped", reason="SIGTERM at step 301", settings={"reports": 20})
+    assert results.reason(trials["ddddd"]) == "stopped by the assessor after 1 of 20 reports"
+    assert results.reason(trials["bbbbb"]) == "cycle_A loss is nan"
+    assert [results.reason(trials[id_]) for id_ in ("aaaaa", "ccccc", "fffff")] == [None] * 3
+    log = trials["ccccc"].trial.folder / "stderr"
+    log.parent.mkdir()
+    log.write_text("Traceback ...\nModuleNotFoundError: No module named 'x'\n\n")
+    assert f"\ntrial 2: ModuleNotFoundError: No module named 'x' ({log})\n" in results.text(experiment)
+
+
+@pytest.mark.parametrize(("width", "left_out"), [
+    (160, ""), (70, "left out here, in --csv: content"),
+    (60, "left out here, in --csv: style, content, cycle_weight")])
+def test_the_table_of_the_text_fits_a_terminal(experiment, width, left_out):
+    lines = results.table_text(results.rows(experiment), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert (lines[-1] if lines[-1].startswith("left") else "") == left_out
+    head = " ".join(lines[0].split() + lines[1].split())
+    assert "trial state reports score" in head and "id" not in head.split() and "kid" not in head
+
+
+def test_columns_that_say_nothing_are_not_in_the_table_of_the_text(experiment):
+    rows = [row for row in results.rows(experiment) if row.state == "succeeded"]  # both have two reports
+    text = results.table_text(rows)
+    assert "reports" not in text and "identity" in text
+    same = [replace(row, trial=replace(row.trial, parameters=PUBLISHED)) for row in rows]
+    assert "identity" not in results.table_text(same) and "identity" in results.table_text(same[:1])

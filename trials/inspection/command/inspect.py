@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
@@ -78,6 +79,11 @@ def save(options: Namespace, name: str, picture: Any) -> None:
     print(f"wrote {folder / name}", file=sys.stderr)
 
 
+def announce(work: str) -> None:
+    """Print what takes longer than two seconds; where there is a terminal, a progress bar follows."""
+    print(f"{work} ...", file=sys.stderr, flush=True)
+
+
 def print_result(options: Namespace, result: dict, *lines: str) -> None:
     """Print `result` as JSON with --json, and the lines otherwise."""
     print(json.dumps(result) if options.json else "\n".join(lines))
@@ -93,17 +99,18 @@ def curves(options: Namespace) -> None:
                           index=[report["step"] for report in reports])
     table = pd.DataFrame({"first": values.iloc[0], "least": values.min(), "at step": values.idxmin(),
                           "most": values.max(), "at step ": values.idxmax(), "last": values.iloc[-1]})
-    print_result(options, {"reports": reports}, table.to_string(float_format="{:.4f}".format))
+    print_result(options, {"reports": reports}, table.to_string(float_format="{:.3g}".format))
 
 
 def progress(options: Namespace) -> None:
     """Show the outputs at each report: some in a strip, one below the other, and all as an animation."""
     read_trial(options.run)
-    frames = [figures.add_title(sheet, f"step {step}")
-              for step, sheet in figures.read_outputs(options.run).items()]
-    last, count = len(frames) - 1, min(options.most, len(frames))
-    chosen = [last - round(i * last / max(1, count - 1)) for i in range(count)]  # from the last report back
-    save(options, "progress.png", figures.stack([frames[i] for i in reversed(chosen)]))
+    early = {report["step"] for report in read_lines(options.run / "stats.jsonl") if report.get("early")}
+    outputs = figures.read_outputs(options.run)
+    scheduled = {step: sheet for step, sheet in outputs.items() if step not in early} or outputs
+    frames = [figures.add_title(sheet, f"step {step:,}") for step, sheet in scheduled.items()]
+    every = -(-len(frames) // options.most)  # from the last report back, at equal distances
+    save(options, "progress.png", figures.stack(frames[::-1][::every][::-1]))
     save(options, "progress.webp", frames)
 
 
@@ -111,6 +118,7 @@ def measure(options: Namespace) -> None:
     """Print Inception Score, FID and KID of the outputs, and those of as many training images."""
     check_samples(options)
     model = load_model(options)
+    announce(f"measuring {options.samples} outputs and as many real images")
     extractor = metrics.pretrained_inception() if options.features == "inception" else model.extractor
     result = metrics.measure_distances(model, extractor, options.samples)
     table = pd.DataFrame(result["table"]).T.astype({"images": int})
@@ -123,26 +131,36 @@ def histogram(options: Namespace) -> None:
     """Compare outputs with real images by class and confidence, and raise an alarm if G has collapsed."""
     check_samples(options)
     model = load_model(options)
+    announce(f"comparing {options.samples} outputs with held-out images")
     outputs, real = model.outputs(options.samples), model.real(options.samples, held_out=True)
-    diversity = metrics.measure_diversity(model.extractor, outputs, real)
+    # A judge's classes, photograph, painting and neither, are not those of the data.
+    has_modes = model.extractor.classes == model.data.classes
+    diversity = metrics.measure_diversity(model.extractor, outputs, real, has_modes)
     save(options, "histogram.png", figures.plot_histogram(diversity, trial_title(options)))
-    rows = zip(*metrics.closest_pairs(outputs, COLUMNS))
-    titles = f"the pairs most alike of {len(outputs)} outputs", ""
+    first, second, gaps = zip(*metrics.closest_pairs(outputs, COLUMNS))
     save(options, "pairs.png", figures.stack([
-        figures.image_rows(outputs[list(row)], title, COLUMNS) for row, title in zip(rows, titles)]))
+        figures.image_rows(outputs[list(first)], f"the pairs most alike of {len(outputs)} outputs: numbers, "
+                           "RMS difference", COLUMNS, [str(number) for number in first]),
+        figures.captioned_grid(outputs[list(second)], COLUMNS, [
+            f"{number}: {gap:.3f}" for number, gap in zip(second, gaps)]),
+    ]))
     confidence = {name: sum(values) / len(values) for name, values in diversity["confidence"].items()}
     result = {"samples": len(outputs), "judged_by": model.extractor.name,
               **diversity, "confidence": confidence}
     table = pd.DataFrame({"confidence": confidence, "different in effect (Vendi)": diversity["vendi"],
-                          "closest pair": diversity["closest"]})
+                          "RMS difference of closest pair": diversity["closest"]})
     lines = [f"{len(outputs)} outputs by {model.extractor.name}, share in each class",
              pd.DataFrame(diversity["shares"]).to_string(float_format="{:.3f}".format),
-             table.to_string(float_format="{:.4f}".format)]
-    if model.noise:
-        lines.append("if the two images of a pair in pairs.png are the same, G makes about "
-                     f"{len(outputs) ** 2} different images")
-    lines += [f"ALARM, mode collapse: {alarm}" for alarm in diversity["alarms"]]
-    print_result(options, result, *lines, *([] if diversity["alarms"] else ["no sign of mode collapse"]))
+             table.to_string(float_format="{:.3g}".format),
+             *(f"note: {note}" for note in diversity["notes"])]
+    if diversity["alarms"]:
+        lines += [f"ALARM, mode collapse: {alarm}" for alarm in diversity["alarms"]]
+    else:
+        lines.append("no sign of mode collapse")
+        if model.noise:  # no estimate beside an alarm that contradicts it
+            lines.append("if the images of a pair in pairs.png look the same to you, G makes about "
+                         f"{len(outputs) ** 2:,} different ones, and more if none do (Arora and Zhang 2017)")
+    print_result(options, result, *lines)
 
 
 def neighbours(options: Namespace) -> None:
@@ -150,29 +168,35 @@ def neighbours(options: Namespace) -> None:
     model = load_model(options)
     outputs, held_out = model.outputs(options.samples), model.real(options.samples, held_out=True)
     training = model.real(len(model.data.pixels), held_out=False)
-    if max(options.show) >= len(outputs):
+    if max(options.show or [0]) >= len(outputs):
         raise UserError(f"there is no output {max(options.show)}: they are numbered 0 to {len(outputs) - 1}")
-    shown = outputs[options.show]
-    rows, table = [figures.image_rows(shown, "outputs", len(shown))], {}
+    announce(f"comparing {len(outputs)} outputs with {len(training)} training images")
     spaces = {"pixels": lambda x: x.flatten(1), "features": lambda x: model.extractor.extract(x)[1]}
+    found = metrics.find_copies(outputs, held_out, training, spaces)
+    ratios = found["ratios"]
+    numbers = options.show or sorted(range(len(outputs)), key=ratios.__getitem__)[:COLUMNS]
+    shown = outputs[numbers]
+    rows = [figures.image_rows(shown, "outputs: number, distance from training by that from held-out images",
+                               len(shown), [f"{number}: {ratios[number]:.2f}" for number in numbers])]
     for name, features in spaces.items():
-        known = features(training)
-        _, indices = metrics.nearest_neighbours(features(shown), known, options.nearest)
-        rows += [figures.image_rows(training[of_rank], f"nearest in {name}, {rank}", len(shown))
-                 for rank, of_rank in enumerate(indices.T, 1)]
-        table[name] = metrics.copying_test(features(outputs), features(held_out), known)
+        distances, indices = metrics.nearest_neighbours(features(shown), features(training), options.nearest)
+        rows += [figures.image_rows(training[of_rank], f"training images nearest in {name}, rank {rank}: "
+                                    "distance", len(shown), [f"{x:.3f}" for x in gaps.tolist()])
+                 for rank, (of_rank, gaps) in enumerate(zip(indices.T, distances.T), 1)]
     save(options, "neighbours.png", figures.stack(rows))
-    copied = ", ".join(name for name, row in table.items() if row["z"] < metrics.COPYING_Z)
+    copies, by_chance = found["copies"], found["held_out_copies"]
     counts = {"outputs": len(outputs), "held_out": len(held_out), "training_images": len(training)}
+    named = f": {' '.join(map(str, copies[:20]))}{' ...' if len(copies) > 20 else ''}" if copies else ""
     print_result(
-        options, {**counts, "features": model.extractor.name, "copying": table},
+        options, {**counts, "features": model.extractor.name, **found},
         f"{len(outputs)} outputs, {len(held_out)} held out, {len(training)} training images; features of "
         f"{model.extractor.name}",
-        "share of outputs further from training images than a held-out image is, and Z_U (Meehan et al. "
-        "2020; copies under -3)",
-        pd.DataFrame(table).T.to_string(float_format="{:.3f}".format),
-        f"ALARM: outputs lie nearer to training images than held-out images do, in {copied}"
-        if copied else "no sign of copied training images")
+        f"distance from the nearest training image by that from the nearest held-out one (median): outputs "
+        f"{np.median(ratios):.2f}, held-out images {found['held_out_ratio']:.2f}",
+        f"less than {metrics.COPY_RATIO} in pixels and in features: {len(copies)} of {len(outputs)} outputs, "
+        f"{by_chance} of {len(held_out)} held-out images",
+        f"ALARM: outputs are copies of training images{named}" if found["alarm"]
+        else "no sign of copied training images")
 
 
 def features(options: Namespace) -> None:
@@ -183,6 +207,7 @@ def features(options: Namespace) -> None:
         data = load_labelled(options.data, trained.data.shape[-1])
     if data.shape != trained.data.shape:
         raise UserError(f"--data {options.data} has images of {data.shape}, the trial {trained.data.shape}")
+    announce(f"learning to classify {data.name} from three kinds of features, up to {options.images} images")
     result = metrics.probe_accuracies(trained.discriminator, untrained.discriminator, data, options.images)
     accuracies = pd.Series({name: value for name, value in result.items() if not name.endswith("_images")})
     print_result(
@@ -198,13 +223,12 @@ def walk(options: Namespace) -> None:
     if len(options.through) < 2:
         raise UserError("--through needs at least two outputs")
     z = model.noise(max(100, *(number + 1 for number in options.through)))
-    rows = [figures.image_rows(model.generate(points), f"{a} to {b}, {name}", options.steps)
+    shares = [f"{share:.2f}" for share in torch.linspace(0, 1, options.steps)]
+    rows = [figures.image_rows(model.generate(points), f"{a} to {b}, {name}", options.steps, shares)
             for a, b in zip(options.through, options.through[1:])
             for name, points in latent.interpolate(z[a], z[b], options.steps).items()]
     save(options, "walk.png", figures.stack(rows))
-    numbered = [figures.image_rows(part, f"outputs {10 * i} to {10 * i + len(part) - 1}", 10)
-                for i, part in enumerate(model.generate(z[:100]).split(10))]
-    save(options, "outputs.png", figures.stack(numbered))
+    save(options, "outputs.png", figures.captioned_grid(model.generate(z[:100]), 10, [*map(str, range(100))]))
 
 
 def arithmetic(options: Namespace) -> None:
@@ -214,10 +238,11 @@ def arithmetic(options: Namespace) -> None:
     z = model.noise(max(map(max, chosen.values())) + 1)
     means = {name: z[numbers].mean(0) for name, numbers in chosen.items()}
     rows = [figures.image_rows(model.generate(torch.cat([z[numbers], means[name][None]])),
-                               f"{name}: {' '.join(map(str, numbers))}, their mean", COLUMNS)
+                               f"{name}: outputs and their mean", COLUMNS, [*map(str, numbers), "mean"])
             for name, numbers in chosen.items()]
     around = latent.neighbourhood(means["a"] - means["b"] + means["c"], 9, rng("around"))
-    rows.append(figures.image_rows(model.generate(around), "a - b + c, and around it", 9))
+    rows.append(figures.image_rows(model.generate(around), "a - b + c, and around it", 9,
+                                   ["a - b + c", *[""] * 8]))
     save(options, "arithmetic.png", figures.stack(rows))
 
 
@@ -233,7 +258,7 @@ def output_numbers(text: str, **keywords: Any) -> dict:
 
 DEVICE = {"--device": {"choices": ["auto", "cpu", "cuda"], "default": "auto",
                        "help": "where to compute; auto is the GPU if there is one"}}
-SAMPLES = {"--samples": one_number(1000, "number of outputs; fewer if there are fewer photographs to paint")}
+SAMPLES = {"--samples": one_number(1000, "number of outputs; fewer if there are fewer images to translate")}
 JSON = {"--json": {"action": "store_true", "help": "print the figures as JSON"}}
 COMMANDS = {  # the function of each, and the options beside `run` and --out
     "curves": (curves, JSON),
@@ -256,8 +281,8 @@ COMMANDS = {  # the function of each, and the options beside `run` and --out
             f"outputs whose mean z is {name}, by walk's numbers; the paper takes three", required=True)
         for name in "abc"}),
     "neighbours": (neighbours, DEVICE | SAMPLES | JSON | {
-        "--show": output_numbers("numbers of the outputs in the picture, from 0",
-                                 default=list(range(COLUMNS))),
+        "--show": output_numbers("numbers of the outputs in the picture, from 0; by default those nearest "
+                                 "to training images", default=None),
         "--nearest": one_number(4, "number of neighbours of each output")}),
 }  # fmt: skip
 
