@@ -169,7 +169,8 @@ def test_a_real_search_is_shown_from_its_first_line_on_stopped_noted_and_ends_wi
     run_command, experiment,
 ):
     file = experiment(SPACE, options=f"{TINY} --steps 3000 --reports 100", maxTrialNumber=2,
-                      trialConcurrency=1, experimentName="A name that is longer than what NNI's overview has room for", **FEW)
+                      trialConcurrency=1, **FEW,
+                      experimentName="A name that is longer than what NNI's overview has room for")
     run = run_command(file)
     address = run.stdout.readline().split()[1]
     port = int(address.split(":")[2].split("/")[0])

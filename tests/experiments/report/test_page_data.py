@@ -171,7 +171,8 @@ def test_pictures_are_found_by_their_keys_and_no_key_leads_elsewhere(search):
     data.document()
     assert data.picture("pictures/sources.webp").webp != data.picture("pictures/t000/300.webp").webp
     for key in ("pictures/../secret.webp", "pictures/t000/../1.webp", "pictures/nobody/300.webp",
-                "secret.png", "pictures/t000/999.webp", "pictures/continued/..", "pictures/t000/300.webp\n", ""):
+                "secret.png",
+                "pictures/t000/999.webp", "pictures/continued/..", "pictures/t000/300.webp\n", ""):
         assert data.picture(key) is None, key
     assert data.file("t000", "run.json") and not data.file("t000", "checkpoint.pt")
     for id_, name in (("..", "run.json"), ("nobody", "run.json"), ("t000", "../t001/run.json"),
