@@ -25,7 +25,7 @@ from experiments.nni_adapter.database import Experiment, Trial, find_experiment
 from experiments.nni_adapter.remote import FOLDER, Tunnels, workers
 from experiments.report import results
 from experiments.report.live import LivePage, served
-from experiments.report.page_data import PageData, expected_end, log_of
+from experiments.report.page_data import PageData, expected_end
 from judge.common.cache import cache_folder
 from judge.common.device import available_cores
 from trials.session.engine import NniEngine
@@ -242,7 +242,7 @@ def failures(trials: list[Trial]) -> Text:
 
 def log_text(trial: Trial) -> str:
     """Return the last line that a failed trial printed, and the file."""
-    line, file = log_of(trial)
+    line, file = results.log_of(trial)
     return f"{line or 'it printed nothing'} ({results.shown(file or trial.folder)})"
 
 

@@ -1,6 +1,7 @@
 """Several searches: the best score so far against trials and against seconds, and the ranks of settings."""
 
 import math
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
@@ -9,31 +10,58 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from scipy.stats import spearmanr
 
+from experiments import trial_command
 from experiments.nni_adapter.database import Experiment
 from experiments.report import page, results
 from experiments.study.study import spearman_interval
 from judge.common.errors import UserError
 
-TABLE_FORMAT = {"index": False, "float_format": "{:.4g}".format, "na_rep": ""}
+TABLE_FORMAT = {"index": False, "float_format": "{:.3g}".format, "na_rep": ""}
+NONE_YET = "none yet"  # in a table, for a search without a score so far
+MAX_LABEL = 40  # characters
 UNITS = ("trials", "seconds")  # of a budget
 MIN_RANKED = 4  # settings that two searches must share for a rank correlation
+
+
+def labels(searches: list[Experiment]) -> list[str]:
+    """Return a short label for each search, the same for seeds of one search.
+
+    Seeds of one search have one name, ranges and trial command (with its budget), but for the seed. Searches
+    that have only the name in common have their ids beside it.
+    """
+    names = [(search.config.get("experimentName") or search.id).split(" | ")[0] for search in searches]
+    keys = [(name, repr(conditions_of(search))) for name, search in zip(names, searches)]
+    alike = Counter(name for name, _ in dict.fromkeys(keys))
+    made = []
+    for key in keys:
+        ids = "+".join(search.id for search, other in zip(searches, keys) if other == key)
+        suffix = f" {ids}" if alike[key[0]] > 1 else ""
+        room = max(10, MAX_LABEL - len(suffix))
+        made.append((key[0] if len(key[0]) <= room else key[0][: room - 1] + "…") + suffix)
+    return made
+
+
+def conditions_of(search: Experiment) -> tuple[dict | None, dict]:
+    """Return what the seeds of a search share: its ranges, and the settings of its trial command."""
+    _, settings, _ = trial_command.parse(search.config["trialCommand"])
+    return search.config.get("searchSpace"), vars(settings) | {"seed": None}
 
 
 def groups(searches: list[Experiment]) -> pd.DataFrame:
     """Return the best score so far of all searches, a row per ended trial from a search's first score on.
 
-    Columns: `name` of the search, the same for all seeds of one search; `search`, its place in the list;
-    `trials` that ended so far, with or without a score; `seconds` since the first began; `best` score so far.
+    Columns: `name`, the search's label; `search`, its place in the list; `trials` that ended so far, with or
+    without a score; `seconds` since the first began; `best` score so far.
     Raises UserError if a search has no trial with a score.
     """
     curves = []
-    for number, search in enumerate(searches):
+    for number, (search, label) in enumerate(zip(searches, labels(searches))):
         ended = [trial for trial in search.trials() if trial.over and trial.ended]
         ended.sort(key=lambda trial: trial.ended)
         start = min((trial.started for trial in ended if trial.started), default=0.0)
         scores = [trial.latest["default"] if trial.latest else math.nan for trial in ended]
         curve = pd.DataFrame({
-            "name": search.config.get("experimentName") or search.id, "search": number,
+            "name": label, "search": number,
             "trials": range(1, len(ended) + 1), "seconds": [trial.ended - start for trial in ended],
             "best": pd.Series(scores, dtype=float).cummax().ffill(),
         }).dropna()  # fmt: skip
@@ -46,20 +74,34 @@ def groups(searches: list[Experiment]) -> pd.DataFrame:
 def by_budget(curves: pd.DataFrame, unit: str) -> pd.DataFrame:
     """Return the best scores with a row per budget in trials or seconds, and a column per search.
 
-    They are 0, the worst score, before a search's first one.
+    They are nan before a search's first one.
     """
     values = curves.pivot_table("best", unit, ["name", "search"], aggfunc="last", sort=False)
-    return values.sort_index().ffill().fillna(0.0)
+    return values.sort_index().ffill()
 
 
 def at_equal_budget(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return each group's mean ± standard deviation where the shortest search ends, in trials and seconds."""
+    """Return each group's mean ± standard deviation where the shortest search ends, in trials and seconds.
+
+    A search without a score by then counts with 0, the worst one; if no search of a group has one, the mean
+    is nan.
+    """
     table = curves.groupby("name", sort=False)["search"].nunique().rename("seeds").to_frame()
     for unit in UNITS:
         limit = curves.groupby("search")[unit].max().min()
-        values = by_budget(curves, unit).loc[:limit].iloc[-1].groupby("name")
-        table[f"best after {limit:.0f} {unit}"], table[f"± ({unit})"] = values.mean(), values.std()
+        best = by_budget(curves, unit).loc[:limit].iloc[-1]
+        some, filled = best.notna().groupby("name").any(), best.fillna(0.0).groupby("name")
+        table[f"best after {limit:.0f} {unit}"] = filled.mean().where(some)
+        table[f"± ({unit})"] = filled.std()
     return table.rename_axis("search").reset_index()
+
+
+def cells(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of `at_equal_budget` for a reader."""
+    table = at_equal_budget(curves)
+    best = [name for name in table if name.startswith("best after")]
+    return table.assign(**{name: table[name].map("{:.3g}".format).where(table[name].notna(), NONE_YET)
+                           for name in best})
 
 
 def differences(searches: list[Experiment]) -> list[str]:
@@ -111,7 +153,7 @@ def rank_correlations(searches: list[Experiment]) -> list[str]:
 def text(searches: list[Experiment], curves: pd.DataFrame) -> str:
     """Return the table of the searches' `groups` as text, with rank correlations and a warning if their
     scores are not comparable."""
-    names, table = differences(searches), at_equal_budget(curves).to_string(**TABLE_FORMAT)
+    names, table = differences(searches), cells(curves).to_string(**TABLE_FORMAT)
     warning = [f"not comparable: the searches differ in {', '.join(names)}"] if names else []
     return "\n".join([table, *warning, *rank_correlations(searches)])
 
@@ -120,7 +162,7 @@ def write(searches: list[Experiment], curves: pd.DataFrame, out: Path) -> Path:
     """Write the page of the searches' `groups` into the folder `out`, and return the file."""
     html = page.PAGES.get_template("comparison.html").render(
         names=list(curves["name"].unique()), differences=differences(searches),
-        ranks=rank_correlations(searches), table=at_equal_budget(curves).to_html(border=0, **TABLE_FORMAT),
+        ranks=rank_correlations(searches), table=cells(curves).to_html(border=0, **TABLE_FORMAT),
         figures=[page.Figure(f"Against {unit}", figure(curves, unit)) for unit in UNITS],
     )  # fmt: skip
     return page.save(out / f"compare-{'-'.join(search.id for search in searches)}.html", html)
@@ -130,7 +172,7 @@ def figure(curves: pd.DataFrame, unit: str) -> go.Figure:
     """Return a plot with a line per group, the mean of its searches, in a band from lowest to highest."""
     plot = go.Figure()
     for number, (name, group) in enumerate(curves.groupby("name", sort=False)):
-        values = by_budget(group, unit)
+        values = by_budget(group, unit).fillna(0.0)
         x, count = list(values.index), values.shape[1]
         if count > 1:
             edge = {"line": {"width": 0, "shape": "hv"}, "showlegend": False, "hoverinfo": "skip"}

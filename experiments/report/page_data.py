@@ -34,7 +34,6 @@ FILES = {  # of a trial that the page links to, by label
 SPACE = {"*": {"_type": str, "_value": list}}  # form of NNI's search space
 KEY = re.compile(  # of a picture
     r"pictures/(?:continued/(?P<continued>\w+)|(?P<trial>\w+)/(?P<step>\d{1,12})|sources)\.webp")
-LOG_BYTES = 4000  # of a log's end, in which its last line is looked for
 LARGER = {"sketch": "draft", "draft": "paper"}  # sizes
 SHOWS = {  # what a size can show, with a part of its schedule and with the whole
     "sketch": ("shows which settings are better, paints nothing yet",
@@ -200,7 +199,7 @@ class PageData:
         lines = read_lines(trial.folder / "stats.jsonl")
         curve = results.recorded_scores(trial, row.formula)
         parts = dict.fromkeys(name for score in curve.values() for name in score)
-        log, log_file = log_of(trial) if row.state == "failed" else (None, None)
+        log, log_file = results.log_of(trial) if row.state == "failed" else (None, None)
         steps = [step for step, file in sheets.list_sheets(trial.folder).items() if pictures.size(file)]
         entry = {
             "id": trial.id, "number": trial.number, "state": row.state, "published": row.published,
@@ -211,7 +210,7 @@ class PageData:
             "pictures": {str(step): f"pictures/{trial.id}/{step}.webp" for step in steps},
             "pixels": self._pixels(trial.folder),
             **progress(trial, record, lines),
-            "memory": record.get("peak_memory"), "reason": reason(row),
+            "memory": record.get("peak_memory"), "reason": results.reason(row),
             "log": log, "log_file": log_file and str(log_file),
             "command": results.command(self.experiment, row), "folder": str(trial.folder),
             "note": mark.note, "pinned": mark.pinned, "trained_on": self._trained_on(row),
@@ -367,28 +366,6 @@ def changed_settings(experiment: Experiment, row: Row) -> dict:
     settings = without_presets(module.Settings, results.settings_of(experiment, row))
     return {name: value for name, value in settings.items()
             if name in published and value != published[name] and name not in row.trial.parameters}
-
-
-def reason(row: Row) -> str | None:
-    """Return why a trial ended early, without the end of its log, which `log_of` returns."""
-    return row.record.get("reason") if row.state == "failed" else results.reason(row)
-
-
-def log_of(trial: Trial) -> tuple[str, Path] | tuple[None, None]:
-    """Return the last line that a trial printed, errors first, and the file; None if it printed nothing."""
-    for name in ("stderr", "trial.log", "stdout"):
-        if line := last_line(trial.folder / name):
-            return line, trial.folder / name
-    return None, None
-
-
-def last_line(file: Path) -> str | None:
-    """Return the last line of a text file that is not empty; None if there is none."""
-    with suppress(OSError), open(file, "rb") as log:
-        log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_BYTES))
-        return next((line.strip() for line in reversed(log.read().decode(errors="replace").splitlines())
-                     if line.strip()), None)
-    return None
 
 
 def caption(experiment: Experiment, record: dict) -> str | None:

@@ -1,6 +1,8 @@
 """The table of an experiment's trials, best first, and the commands that repeat its best trial."""
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +15,8 @@ from judge.common.errors import UserError
 from judge.score import Formula
 from trials.session.records import read_lines, read_record, recorded_settings
 from trials.session.steady import score_text, steady
+
+LOG_BYTES = 4000  # of a log's end, in which its last line is looked for
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def text(experiment: Experiment, formula: Formula | None = None) -> str:
     if trials:
         lines += ["", table_text(trials)]
     reasons = [f"trial {row.trial.number}: {why}" for row in trials
-               if row.state in ("diverged", "failed") and (why := reason(row))]
+               if row.state in ("diverged", "failed") and (why := reason(row) or log_text(row.trial))]
     lines += reasons and ["", *reasons]
     if winner := best(trials):
         next_steps = [f"{label}: {line}" for label, line in commands(experiment, winner, trials)]
@@ -166,13 +170,13 @@ def table_text(rows: list[Row], width: int = 160) -> str:
     table["score"] = [row.score_text for row in rows]
     constant = [name for name in table if name not in ("trial", "state", "score") and len(rows) > 1
                 and table[name].nunique(dropna=False) == 1]  # fmt: skip
-    table, left_out = table.drop(columns=constant), []
-    while len(lines := _lines(table)) and len(lines[0]) > width and len(table.columns) > 1:
-        parts = [name for name in table if name in (rows[0].trial.latest or {})]
-        left_out.append(name := (parts or list(table))[-1])
-        table = table.drop(columns=name)
-    note = [f"left out here, in --csv: {', '.join(left_out[::-1])}"] if left_out else []
-    return "\n".join([*lines, *note])
+    names = [name for name in table if name not in constant]
+    shown_names = list(names)
+    while len((lines := _lines(table[shown_names]))[0]) > width and len(shown_names) > 1:
+        parts = [name for name in shown_names if name in (rows[0].trial.latest or {})]
+        shown_names.remove((parts or shown_names)[-1])
+    left_out = [name for name in names if name not in shown_names]
+    return "\n".join([*lines, *([f"left out here, in --csv: {', '.join(left_out)}"] if left_out else [])])
 
 
 def _lines(table: pd.DataFrame) -> list[str]:
@@ -264,19 +268,34 @@ def shown(path: Path) -> Path:
 
 
 def reason(row: Row) -> str | None:
-    """Return why a trial ended before its end; None if it did not, or a user stopped it."""
+    """Return why a trial ended before its end, as far as its record says; None if a user stopped it."""
     if row.state == "early stopped":
         count, planned = len(row.trial.reports), (row.record.get("settings") or {}).get("reports")
         return f"stopped by the assessor after {count}{f' of {planned}' * bool(planned)} reports"
-    if row.state in ("diverged", "failed"):
-        return row.record.get("reason") or last_line(row.trial.folder / "stderr")
+    return row.record.get("reason") if row.state in ("diverged", "failed") else None
+
+
+def log_of(trial: Trial) -> tuple[str, Path] | tuple[None, None]:
+    """Return the last line that a trial printed, errors first, and the file; None if it printed nothing."""
+    for name in ("stderr", "trial.log", "stdout"):
+        if line := last_line(trial.folder / name):
+            return line, trial.folder / name
+    return None, None
+
+
+def log_text(trial: Trial) -> str | None:
+    """Return the last line that a trial printed, and where; None if it printed nothing."""
+    line, file = log_of(trial)
+    return line and f"{line} ({shown(file)})"
+
+
+def last_line(file: Path) -> str | None:
+    """Return the last line of a text file that is not empty; None if there is none."""
+    with suppress(OSError), open(file, "rb") as log:
+        log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_BYTES))
+        return next((line.strip() for line in reversed(log.read().decode(errors="replace").splitlines())
+                     if line.strip()), None)
     return None
-
-
-def last_line(log: Path) -> str | None:
-    """Return the last line of a log that is not blank, with the file; None if there is none."""
-    lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
-    return next((f"{line.strip()} ({shown(log)})" for line in reversed(lines) if line.strip()), None)
 
 
 def settings_of(experiment: Experiment, row: Row) -> dict:

@@ -14,8 +14,10 @@ from judge.common.errors import UserError
 def search(recorded):
     """Return a function that makes a search; each trial ends a second after the one before."""
 
-    def make(id_: str, name: str, finals: list, judge: str = "abc") -> database.Experiment:
-        config = {"trialCommand": "python -m trials.cyclegan", "experimentName": name}
+    def make(id_: str, name: str, finals: list, judge: str = "abc", options: str = "",
+             space: dict | None = None) -> database.Experiment:  # fmt: skip
+        config = {"trialCommand": f"python -m trials.cyclegan {options}", "experimentName": name}
+        config |= {"searchSpace": space} if space else {}
         folder = recorded(id_, config, [
             (f"{id_}{at}", {"cycle_weight": 1.0 + at}, "SUCCEEDED" if final else "FAILED", [], final)
             for at, final in enumerate(finals)])
@@ -38,6 +40,36 @@ def test_searches_are_compared_where_the_shortest_ends_and_equal_names_are_seeds
     low, high, mean = comparison.figure(curves[curves["name"] == "A"], "trials").data
     assert [list(line.y) for line in (low, high)] == [[0.1, 0.2, 0.2, 0.6], [0.2, 0.8, 0.8, 0.8]]
     assert list(mean.y) == pytest.approx([0.15, 0.5, 0.5, 0.7])
+
+
+SPACE = {"cycle_weight": {"_type": "uniform", "_value": [1, 10]}}
+
+
+def test_searches_of_one_name_are_seeds_only_if_ranges_command_and_budget_agree(search):
+    first, seed = search("a", "A", [0.2], options="--seed 1"), search("b", "A", [0.2], options="--seed 2")
+    ranges, budget = search("c", "A", [0.2], space=SPACE), search("d", "A", [0.2], options="--budget 0.5")
+    assert comparison.labels([first, seed]) == ["A", "A"]
+    assert comparison.labels([first, ranges]) == ["A a", "A c"]
+    assert comparison.labels([budget, first, seed]) == ["A d", "A a+b", "A a+b"]
+
+
+def test_names_are_short_in_titles_and_legends(search):
+    long = "A name of a search that says everything about it | sample | sketch | judge.pt"
+    searches = [search("a", long, [0.2]), search("b", long, [0.2], options="--ndf 3")]
+    assert comparison.labels(searches[:1]) == ["A name of a search that says everything…"]
+    assert comparison.labels(searches) == [f"A name of a search that says everythi… {id_}" for id_ in "ab"]
+    assert comparison.labels([search("c", "Quickstart | sample", [0.1])]) == ["Quickstart"]
+    assert max(map(len, comparison.labels(searches))) <= 40
+
+
+def test_a_search_without_a_score_so_far_says_so_and_is_not_drawn(search):
+    slow, fast = search("slow", "Slow", [None, None, 0.4]), search("fast", "Fast", [0.1, 0.2])
+    searches = [slow, fast]
+    curves = comparison.groups(searches)
+    assert "none yet" in comparison.text(searches, curves).splitlines()[1]
+    assert comparison.at_equal_budget(curves).set_index("search").loc["Slow"].isna()["best after 2 trials"]
+    slow_line = next(line for line in comparison.figure(curves, "trials").data if "Slow" in line.name)
+    assert list(slow_line.x) == [3]
 
 
 def test_searches_with_different_judges_are_not_comparable(search):

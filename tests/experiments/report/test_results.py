@@ -2,7 +2,12 @@
 
 import json
 import math
+import re
+import shlex
 import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +17,7 @@ from experiments.report import results
 from judge.common.errors import UserError
 from judge.score import find_formula
 from trials.cyclegan import Settings
+from trials.session.records import read_record
 
 PUBLISHED = {"identity_weight": Settings().identity_weight, "cycle_weight": Settings().cycle_weight}
 OTHER = {"identity_weight": 2.0, "cycle_weight": 20.0}
@@ -123,3 +129,59 @@ def test_another_formula_ranks_the_recorded_trials_anew_and_a_diverged_one_stays
     assert [row.score for row in after if row.state == "diverged"] == [0.0]
     with pytest.raises(UserError, match="--score combined: the trials recorded no clean, diversity, kid"):
         results.rows(experiment, find_formula("combined"))
+
+
+def test_a_trial_that_is_trained_on_as_advised_leaves_the_search_as_it_was(recorded):
+    command = "python -m trials.gan --data pattern --steps 40 --budget 0.5 --reports 2 --device cpu"
+    folder = recorded("searched", {"trialCommand": command}, [
+        ("aaaaa", {"generator_lr": 2e-4}, "SUCCEEDED", [0.3, 0.4], 0.4)])
+    run([*command.split(), "--out", folder / "trials/aaaaa"])
+    experiment = database.find_experiment(str(folder))
+    before, text = results.rows(experiment), results.text(experiment)
+    longer = dict(results.commands(experiment, before[0], before))["Train it on to the end"]
+    assert longer == (f"python -m trials.gan --like {folder}/trials/aaaaa --budget 1.0 "
+                      f"--out {folder}/continued/aaaaa")
+    assert "continues at step 20" in run(shlex.split(longer))
+    assert results.rows(experiment) == before and results.recorded_scores(before[0].trial).keys() == {10, 20}
+    assert read_record(folder / "continued/aaaaa")["settings"]["budget"] == 1.0
+    (line,) = set(results.text(experiment).splitlines()) - set(text.splitlines())
+    assert re.fullmatch(rf"trial 0 trained on to the end: \S.* \({folder}/continued/aaaaa\)", line)
+
+
+def run(words: list) -> str:
+    """Run a trial's command, and return what it printed."""
+    done = subprocess.run([sys.executable, *map(str, words[1:])], cwd=database.ROOT, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_a_trial_that_ended_early_has_a_reason_in_words(experiment):
+    trials = {row.trial.id: row for row in results.rows(experiment)}
+    trials["ddddd"].record.update(status="stopped", reason="SIGTERM at step 301", settings={"reports": 20})
+    assert results.reason(trials["ddddd"]) == "stopped by the assessor after 1 of 20 reports"
+    assert results.reason(trials["bbbbb"]) == "cycle_A loss is nan"
+    assert [results.reason(trials[id_]) for id_ in ("aaaaa", "ccccc", "fffff")] == [None] * 3
+    log = trials["ccccc"].trial.folder / "stderr"
+    log.parent.mkdir()
+    log.write_text("Traceback ...\nModuleNotFoundError: No module named 'x'\n\n")
+    assert f"\ntrial 2: ModuleNotFoundError: No module named 'x' ({log})\n" in results.text(experiment)
+
+
+@pytest.mark.parametrize(("width", "left_out"), [
+    (160, ""), (70, "left out here, in --csv: content"),
+    (60, "left out here, in --csv: style, content, cycle_weight")])
+def test_the_table_of_the_text_fits_a_terminal(experiment, width, left_out):
+    lines = results.table_text(results.rows(experiment), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert (lines[-1] if lines[-1].startswith("left") else "") == left_out
+    head = " ".join(lines[0].split() + lines[1].split())
+    assert "trial state reports score" in head and "id" not in head.split() and "kid" not in head
+
+
+def test_columns_that_say_nothing_are_not_in_the_table_of_the_text(experiment):
+    rows = [row for row in results.rows(experiment) if row.state == "succeeded"]  # both have two reports
+    text = results.table_text(rows)
+    assert "reports" not in text and "identity" in text
+    same = [replace(row, trial=replace(row.trial, parameters=PUBLISHED)) for row in rows]
+    assert "identity" not in results.table_text(same) and "identity" in results.table_text(same[:1])
