@@ -27,7 +27,7 @@ function apply(changes) {
   }
 }
 
-// Ask the server, apply its answer, and say it if there is a problem; return whether there was an answer.
+// Ask the server, apply its answer or say what is wrong; return whether there was an answer.
 async function ask(path, body) {
   let answer;
   try {
@@ -36,8 +36,8 @@ async function ask(path, body) {
     return false;
   }
   const content = await answer.json().catch(() => ({ problem: `the server answers ${answer.status}` }));
-  if (answer.ok) apply(content);
-  say(answer.ok ? "" : content.problem);
+  if (!content.problem) apply(content);
+  say(content.problem ?? "");
   return true;
 }
 
