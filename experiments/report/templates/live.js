@@ -11,12 +11,12 @@ function apply(changes) {
   Object.assign(page, { revision, search, sources, importance, trials: changes.order.map(id => trials.get(id)).filter(Boolean) });
   drawHeading();
   const after = JSON.stringify([columns().map(column => [column.key, silence(column)]), page.sources]);
-  if (before !== after || changes.trials.some(trial => !bodies.has(trial.id))) drawTable();
+  if (before !== after || bodies.size !== page.trials.length) drawTable();
   else changes.trials.forEach(drawTrial);
   if (changes.trials.length) {
     for (const { trained_on } of changes.trials) images.delete(trained_on?.picture); // it has the same address at each step
-    reorder();
     drawSlider();
+    reorder();
     repaint();
     drawViewer();
     redraw();

@@ -1,4 +1,4 @@
-"""The document of a page, made without NNI, its HTML, and a small server that speaks the live page's protocol."""
+"""The document of a page, made without NNI, its HTML, and a server that speaks the live page's protocol."""
 
 import base64
 import io
@@ -20,7 +20,8 @@ SPACE = {
     "generator_lr": {"_type": "loguniform", "_value": [5e-5, 2e-3]},
     "upsampling": {"_type": "choice", "_value": ["transposed", "resize"]},
 }
-PUBLISHED = {"cycle_weight": 10.0, "adversarial_weight": 1.0, "generator_lr": 0.0002, "upsampling": "transposed"}
+PUBLISHED = {"cycle_weight": 10.0, "adversarial_weight": 1.0, "generator_lr": 0.0002,
+             "upsampling": "transposed"}
 PARTS = [
     {"name": "default", "label": "score", "better": "higher", "help": "style x content / (1 + KID)"},
     {"name": "style", "label": "style", "better": "higher", "help": "how much like paintings"},
@@ -31,11 +32,11 @@ PARTS = [
 ]  # fmt: skip
 
 
-def document(count: int = 12, reports: int = 3, pixels: int = 64, images: int = 8) -> tuple[dict, dict[str, bytes]]:
+def document(count: int, reports: int = 3, images: int = 8, pixels: int = 64) -> tuple[dict, dict[str, bytes]]:
     """Return the document of a search that has ended, and its pictures as WebP by key.
 
-    Trial 0 is the published setting, 1 diverged, 2 failed on import, and every fourth was stopped early. Picture
-    `at` of a strip is an even colour, other for each trial and step.
+    Trial 0 is the published setting, 1 diverged, 2 failed on import, and every fourth was stopped early. Each
+    image is of one colour, another for each trial and step.
     """
     rng = np.random.default_rng(0)
     pictures = {"pictures/sources.webp": strip(rng, images, pixels)}
