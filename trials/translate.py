@@ -28,11 +28,10 @@ from judge.common.cli import Parser, PositiveInt, from_namespace, main
 from judge.common.errors import UserError, one_line
 from judge.common.files import as_user_error, atomic_write
 from judge.images import list_images, read_full_size, to_bytes, to_float
-from trials.cyclegan import CycleGAN, Settings
-from trials.inspection.trained import restore, settings_of
+from trials.cyclegan import CycleGAN
+from trials.inspection.adapters import load_networks
 from trials.parts.networks import ResidualBlock
 from trials.session import RunOptions
-from trials.session.records import read_record
 
 MIN_PIXELS = 32  # width and height that reflection padding and instance normalisation need
 MAX_ONNX_DIFFERENCE = 1 / 255  # share of the range of values
@@ -82,11 +81,9 @@ def command(arguments: list[str]) -> int:
 
 def load_trained(folder: Path, device: torch.device) -> CycleGAN:
     """Return the CycleGAN in a trial's folder with the weights of its checkpoint."""
-    record = read_record(folder)
-    if record.get("system") != "cyclegan":
-        raise UserError(f"{folder} is not the folder of a CycleGAN trial: look at its run.json")
-    net = CycleGAN(settings_of(Settings, record, folder), 1, device)  # it takes no step
-    restore(net, folder)
+    net, record = load_networks(folder, device)
+    if not isinstance(net, CycleGAN):
+        raise UserError(f"{folder} is a trial of {record['system']}, not of a CycleGAN")
     return net
 
 

@@ -8,12 +8,57 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
+from experiments.report.results import Row
+from judge.score import WORST_SCORE
+
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 MIN_TRIALS = 8  # with fewer finished trials there are no importances
-RESAMPLES = 12  # bootstrap samples of the trials, for the intervals
-MAX_RESAMPLED_TRIALS = 200  # from here on there are no intervals: each takes long, and they are narrow
-MAX_FANOVA_TRIALS = 400  # in one forest: one on 1,000 trials takes a minute
+FEW_TRIALS = 50  # with fewer, a note says that the importances are a hint only
+MAX_TRIALS = 100  # in one resample: a forest on 400 takes seconds
+# Up to 20 values have their mean between their 5th and 95th percentile: of n values the latter, interpolated,
+# gives the largest the weight 1.05 - 0.05 n, which is at least 1/n.
+RESAMPLES = 20
+
+NOTE = """How much of the difference between scores each parameter explains, as shares that add up to 1
+(fANOVA, Hutter et al. 2014), from {count} finished trials{diverged}. A bar is the mean over {resamples}
+resamples of the trials, its line is where 90 % of them lie."""
+RATIO_NOTE = " Loss weights are shown as ratios: with Adam, a factor common to all has next to no effect."
+FEW_NOTE = (" With so few trials this is a hint, not a finding: where the lines overlap, the order means "
+            "nothing.")
+
+
+def of_rows(rows: list[Row]) -> pd.DataFrame:
+    """Return the importances of the parameters of a search, from its trials that ended: as `importance`, with
+    loss weights as ratios. Trials that diverged count, with the worst score."""
+    return importance(*_counted(rows))
+
+
+def note(rows: list[Row]) -> str:
+    """Return what the importances of these trials are, or why there are none, for a reader."""
+    parameters, scores = _counted(rows)
+    count, diverged = len(scores), sum(row.state == "diverged" for row in rows)
+    if count < MIN_TRIALS:
+        there_are = "there is" if count == 1 else "there are"
+        return f"Importances need {MIN_TRIALS} finished trials, {there_are} {count}."
+    if not _vary(parameters, scores):
+        return "No importances: all finished trials have the same score, or the same parameters."
+    worst = f", of which {diverged} diverged and count with the worst score, {WORST_SCORE:g}" * bool(diverged)
+    text = NOTE.format(count=count, diverged=worst, resamples=RESAMPLES)
+    text += RATIO_NOTE * any(" / " in name for name in parameters) + FEW_NOTE * (count < FEW_TRIALS)
+    return " ".join(text.split())
+
+
+def _counted(rows: list[Row]) -> tuple[pd.DataFrame, pd.Series]:
+    """Return parameters and scores of the trials that trained to their end or diverged."""
+    ended = [row for row in rows if row.state == "diverged" or row.trial.final and row.state == "succeeded"]
+    scores = [WORST_SCORE if row.state == "diverged" else row.score for row in ended]
+    parameters = pd.DataFrame([row.trial.parameters for row in ended])
+    return weight_ratios(parameters), pd.Series(scores, dtype=float)
+
+
+def _vary(parameters: pd.DataFrame, scores: pd.Series) -> bool:
+    return scores.nunique() > 1 and bool((parameters.nunique() > 1).any())
 
 
 def weight_ratios(parameters: pd.DataFrame) -> pd.DataFrame:
@@ -50,31 +95,30 @@ def distribution(column: pd.Series) -> BaseDistribution:
 def importance(parameters: pd.DataFrame, scores: pd.Series) -> pd.DataFrame:
     """Return each parameter's share of the explained variance of the score: fANOVA (Hutter et al. 2014).
 
-    The most important is first. Columns importance, which adds up to 1, on up to `MAX_FANOVA_TRIALS` trials
-    drawn at random; low and high, a 90 % interval over resampled trials. Empty if there are too few trials or
-    all have the same score.
+    The most important is first. Columns: importance, which adds up to 1, the mean over `RESAMPLES` resamples
+    with replacement, each of up to `MAX_TRIALS` trials; low and high, the 5th and 95th percentile of these.
+    Empty if there are too few trials or all have the same score.
     """
     parameters = parameters.loc[:, parameters.nunique() > 1]
-    if len(scores) < MIN_TRIALS or scores.nunique() < 2 or parameters.empty:
+    if len(scores) < MIN_TRIALS or not _vary(parameters, scores):
         return pd.DataFrame(columns=["importance", "low", "high"])
-    rng, count = np.random.default_rng(0), len(scores)
-    samples = [rng.permutation(count)[:MAX_FANOVA_TRIALS] if count > MAX_FANOVA_TRIALS else np.arange(count)]
-    if count < MAX_RESAMPLED_TRIALS:
-        samples += [rng.integers(count, size=count) for _ in range(RESAMPLES)]
-    shares = pd.DataFrame([_shares(parameters.iloc[rows], scores.iloc[rows]) for rows in samples])
-    resampled = shares[1:] if len(shares) > 1 else shares
-    table = resampled.quantile([0.05, 0.95]).T.set_axis(["low", "high"], axis=1)
-    table.insert(0, "importance", shares.iloc[0])
+    rng, shares = np.random.default_rng(0), []
+    while len(shares) < RESAMPLES:
+        rows = rng.integers(len(scores), size=min(len(scores), MAX_TRIALS))
+        if _vary(parameters.iloc[rows], scores.iloc[rows]):
+            shares.append(_shares(parameters.iloc[rows], scores.iloc[rows]))
+    shares = pd.DataFrame(shares)
+    low, high = shares.quantile(0.05), shares.quantile(0.95)
+    table = pd.DataFrame({"importance": shares.mean(), "low": low, "high": high})
     return table.sort_values("importance", ascending=False)
 
 
 def _shares(parameters: pd.DataFrame, scores: pd.Series) -> dict[str, float]:
-    shares = {}
-    if scores.nunique() > 1:  # a resample may draw equal trials only
-        study = optuna_study(parameters.loc[:, parameters.nunique() > 1], scores.to_frame())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna calls its evaluator experimental
-            shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(n_trees=32, seed=0))
+    varied = parameters.loc[:, parameters.nunique() > 1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls its evaluator experimental
+        shares = get_param_importances(optuna_study(varied, scores.to_frame()),
+                                       evaluator=FanovaImportanceEvaluator(n_trees=32, seed=0))
     return {name: float(shares.get(name, 0.0)) for name in parameters}
 
 

@@ -97,6 +97,7 @@ class PageData:
 
     def has(self, id_: str) -> bool:
         """Return whether there is a trial of this id."""
+        self.refresh()
         return id_ in self._folders
 
     def document(self, *, live: bool = False, links_from: Path | None = None) -> dict:
@@ -263,13 +264,8 @@ class PageData:
         if ended == self._ended or not self._importances.due:
             return False
         with self._importances:
-            scored = [row for row in rows if row.trial.final]
-            table = importance.importance(
-                importance.weight_ratios(pd.DataFrame([row.trial.parameters for row in scored])),
-                pd.Series([row.score for row in scored], dtype=float)).reset_index(names="name")
-            few = f"needs {importance.MIN_TRIALS} finished trials, there are {len(scored)}"
-            note = "" if len(table) else few
-            new = finite({"rows": table.to_dict("records"), "note": note})
+            table = importance.of_rows(rows).reset_index(names="name")
+            new = finite({"rows": table.to_dict("records"), "note": importance.note(rows)})
         self._ended = ended
         old, self._importance = self._importance, new
         return new != old

@@ -89,10 +89,15 @@ def settings_of(Settings: type, record: dict, folder: Path) -> Any:
     return settings
 
 
-def restore(net: Any, folder: Path) -> None:
-    """Load the checkpoint of the trial in `folder` into `net`. Raises UserError if it cannot be read."""
+def restore(folder: Path, build: Callable[[dict], Any], trained: bool = True) -> Any:
+    """Return `build(state)`, the model of the trial in `folder`, with the state of the trial's checkpoint;
+    with its initial one if not `trained`. Raises UserError if the checkpoint cannot be read."""
     try:
-        net.load_state_dict(read_tensors(folder / "checkpoint.pt"))
+        state = read_tensors(folder / "checkpoint.pt")
+        net = build(state)
+        if trained:
+            net.load_state_dict(state)
+        return net
     except FileNotFoundError:
         raise UserError(f"{folder} has no checkpoint yet: wait for the trial's first report") from None
     except Exception as error:  # a damaged file fails in many ways

@@ -1,11 +1,16 @@
 """Which parameters of a search matter."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
+from experiments.nni_adapter.database import Trial
 from experiments.report import importance
+from experiments.report.results import Row
 
 NAMES = ("identity_weight", "cycle_weight", "adversarial_weight", "generator_lr")
 RATIOS = ["identity_weight / adversarial_weight", "cycle_weight / adversarial_weight"]
@@ -40,6 +45,40 @@ def test_the_parameter_that_decides_the_score_is_first_with_an_interval_that_is_
     assert widths[8] > 2 * widths[60]
 
 
+@pytest.mark.parametrize("seed", [0, 4])  # the share of all trials was outside
+def test_a_share_lies_in_its_interval_and_the_shares_add_up_to_one_also_where_all_is_chance(seed):
+    parameters = random_parameters(8)
+    table = importance.importance(parameters, pd.Series(np.random.default_rng(seed).exponential(size=8)))
+    assert table["importance"].between(table["low"], table["high"]).all()
+    assert table["importance"].sum() == pytest.approx(1)
+
+
+def rows(count: int, diverged: tuple[int, ...] = (), **parameters) -> list[Row]:
+    """Trials whose score grows with beta1; those that diverged have none."""
+    return [Row(Trial(f"t{at}", at, Path("/none"), "SUCCEEDED", parameters={"beta1": at / 20, **parameters},
+                      final={"default": 0.0 if at in diverged else at / 10}),
+                {"status": "diverged"} if at in diverged else {}, False) for at in range(count)]
+
+
+def test_trials_that_diverged_count_as_the_worst_and_stopped_ones_do_not_count():
+    trials = rows(9, diverged=(8,))
+    assert list(importance.of_rows(trials).index) == ["beta1"]
+    note = importance.note(trials)
+    assert "from 9 finished trials, of which 1 diverged and count with the worst score, 0. " in note
+    assert "add up to 1" in note and "a hint, not a finding" in note and "ratios" not in note
+    stopped = [replace(row, trial=replace(row.trial, state="EARLY_STOPPED", final=None)) for row in trials]
+    some = stopped[:2] + trials[2:]
+    assert importance.note(some) == "Importances need 8 finished trials, there are 7."
+    assert importance.of_rows(some).empty and importance.of_rows([]).empty
+
+
+def test_the_note_says_why_there_are_no_importances_and_that_weights_are_ratios():
+    assert importance.note(rows(1)) == "Importances need 8 finished trials, there is 1."
+    same = [replace(row, trial=replace(row.trial, parameters={"beta1": 0.5})) for row in rows(8)]
+    assert importance.note(same).startswith("No importances: all finished trials have the same score, or")
+    assert "shown as ratios" in importance.note(rows(8, cycle_weight=2.0, adversarial_weight=1.0))
+
+
 @pytest.mark.parametrize("scores", [[0.5] * 20, [0.5, 0.6]])
 def test_too_few_trials_or_equal_scores_give_no_importances(scores):
     assert importance.importance(random_parameters(len(scores)), pd.Series(scores)).empty
@@ -60,9 +99,9 @@ def test_the_pareto_front_is_the_rows_that_no_other_dominates():
     assert sorted(importance.pareto_front(values)) == ["a", "b", "c"]
 
 
-def test_with_many_trials_one_forest_is_grown_on_some_of_them(monkeypatch):
+def test_a_forest_is_grown_on_some_of_many_trials(monkeypatch):
     counts = []
     monkeypatch.setattr(importance, "_shares", lambda p, s: counts.append(len(s)) or dict.fromkeys(p, 0.5))
-    many = pd.DataFrame(dict.fromkeys("ab", range(3 * importance.MAX_FANOVA_TRIALS)))
+    many = pd.DataFrame(dict.fromkeys("ab", range(3 * importance.MAX_TRIALS)))
     assert len(importance.importance(many, many["a"])) == 2
-    assert counts == [importance.MAX_FANOVA_TRIALS]  # a forest on a thousand takes a minute
+    assert counts == [importance.MAX_TRIALS] * importance.RESAMPLES
