@@ -1,4 +1,4 @@
-"""The document of a page, made without NNI, its HTML, and a small server that speaks the live page's protocol."""
+"""The document of a page, made without NNI, its HTML, and a server that speaks the live page's protocol."""
 
 import base64
 import io
@@ -20,7 +20,8 @@ SPACE = {
     "generator_lr": {"_type": "loguniform", "_value": [5e-5, 2e-3]},
     "upsampling": {"_type": "choice", "_value": ["transposed", "resize"]},
 }
-PUBLISHED = {"cycle_weight": 10.0, "adversarial_weight": 1.0, "generator_lr": 0.0002, "upsampling": "transposed"}
+PUBLISHED = {"cycle_weight": 10.0, "adversarial_weight": 1.0, "generator_lr": 0.0002,
+             "upsampling": "transposed"}
 PARTS = [
     {"name": "default", "label": "score", "better": "higher", "help": "style x content / (1 + KID)"},
     {"name": "style", "label": "style", "better": "higher", "help": "how much like paintings"},
@@ -31,13 +32,14 @@ PARTS = [
 ]  # fmt: skip
 
 
-def document(count: int = 12, reports: int = 3, pixels: int = 64, images: int = 8) -> tuple[dict, dict[str, bytes]]:
+def document(count: int, reports: int = 3, images: int = 8, pixels: int = 64) -> tuple[dict, dict[str, bytes]]:
     """Return the document of a search that has ended, and its pictures as WebP by key.
 
-    Trial 0 is the published setting, 1 diverged, 2 failed on import, and every fourth was stopped early. Picture
-    `at` of a strip is an even colour, other for each trial and step.
+    Trial 0 is the published setting, 1 diverged, 2 failed on import, and every fourth was stopped early. Each
+    image is of one colour, another for each trial and step.
     """
-    rng, pictures = np.random.default_rng(0), {"pictures/sources.webp": strip(rng, images, pixels)}
+    rng = np.random.default_rng(0)
+    pictures = {"pictures/sources.webp": strip(rng, images, pixels)}
     trials = [trial(number, count, reports, rng) for number in range(count)]
     for entry in trials:
         for step in entry["curve"]["step"] if entry["number"] != 2 else []:
@@ -120,3 +122,87 @@ def save(folder: Path, data: dict, pictures: dict[str, bytes]) -> Path:
     file = folder / "ssssssss.html"
     file.write_text(html(data, pictures))
     return file
+
+
+class Served:
+    """A live page's document at `url`; `posts` has what was sent. It is changed by `change`."""
+
+    def __init__(self, data: dict, pictures: dict[str, bytes]):
+        self.data, self.pictures, self.posts = deepcopy(data) | {"live": True}, dict(pictures), []
+        self.changed = {trial["id"]: 1 for trial in self.data["trials"]}
+
+    def trial(self, id_: str) -> dict:
+        return next(trial for trial in self.data["trials"] if trial["id"] == id_)
+
+    def change(self, id_: str | None, **values: object) -> None:
+        """Change a trial, or the search without an id."""
+        (self.trial(id_) if id_ else self.data["search"]).update(values)
+        self.data["revision"] += 1
+        if id_:
+            self.changed[id_] = self.data["revision"]
+
+    def answer(self, since: int) -> dict:
+        trials = [trial for trial in self.data["trials"] if self.changed[trial["id"]] > since]
+        kept = {key: self.data[key] for key in ("revision", "search", "sources", "importance")}
+        return kept | {"order": [trial["id"] for trial in self.data["trials"]], "trials": trials}
+
+    def get(self, path: str) -> bytes | None:
+        if not path:
+            return html(self.data, {}).encode()
+        if path.startswith("changes?since="):
+            return json.dumps(self.answer(int(path.split("=")[1]))).encode()
+        if path in page.SCRIPTS or path == page.STYLE:
+            return (page.FOLDER / path).read_bytes()
+        return page.get_plotlyjs().encode() if path == "plotly.js" else self.pictures.get(path)
+
+    def post(self, path: str, body: dict) -> bytes:
+        since = self.data["revision"]
+        self.posts.append((path, body))
+        self.change(path.removeprefix("trials/") if path != "search" else None,
+                    **{key: value for key, value in body.items() if key != "stop"})
+        return json.dumps(self.answer(since)).encode()
+
+
+TYPES = {"js": "text/javascript", "css": "text/css", "webp": "image/webp"}  # else HTML
+POLICY = ("default-src 'none'; img-src 'self' data: blob:; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+          "connect-src 'self'; base-uri 'none'; frame-ancestors 'none'")
+
+
+@contextmanager
+def serve(data: dict, pictures: dict[str, bytes]):
+    """Serve a document as the live page is; yields its `Served`, with `stop()`."""
+    served = Served(data, pictures)
+
+    class Handler(BaseHTTPRequestHandler):
+        def reply(self, content: bytes | None) -> None:
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Type", TYPES.get(self.path.rsplit(".")[-1], "text/html"))
+            self.send_header("Content-Security-Policy", POLICY)
+            self.end_headers()
+            self.wfile.write(content or b"{}")
+
+        def do_GET(self) -> None:
+            self.reply(served.get(self.path.removeprefix("/token/")))
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.reply(served.post(self.path.removeprefix("/token/"), body))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    served.url, served.stop = f"http://127.0.0.1:{server.server_port}/token/", stop
+    try:
+        yield served
+    finally:
+        if thread.is_alive():
+            stop()
