@@ -17,19 +17,27 @@ CONTRIBUTING.md lists the other methods and functions of a system. `Settings.des
 data, the judge and so on as text by name, `data` first. `Settings.budget` may grow when a trial is continued.
 """
 
-from trials.session.checkpoint import Checkpointed, DiskUse
-from trials.session.command import run
-from trials.session.session import Session
+import importlib
+from typing import Any
+
 from trials.session.settings import (
     RunOptions,
     Scheduled,
     fill_unset,
     parse_trial,
+    trial_parser,
     with_parameters,
     without_presets,
 )
 
-__all__ = [
-    "Checkpointed", "DiskUse", "RunOptions", "Scheduled", "Session", "fill_unset", "parse_trial", "run",
-    "with_parameters", "without_presets",
-]  # fmt: skip
+# These need torch, which takes seconds to import, and the commands that list searches do not.
+NEED_TORCH = {"Checkpointed": "checkpoint", "DiskUse": "checkpoint", "Session": "session", "run": "command"}
+__all__ = ["RunOptions", "Scheduled", "fill_unset", "parse_trial", "trial_parser", "with_parameters",
+           "without_presets", *NEED_TORCH]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch at its first use (PEP 562)."""
+    if name not in NEED_TORCH:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(f"{__name__}.{NEED_TORCH[name]}"), name)
