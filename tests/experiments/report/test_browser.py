@@ -23,7 +23,7 @@ def patience():
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """Return a function that opens the page of a document from disk; it returns the tab and its complaints."""
+    """Return a function that opens a document's page from disk; it returns the tab and its complaints."""
 
     def open_(data: dict, pictures: dict, **options):
         return browser(page_fixture.save(tmp_path, data, pictures), **options)
@@ -66,7 +66,7 @@ def until(condition: Callable, tab: Page):
 def colour(tab: Page, canvas: str) -> tuple:
     """Return the colour at the middle of a canvas, and its edge in pixels."""
     return tuple(tab.locator(canvas).evaluate(
-        "c => [...c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data.slice(0, 3), c.width]"))
+        "c => [...c.getContext('2d').getImageData(c.width / 2, 5, 1, 1).data.slice(0, 3), c.width]"))
 
 
 def painted(pictures: dict, key: str, image: int, pixels: int = 64) -> tuple:
@@ -94,7 +94,8 @@ def test_a_picture_opens_at_its_own_pixels_and_the_keyboard_goes_through_images_
     assert box["width"] % 64 == 0 and box["width"] >= 512
     assert tab.locator("#painting").evaluate("c => getComputedStyle(c).imageRendering") == "pixelated"
     for keys, id_, step, image in [
-        ("ArrowRight", "t011", 300, 1), ("ArrowLeft ArrowLeft", "t011", 300, 7), ("ArrowDown", "t010", 300, 7),
+        ("ArrowRight", "t011", 300, 1), ("ArrowLeft ArrowLeft", "t011", 300, 7),
+        ("ArrowDown", "t010", 300, 7),
         ("-", "t010", 200, 7), ("ArrowUp", "t011", 200, 7), ("+", "t011", 300, 7),
     ]:  # fmt: skip
         for key in keys.split():
@@ -153,7 +154,8 @@ def test_columns_sort_best_first_fold_and_hide_and_a_filter_holds_in_table_and_f
     states = [text.split("\n")[0] for text in column(tab, "state")]
     assert states[1:] == sorted(states[1:])
 
-    expect(tab.locator("#hidden-columns")).to_contain_text("clean (1 everywhere), KID error (0.02 everywhere)")
+    hidden = tab.locator("#hidden-columns")
+    expect(hidden).to_contain_text("clean (1 everywhere), KID error (0.02 everywhere)")
     assert head.get_by_role("button", name="clean").count() == 0
     tab.get_by_role("button", name="show them").click()
     expect(head.get_by_role("button", name="clean")).to_be_visible()
@@ -165,7 +167,8 @@ def test_columns_sort_best_first_fold_and_hide_and_a_filter_holds_in_table_and_f
 
     filter_ = tab.get_by_label("filter")
     for words, expected in [("resize", set()), ("upsampling=resize score>0.2", {5, 7, 9, 11}), ("best", {11}),
-                            ("early", {3, 7}), ("kid<100 number>9", {10, 11}), ("batch_size=4 number=3", {3})]:
+                            ("early", {3, 7}), ("kid<100 number>9", {10, 11}),
+                            ("batch_size=4 number=3", {3})]:
         filter_.fill(words)
         assert set(trials(tab)) == expected, words
     expect(tab.get_by_text("1 of 12 trials")).to_be_visible()
@@ -186,11 +189,12 @@ def test_a_row_opens_over_the_full_width_and_what_failed_is_seen_without_opening
         trial["note"], trial["reason"] = hostile, hostile
     data["trials"][0]["parameters"]["upsampling"] = "<i>new</i>"
     data["trials"][0]["trained_on"] = {
-        "step": 2000, "last_step": 2000, "score_text": "0.0425 ± 0.003", "state": "finished", "folder": "/c/t005",
-        "picture": "pictures/sources.webp", "pixels": 64}  # fmt: skip
+        "step": 2000, "last_step": 2000, "score_text": "0.0425 ± 0.003", "state": "finished",
+        "folder": "/c/t005", "picture": "pictures/sources.webp", "pixels": 64}  # fmt: skip
     tab, complaints = opened(data, pictures)
     expect(tab.locator("h1")).to_have_text(hostile)
-    expect(tab.locator("tbody[data-trial=t002] .problem")).to_have_text("ModuleNotFoundError: No module named 'x'")
+    failed = tab.locator("tbody[data-trial=t002] .problem")
+    expect(failed).to_have_text("ModuleNotFoundError: No module named 'x'")
     row = tab.locator("tbody[data-trial=t005]")
     expect(row.locator(".continued")).to_contain_text("0.0425 ± 0.003 finished, 2,000 of 2,000 steps")
     opener = tab.get_by_role("button", name="details of trial 5")
@@ -205,7 +209,7 @@ def test_a_row_opens_over_the_full_width_and_what_failed_is_seen_without_opening
     detail.get_by_role("button", name="copy").click()
     expect(detail.locator("[data-copy]")).to_have_text(re.compile("copied|selected"))
     tab.get_by_text("Commands", exact=True).click()
-    expect(tab.locator("#commands")).to_contain_text("--like runs/x")
+    expect(tab.locator("#commands")).to_contain_text("--like x")
     assert len(marks(tab, "curves")) == 5
     assert tab.locator("i, b:has-text('bold'), .plot svg i").count() == 0 and not complaints, complaints
 
@@ -219,7 +223,8 @@ def test_figures_follow_highlight_smoothing_facet_and_dark_mode(opened):
     def curve(name: str) -> dict:
         return plot.evaluate("(plot, name) => plot.data.find(trace => trace.name === name)", name)
 
-    assert curve("11 best")["line"]["color"] == "#e0672f" and curve("0 published")["line"]["color"] == "#2a7fde"
+    assert curve("11 best")["line"]["color"] == "#e0672f"
+    assert curve("0 published")["line"]["color"] == "#2a7fde"
     grey = curve("5")["line"]
     tab.get_by_role("button", name="highlight trial 5 in").click()
     expect(tab.locator("tbody[data-trial=t005]")).to_have_class("highlighted")
@@ -237,7 +242,7 @@ def test_figures_follow_highlight_smoothing_facet_and_dark_mode(opened):
     slices = tab.locator("#slices .plot")
     panels = "plot => plot.data.length"
     assert slices.evaluate(panels) == 2 * 4  # three parameters and a ratio, for each upsampling
-    axis = slices.evaluate("plot => [plot.layout.xaxis.type, plot.layout.xaxis.range.map(end => Math.round(end))]")
+    axis = slices.evaluate("({layout: {xaxis}}) => [xaxis.type, xaxis.range.map(end => Math.round(end))]")
     assert axis == ["log", [0, 2]]  # as the search space, 1 to 100
     symbols = set(slices.evaluate("plot => plot.data.flatMap(trace => trace.marker.symbol)"))
     assert symbols == {"circle", "circle-open", "x-thin-open"}
@@ -268,7 +273,8 @@ def test_a_phone_is_wide_enough_and_sorts(opened):
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     assert tab.locator("tbody .strip").first.bounding_box()["width"] > 340
     cut = tab.locator("button:visible").evaluate_all(
-        "buttons => buttons.filter(b => b.getBoundingClientRect().right > 390 || b.scrollWidth > b.offsetWidth + 2)")
+        "buttons => buttons.filter(button => button.getBoundingClientRect().right > 390"
+        " || button.scrollWidth > button.offsetWidth + 2)")
     assert not cut
     tab.get_by_label("sort by").select_option("KID")
     values = [float(text) for text in column(tab, "KID") if text]
@@ -373,7 +379,26 @@ def test_a_refusal_of_the_server_is_shown(browser):
     data, pictures = page_fixture.document(3)
     with page_fixture.serve(data, pictures) as served:
         tab, _ = browser(served.url)
-        served.post = lambda path, body: b"not JSON"
+        served.post = lambda path, body: b'{"problem": "a note has at most 2000 characters"}'
         tab.get_by_role("button", name="details of trial 0").click()
+        served.get = lambda path: None  # no poll takes the line away
         tab.get_by_role("button", name="pin on top").click()
-        expect(tab.get_by_role("alert")).not_to_be_empty()
+        expect(tab.get_by_role("alert")).to_have_text("a note has at most 2000 characters")
+
+
+def test_a_page_that_is_open_before_the_first_trial_fills(browser):
+    data, pictures = page_fixture.document(4)
+    trials_later, sources = data["trials"], data["sources"]
+    data |= {"trials": [], "sources": None, "importance": {"rows": [], "note": ""}}
+    data["search"] |= {"state": "preparing", "message": "measuring a trial ...", "counts": {}, "facts": []}
+    with page_fixture.serve(data, pictures) as served:
+        tab, complaints = browser(served.url)
+        expect(tab.locator("#state")).to_contain_text("the search begins · measuring a trial ...")
+        expect(tab.get_by_label("Pictures after")).to_be_hidden()
+        served.data |= {"trials": trials_later, "sources": sources}
+        served.changed |= {trial["id"]: 2 for trial in trials_later}
+        served.change(None, state="running")
+        expect(tab.locator("tbody .cell")).to_have_count(3 * 8)
+        assert trials(tab) == [3, 0, 1, 2]
+        assert "blob:" in picture(tab.locator("tbody[data-trial=t003] .strip"))
+        assert not complaints, complaints
