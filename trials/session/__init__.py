@@ -20,24 +20,17 @@ data, the judge and so on as text by name, `data` first. `Settings.budget` may g
 import importlib
 from typing import Any
 
-from trials.session.settings import (
-    RunOptions,
-    Scheduled,
-    fill_unset,
-    parse_trial,
-    trial_parser,
-    with_parameters,
-    without_presets,
-)
-
-# These need torch, which takes seconds to import, and the commands that list searches do not.
-NEED_TORCH = {"Checkpointed": "checkpoint", "DiskUse": "checkpoint", "Session": "session", "run": "command"}
-__all__ = ["RunOptions", "Scheduled", "fill_unset", "parse_trial", "trial_parser", "with_parameters",
-           "without_presets", *NEED_TORCH]  # fmt: skip
+HOMES = {
+    "Checkpointed": "checkpoint", "DiskUse": "checkpoint", "RunOptions": "settings", "Scheduled": "settings",
+    "Session": "session", "fill_unset": "settings", "parse_trial": "settings", "run": "command",
+    "trial_parser": "settings", "with_parameters": "settings", "without_presets": "settings",
+}  # fmt: skip
+__all__ = list(HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch at its first use (PEP 562)."""
-    if name not in NEED_TORCH:
+    """Import a name at its first use (PEP 562): most need torch, and the list of searches, which reads scores
+    by `trials.session.steady`, is not to wait for it."""
+    if name not in HOMES:
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(importlib.import_module(f"{__name__}.{NEED_TORCH[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)
