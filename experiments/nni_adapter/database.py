@@ -25,7 +25,8 @@ RESUMES = "resumes"  # the tuner's argument with the folder of the search that i
 LISTED_TUNER = "experiments.tuner.Listed"  # proposes a fixed list of settings: the tuner of confirmations
 
 CONFIG = {  # form of an experiment's configuration
-    "trialCommand": str, "experimentName?": str, "maxTrialNumber?": int, "experimentWorkingDirectory?": str,
+    "trialCommand": str, "experimentName?": str, "maxTrialNumber?": int, "trialConcurrency?": int,
+    "experimentWorkingDirectory?": str,
     "tuner?": {"className?": str, "classArgs?": {"resumes?": str}}, "trainingService?": {},
 }  # fmt: skip
 PROPOSAL = {"parameters": {"*": (str, int, float, bool)}}  # form of what the tuner proposes for a trial

@@ -125,7 +125,7 @@ def test_durations_are_said_in_two_digits(seconds, text):
 
 def command(name: str, file: Path, **options) -> None:
     given = {"file": file, "keep": 1, "unmeasured": False, "any_judge": True, "long": False, "mps": False,
-             "open": False, "port": 0}
+             "port": 0, "open": False}
     getattr(commands, name)(Namespace(**vars(NO_OVERRIDES) | given | options))
 
 

@@ -79,7 +79,7 @@ def test_a_port_that_is_taken_is_one_line(server):
 
 
 def test_from_another_machines_network_nothing_answers(server):
-    """Another network namespace reaches this one's addresses only as another machine would, not its loopback."""
+    """Another network namespace reaches this one only as another machine would, and not its loopback."""
     if os.geteuid():
         pytest.skip("only root can make a network namespace")
     assert {address for address, _ in [server.server_address]} == {"127.0.0.1"}

@@ -96,7 +96,8 @@ def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_pat
     assert [(t.number, t.id) for t in trials] == [
         (0, "aaaaa"), (1, "bbbbb"), (3, "ddddd"), (5, "fffff"), (6, "ggggg")]
     assert rest.max_trials == 8
-    assert search.progress(trials, rest.max_trials, 1).startswith("4 of 8 trials, best so far 0.500")
+    line = search.progress(trials, rest.max_trials, 1).plain
+    assert line.startswith("4 of 8 trials, 1 failed, best so far 0.5")
 
     again = yaml.safe_load(resume.write(rest).read_text())  # interrupted once more
     assert again["maxTrialNumber"] == 8 - 4 and again["experimentName"] == "A search | sample"

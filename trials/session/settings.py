@@ -79,7 +79,7 @@ def parse_trial(Settings: type, prog: str, arguments: list[str]) -> tuple[Any, R
 
 def settings_like(Settings: type, folder: Path) -> dict[str, Any]:
     """Return the settings of the trial in `folder`, by name of field. Raises UserError as `parse_trial`."""
-    from trials.session.records import read_record, recorded_settings  # here: they import torch
+    from trials.session.records import read_record, recorded_settings  # not above: it imports torch
 
     record, system = read_record(folder), Path(sys.modules[Settings.__module__].__file__).stem
     if not record.get("settings"):
@@ -94,7 +94,7 @@ def settings_like(Settings: type, folder: Path) -> dict[str, Any]:
 
 def without_presets(Settings: type, settings: dict[str, Any]) -> dict[str, Any]:
     """Return `settings` without those that the program fills in alike; data, judge and size stay."""
-    import torch  # here: it takes seconds
+    import torch  # not above: commands that list searches import this file
 
     def complete(settings: dict[str, Any]) -> Any:
         try:

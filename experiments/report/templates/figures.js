@@ -11,7 +11,7 @@ const scoreOf = trial => trial.scores?.default ?? null;
 const isFinished = trial => trial.state === "succeeded";
 const special = trial => page.highlighted.get(trial.id) ?? (trial.best ? BEST : trial.published ? PUBLISHED : null);
 const symbolOf = trial => isFinished(trial) ? "circle" : isFailed(trial) ? "x-thin-open" : "circle-open";
-const nameOf = trial => [trial.number, trial.published && "published", trial.best && "best"].filter(Boolean).join(" ");
+const nameOf = trial => [String(trial.number), trial.published && "published", trial.best && "best"].filter(Boolean).join(" ");
 const labelOf = part => page.search.parts.find(({ name }) => name === part)?.label ?? part;
 
 function describe(trial) {
@@ -87,7 +87,7 @@ function plot(id, traces, layout) {
     autosize: true, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
     font: { color: css("--text"), family: "system-ui, sans-serif", size: 12 }, margin: { l: 55, r: 15, t: 25, b: 45 },
     hoverlabel: { align: "left" }, uirevision: "keep", dragmode: touch ? false : "zoom", ...layout,
-  }, { responsive: true, displaylogo: false });
+  }, { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] }); // none that sends a chart away
   plotOf(id).removeAllListeners("plotly_click");
   plotOf(id).on("plotly_click", ({ points }) => points[0].customdata && highlight(trialOf(points[0].customdata)));
 }

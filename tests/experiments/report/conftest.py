@@ -58,11 +58,13 @@ def search(recorded) -> Callable[..., Experiment]:
     return make
 
 
-def write_trial(folder: Path, record: dict, photos: torch.Tensor, paintings: torch.Tensor, reports: int) -> None:
+def write_trial(folder: Path, record: dict, photos: torch.Tensor, paintings: torch.Tensor,
+                reports: int) -> None:  # fmt: skip
     """Write the files of a trial."""
     (folder / "samples").mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({
-        "data": {"name": "monets", "stand_in": False}, "judge": {"file": "j.pt", "data": "monets", "auc": 0.98},
+        "data": {"name": "monets", "stand_in": False},
+        "judge": {"file": "j.pt", "data": "monets", "auc": 0.98},
         "settings": SETTINGS, "schedule": {"steps": STEPS, "until": STEPS // 5}, **record}))  # fmt: skip
     lines = []
     for step in range(100, 100 * reports + 1, 100):

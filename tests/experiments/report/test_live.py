@@ -34,7 +34,7 @@ def served(search):
     page.close()
 
 
-def ask(page: live.LivePage, path: str, body: object = None, method: str | None = None) -> tuple[int, dict | bytes]:
+def ask(page: live.LivePage, path: str, body: object = None, method: str | None = None) -> tuple:
     """Send a request, a POST if there is a body; return the status and the answer."""
     url = f"{page.address}{path}"
     content = body if isinstance(body, bytes) else json.dumps(body)
@@ -48,7 +48,8 @@ def test_the_page_and_all_that_it_loads_are_served_and_nothing_from_elsewhere_is
     policy = answer.headers["Content-Security-Policy"]
     assert policy == ("default-src 'none'; img-src 'self' data: blob:; script-src 'self'; style-src 'self' "
                       "'unsafe-inline'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'")
-    assert "A search" in answer.text and '"live": true' in answer.text and "data:image/webp" not in answer.text
+    assert "A search" in answer.text and '"live": true' in answer.text
+    assert "data:image/webp" not in answer.text
     for name in (*page.SCRIPTS, page.STYLE, "plotly.js"):
         assert ask(served, name)[0] == 200, name
     _, changes = ask(served, "changes?since=0")
@@ -79,7 +80,8 @@ def test_a_stop_is_nnis_own_call_and_only_while_the_search_runs(served, monkeypa
     assert status == HTTPStatus.CONFLICT and "not running any more" in problem["problem"]
     calls = []
     monkeypatch.setattr(manager, "port_of", lambda experiment: 12345)
-    monkeypatch.setattr(manager.requests, "delete", lambda url, timeout: calls.append(url) or requests.Response())
+    monkeypatch.setattr(
+        manager.requests, "delete", lambda url, timeout: calls.append(url) or requests.Response())
     monkeypatch.setattr(requests.Response, "raise_for_status", lambda self: None)
     assert ask(served, "trials/t004", {"stop": True})[0] == 200
     assert calls == ["http://127.0.0.1:12345/api/v1/nni/trial-jobs/t004"]
@@ -105,10 +107,10 @@ def test_requests_without_the_token_and_wrong_ones_are_refused_and_change_nothin
     assert ask(served, "", method="DELETE")[0] == 501
     assert not (served.data.experiment.folder / notes.FILE_NAME).exists()
     port, token = served.port, address.split("/")[3]
-    for path in (f"/{token}/../../etc/passwd", f"/{token}/trials/../run.json", f"/{token}/trials/%2e%2e/run.json",
-                 f"/{token}/pictures/../../x.webp", f"/{token}//etc/passwd"):
+    for path in ("../../etc/passwd", "trials/../run.json", "trials/%2e%2e/run.json", "pictures/../../x.webp",
+                 "/etc/passwd"):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)  # sends the path as it is
-        connection.request("GET", path)
+        connection.request("GET", f"/{token}/{path}")
         assert connection.getresponse().status == 404, path
 
 
@@ -166,8 +168,9 @@ def test_errors_and_ctrl_c_end_the_server_and_are_told_to_the_page(search, capsy
 def test_a_real_search_is_shown_from_its_first_line_on_stopped_noted_and_ends_with_its_file(
     run_command, experiment,
 ):
-    file = experiment(SPACE, options=f"{TINY} --steps 3000 --reports 100", maxTrialNumber=2, trialConcurrency=1,
-                      experimentName="A name that is longer than what NNI's overview has room for", **FEW)
+    file = experiment(SPACE, options=f"{TINY} --steps 3000 --reports 100", maxTrialNumber=2,
+                      trialConcurrency=1, **FEW,
+                      experimentName="A name that is longer than what NNI's overview has room for")
     run = run_command(file)
     address = run.stdout.readline().split()[1]
     port = int(address.split(":")[2].split("/")[0])
@@ -177,7 +180,7 @@ def test_a_real_search_is_shown_from_its_first_line_on_stopped_noted_and_ends_wi
 
     first = changes()
     assert first["search"]["state"] == "preparing" and first["trials"] == []
-    assert "longer than" in first["search"]["name"] and any("judge" in line for line in first["search"]["facts"])
+    assert "longer than" in first["search"]["name"] and "size: sketch" in first["search"]["facts"]
     assert requests.post(f"{address}search", json={"note": "x"}, timeout=TIMEOUT).status_code == 409
     painted = until(lambda: next((trial for trial in changes()["trials"] if trial["pictures"]), None), run)
     assert painted["state"] == "running" and painted["last_step"] == 3000 and painted["expected_end"]
@@ -220,7 +223,8 @@ def test_a_small_search_ends_well_and_show_serves_it_again_until_ctrl_c(tmp_path
     address = show.stdout.readline().split()[1]
     answer = requests.get(f"{address}changes?since=0", timeout=TIMEOUT).json()
     assert answer["search"]["state"] == "ended" and len(answer["trials"]) == 2
-    assert requests.post(f"{address}search", json={"pinned": True}, timeout=TIMEOUT).json()["search"]["pinned"]
+    answer = requests.post(f"{address}search", json={"pinned": True}, timeout=TIMEOUT).json()
+    assert answer["search"]["pinned"]
     show.send_signal(signal.SIGINT)
     output, _ = show.communicate(timeout=TIMEOUT)
     assert show.returncode == 130 and "Traceback" not in output

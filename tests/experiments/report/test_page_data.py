@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -96,9 +97,13 @@ def test_only_what_has_changed_is_sent_and_read_again(search, monkeypatch):
     experiment, reads = search(6), []
     data = PageData(experiment)
     before = data.document()["revision"]
+
+    def counted(read, place):
+        reads.append(place)
+        return read(place)
+
     for module, name in ((page_data, "read_lines"), (page_data, "read_record"), (results, "read_lines")):
-        monkeypatch.setattr(module, name, lambda place, read=getattr(module, name): (
-            reads.append(place) or read(place)))
+        monkeypatch.setattr(module, name, partial(counted, getattr(module, name)))
     assert data.changes(before)["trials"] == [] and data.revision == before and not reads
     stats = experiment.folder / "trials/t003/stats.jsonl"
     line = {"step": 400, "score": {"default": 0.9}}
@@ -165,11 +170,13 @@ def test_pictures_are_found_by_their_keys_and_no_key_leads_elsewhere(search):
     data = PageData(experiment)
     data.document()
     assert data.picture("pictures/sources.webp").webp != data.picture("pictures/t000/300.webp").webp
-    for key in ("pictures/../secret.webp", "pictures/t000/../1.webp", "pictures/nobody/300.webp", "secret.png",
+    for key in ("pictures/../secret.webp", "pictures/t000/../1.webp", "pictures/nobody/300.webp",
+                "secret.png",
                 "pictures/t000/999.webp", "pictures/continued/..", "pictures/t000/300.webp\n", ""):
         assert data.picture(key) is None, key
     assert data.file("t000", "run.json") and not data.file("t000", "checkpoint.pt")
-    for id_, name in (("..", "run.json"), ("nobody", "run.json"), ("t000", "../t001/run.json"), ("t000", None)):
+    for id_, name in (("..", "run.json"), ("nobody", "run.json"), ("t000", "../t001/run.json"),
+                      ("t000", None)):
         assert data.file(id_, name) is None, (id_, name)
 
 

@@ -29,8 +29,8 @@ def test_a_strip_has_the_first_row_of_each_half_at_its_own_pixels_without_loss(t
 
 
 @pytest.mark.parametrize("shape, images, columns, pixels", [
-    ((1, 28, 28), 400, 16, 28), ((1, 8, 8), 10, 10, 32), ((3, 128, 128), 8, 8, 128), ((3, 64, 64), 12, 12, 64),
-    ((1, 1, 4), 20, 16, 32), ((3, 60, 90), 1, 1, 90),  # not square: padded
+    ((1, 28, 28), 400, 16, 28), ((1, 8, 8), 10, 10, 32), ((3, 128, 128), 8, 8, 128),
+    ((3, 64, 64), 12, 12, 64), ((1, 1, 4), 20, 16, 32), ((3, 60, 90), 1, 1, 90),  # not square: padded
 ])
 def test_images_are_found_by_the_lines_between_them_in_sheets_of_all_systems(
     shape, images, columns, pixels, tmp_path,
