@@ -14,7 +14,7 @@ from judge.common.errors import UserError
 from judge.images import to_bytes
 from trials.parts import sheets
 
-TITLE_PIXELS = 14  # height of a line of text
+TITLE_PIXELS = 16  # height of a line of text: in smaller ones the digits run together
 LOG_SCALE_SPAN = 30  # largest by smallest value above which an axis is logarithmic
 GAP = 2  # pixels around each image of a grid
 

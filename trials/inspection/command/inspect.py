@@ -154,7 +154,7 @@ def histogram(options: Namespace) -> None:
              table.to_string(float_format="{:.3g}".format),
              *(f"note: {note}" for note in diversity["notes"])]
     if diversity["alarms"]:
-        lines += [f"ALARM, mode collapse: {alarm}" for alarm in diversity["alarms"]]
+        lines += [f"ALARM: {alarm}" for alarm in diversity["alarms"]]
     else:
         lines.append("no sign of mode collapse")
         if model.noise:  # no estimate beside an alarm that contradicts it
@@ -166,20 +166,23 @@ def histogram(options: Namespace) -> None:
 def neighbours(options: Namespace) -> None:
     """Show outputs with their nearest training images, and test whether training images are copied."""
     model = load_model(options)
-    outputs, held_out = model.outputs(options.samples), model.real(options.samples, held_out=True)
+    outputs = model.outputs(options.samples)
+    held_out = model.real(len(model.data.test_pixels), held_out=True)
     training = model.real(len(model.data.pixels), held_out=False)
     if max(options.show or [0]) >= len(outputs):
         raise UserError(f"there is no output {max(options.show)}: they are numbered 0 to {len(outputs) - 1}")
     announce(f"comparing {len(outputs)} outputs with {len(training)} training images")
-    spaces = {"pixels": lambda x: x.flatten(1), "features": lambda x: model.extractor.extract(x)[1]}
-    found = metrics.find_copies(outputs, held_out, training, spaces)
+    images = outputs, held_out, training
+    spaces = {"pixels": [x.flatten(1) for x in images],
+              "features": [model.extractor.extract(x)[1] for x in images]}
+    found = metrics.find_copies(spaces)
     ratios = found["ratios"]
     numbers = options.show or sorted(range(len(outputs)), key=ratios.__getitem__)[:COLUMNS]
     shown = outputs[numbers]
     rows = [figures.image_rows(shown, "outputs: number, distance from training by that from held-out images",
                                len(shown), [f"{number}: {ratios[number]:.2f}" for number in numbers])]
-    for name, features in spaces.items():
-        distances, indices = metrics.nearest_neighbours(features(shown), features(training), options.nearest)
+    for name, (made, _, known) in spaces.items():
+        distances, indices = metrics.nearest_neighbours(made[numbers], known, options.nearest)
         rows += [figures.image_rows(training[of_rank], f"training images nearest in {name}, rank {rank}: "
                                     "distance", len(shown), [f"{x:.3f}" for x in gaps.tolist()])
                  for rank, (of_rank, gaps) in enumerate(zip(indices.T, distances.T), 1)]
@@ -194,7 +197,7 @@ def neighbours(options: Namespace) -> None:
         f"distance from the nearest training image by that from the nearest held-out one (median): outputs "
         f"{np.median(ratios):.2f}, held-out images {found['held_out_ratio']:.2f}",
         f"less than {metrics.COPY_RATIO} in pixels and in features: {len(copies)} of {len(outputs)} outputs, "
-        f"{by_chance} of {len(held_out)} held-out images",
+        f"{by_chance} of {found['checked']} held-out images",
         f"ALARM: outputs are copies of training images{named}" if found["alarm"]
         else "no sign of copied training images")
 
