@@ -147,9 +147,20 @@ def train(settings: Settings, session: Session) -> None:
     """Train for the budget, and report how good G's outputs are."""
     data, scorer, facts = load_inputs(settings, session.device)
     session.record.add_inputs(**facts)
+    if warning := warn_of_judge(data.name, facts["judge"]["data"]):
+        print(f"warning: {warning}")
+        session.record.update(warning=warning)
     net = DCGAN(settings, data.shape, session.device)
     title = f"DCGAN, {settings.edge} px"
     train_on_images(session, net, data, scorer, title=title, samples=settings.samples)
+
+
+def warn_of_judge(data: str, judged: str | None) -> str | None:
+    """Return what is wrong if a judge of the data `judged` scores images like those of `data`, else None."""
+    if judged and data in judged.split(" + "):  # how the data of loose folders are named
+        return None
+    return (f"the judge was trained on {judged}, not on {data}: style, diversity and kid mean little; "
+            "train one (python -m judge train --paintings DIR --photos OTHER_IMAGES)")
 
 
 def check(settings: Settings) -> DiskUse:
