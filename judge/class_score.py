@@ -112,6 +112,13 @@ class TranslationScorer:
         }
         return Score(combined({**parts, "style": parts["domain"]}), parts, shares)
 
+    def count_given(self, made: torch.Tensor) -> dict[str, dict[str, int]]:
+        """Return how many of `made` (as for a call) are classified as each domain, by the one asked for."""
+        given = logits_and_features(self.scorers[0].network, made)[0].argmax(1)
+        counts = torch.zeros(len(self.names), len(self.names), dtype=torch.int64, device=given.device)
+        counts.index_put_((self.targets, given), torch.ones_like(given), accumulate=True)
+        return {asked: dict(zip(self.names, row)) for asked, row in zip(self.names, counts.tolist())}
+
 
 def class_scorer(data: LabelledImages, device: torch.device) -> tuple[ClassScorer, dict]:
     """Return a scorer of images that are to look like `data`, and its classifier's summary for records."""

@@ -176,7 +176,8 @@ class Scorer:
                  formula: str = DEFAULT_FORMULA):
         self.judge, self.sources, self.formula = judge, sources, find_formula(formula)
         self.painting_features = None if paintings is None else extract_features(judge, paintings)
-        self.source_diversity = None if sources is None else vendi_score(extract_features(judge, sources))
+        # Generated images have no sources: they are to be as different as real paintings.
+        self.varied = self.painting_features if sources is None else extract_features(judge, sources)
         real = [images for images in (sources, paintings) if images is not None]
         self.patterns = FinePatterns(real, device_of(judge, real[0])) if real else None
 
@@ -187,7 +188,8 @@ class Scorer:
             style: mean calibrated P(painting), in [0, 1].
             content: mean `structure_similarity` to the sources, in [0, 1].
             scene: mean `scene_visibility` of the sources, in [0, 1].
-            diversity: `vendi_score` of the judge's features, divided by that of the sources, at most 1.
+            diversity: `vendi_score` of the judge's features, divided by that of as many sources or, without
+                sources, paintings, at most 1.
             clean: 1 without fine patterns that real images do not have, down to 0 (`FinePatterns`).
             kid, kid_error: `kernel_inception_distance` to the paintings in the judge's features.
         """
@@ -196,7 +198,10 @@ class Scorer:
         if self.sources is not None:
             parts["content"] = structure_similarity(images, self.sources).mean().item()
             parts["scene"] = scene_visibility(images, self.sources).mean().item()
-            parts["diversity"] = min(1.0, vendi_score(features) / self.source_diversity)
+        if self.varied is not None:
+            count = min(len(features), len(self.varied))
+            real = vendi_score(self.varied[:count])
+            parts["diversity"] = min(1.0, vendi_score(features[:count]) / real)
         if self.patterns:
             parts["clean"] = self.patterns.clean(images)
         if self.painting_features is not None:

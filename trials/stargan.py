@@ -12,14 +12,20 @@ images from G's (D_src, a critic) and classifies the domain of an image (D_cls).
     G    -E D_src(G(x,c)) + cross entropy of D_cls(G(x,c)) with c             equations 3 and 6
          + 10 |x - G(G(x,c),c')|                                              equation 4
 
+domains.png in the trial's folder shows held-out images in each domain: a row an image, a column a domain. How
+many images the classifier calls what, by the domain asked for, is printed at the end and in run.json.
+
 A step is `n_critic` updates of D, each on another batch, then one of G (1704.00028, algorithm 1). A
 classifier trained on the data scores test images, each translated to another domain than its own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
+from PIL import Image
 from torch.nn.functional import cross_entropy, l1_loss
 
 from judge import images
@@ -28,6 +34,7 @@ from judge.classifier import TrainedClassifier, load_or_train
 from judge.common.cli import Beta, Fraction, LearningRate, PositiveInt, Weight
 from judge.common.device import supports_bf16
 from judge.common.errors import UserError
+from judge.common.files import as_user_error, atomic_write
 from judge.common.rng import rng, seeded
 from judge.images import to_float
 from judge.labelled import LabelledImages, load_domains
@@ -37,7 +44,7 @@ from trials.parts.gan_base import GanSettings, minimise
 from trials.parts.losses import gradient_penalty
 from trials.parts.networks import StarganDiscriminator, StarganGenerator, with_planes
 from trials.parts.schedule import decay_factor, set_lr
-from trials.parts.sheets import COLUMNS, sheet, sheet_pixels
+from trials.parts.sheets import COLUMNS, sheet, sheet_pixels, titled_sheet
 from trials.session import Checkpointed, DiskUse, Session, run
 
 # `paper` is the published recipe: 200,000 iterations of D in the authors' code.
@@ -45,6 +52,9 @@ PRESETS = {
     "sketch": {"edge": 64,  "ngf": 16, "blocks": 3, "ndf": 16, "layers": 5, "steps": 1_000,  "samples": 32},
     "paper":  {"edge": 128, "ngf": 64, "blocks": 6, "ndf": 64, "layers": 6, "steps": 40_000, "samples": 64},
 }  # fmt: skip
+
+
+DOMAINS_ROWS = 8  # images in domains.png
 
 
 @dataclass(frozen=True)
@@ -224,10 +234,33 @@ def train(settings: Settings, session: Session) -> None:
             with session.scoring():
                 made = net.make(sources, targets)
                 score = scorer(made)
+            given = scorer.count_given(made)
+            session.record.update(asked_given=given)
+            with as_user_error(session.folder):
+                write = partial(in_each_domain(net, sources[:DOMAINS_ROWS], data.classes).save, format="png")
+                atomic_write(session.folder / "domains.png", write)
             session.report(
                 net, score, made, sheet(sources, made, pairs * max(1, COLUMNS // pairs)),
                 lr_factor=decay_factor(step, settings.steps, settings.decay),
             )  # fmt: skip
+            if net.step == last:
+                print(f"asked for (rows), and what the classifier calls it:\n{as_table(given)}")
+                print(f"each image in each domain: {session.folder / 'domains.png'}")
+
+
+def in_each_domain(net: StarGAN, sources: torch.Tensor, names: Sequence[str]) -> Image.Image:
+    """Return a picture of `sources`, float [N, 3, edge, edge] in [-1, 1]: a row for each, itself at the left
+    and then in each of the domains `names`, as in the paper's figures."""
+    columns = [net.make(sources, torch.full((len(sources),), domain, device=sources.device))
+               for domain in range(len(names))]
+    return titled_sheet(torch.stack([sources, *columns], 1), ["input", *names])
+
+
+def as_table(counts: dict[str, dict[str, int]]) -> str:
+    """Return counts by row and column name as lines of text."""
+    rows = [["", *counts], *([name, *map(str, row.values())] for name, row in counts.items())]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
 
 
 def check(settings: Settings) -> DiskUse:

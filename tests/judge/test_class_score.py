@@ -88,6 +88,12 @@ def test_a_translation_is_of_the_domain_asked_for_and_keeps_its_source(shades):
     assert scorer(sources[:2].flip(0).repeat(8, 1, 1, 1)).parts["diversity"] < 0.2  # one image for all
 
 
+def test_what_is_given_is_counted_by_what_was_asked_for(shades):
+    scorer, sources = shades
+    nothing_done = {"dark": {"dark": 0, "light": 8}, "light": {"dark": 8, "light": 0}}
+    assert scorer.count_given(sources) == nothing_done
+
+
 def test_each_domain_has_equal_weight_and_an_extra_and_default_is_combined_with_domain_for_style(shades):
     scorer, sources = shades
     score = scorer(sources.abs() * 0.9)  # all are light

@@ -15,6 +15,7 @@ from judge import model
 from judge.common.errors import UserError
 from judge.images import to_bytes, to_float
 from judge.score import (
+    DEFAULT_FORMULA,
     FORMULAS,
     PARTS,
     FinePatterns,
@@ -284,7 +285,17 @@ def test_parts_without_their_reference_images_are_left_out(judge):
     without_paintings = Scorer(judge, noise(4, 0), None)(noise(4, 1)).parts
     assert set(without_paintings) == {"style", "content", "scene", "diversity", "clean"}
     without_sources = Scorer(judge, None, noise(4, 0))(noise(4, 1)).parts
-    assert set(without_sources) == {"style", "clean", "kid", "kid_error"}
+    assert set(without_sources) == {"style", "diversity", "clean", "kid", "kid_error"}
+
+
+def test_images_without_sources_are_to_be_as_different_as_as_many_paintings(judge):
+    paintings = noise(6, 0)
+    scorer = Scorer(judge, None, paintings)
+    assert scorer(paintings).parts["diversity"] == pytest.approx(1)
+    same = scorer(paintings[:1].expand(12, -1, -1, -1))
+    features = judge.features(paintings)
+    assert same.parts["diversity"] == pytest.approx(1 / vendi_score(features), rel=1e-3)
+    assert same.default == FORMULAS[DEFAULT_FORMULA](same.parts)
 
 
 def test_equal_images_have_equal_scores_however_often_a_scorer_was_used(judge):

@@ -5,7 +5,7 @@ import torch
 from judge.score import Scorer
 from tests.trials.test_systems import trained
 from trials import dcgan
-from trials.dcgan import DCGAN, Settings, growth, load_inputs
+from trials.dcgan import DCGAN, Settings, growth, load_inputs, warn_of_judge
 
 CPU = torch.device("cpu")
 
@@ -31,9 +31,20 @@ def test_images_of_one_class_are_scored_by_a_judge(sample_data, judge_file, tmp_
     settings = Settings(data=str(sample_data), judge=str(judge_file), ngf=4, ndf=4, steps=2, reports=1,
                         batch_size=4, samples=8)
     record = trained(dcgan, tmp_path, settings)
-    assert set(record["score"]) == {"default", "style", "clean", "kid", "kid_error"}
+    assert set(record["score"]) == {"default", "style", "diversity", "clean", "kid", "kid_error"}
     assert len(record["judge"]["sha256"]) == 64 and record["data"]["images"] == 12
     assert isinstance(load_inputs(settings.complete(CPU), CPU)[1], Scorer)
+
+
+def test_a_judge_of_other_data_is_warned_of(sample_data, judge_file, tmp_path, capsys):
+    assert warn_of_judge("faces", "faces + testB") is None and warn_of_judge("faces", "faces") is None
+    assert "trained on sample, not on faces" in warn_of_judge("faces", "sample")
+    faces = tmp_path / "faces"
+    faces.symlink_to(sample_data)
+    settings = Settings(data=str(faces), judge=str(judge_file), ngf=4, ndf=4, steps=1, reports=1,
+                        batch_size=4, samples=8)
+    assert "not on faces" in trained(dcgan, tmp_path / "run", settings)["warning"]
+    assert "warning: the judge was trained on sample, not on faces" in capsys.readouterr().out
 
 
 def test_resolutions_are_trained_and_faded_in_by_turns():

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import save_image
 
 from judge import sample
-from judge.images import list_images, read_full_size
+from judge.images import list_images, read_full_size, to_float
 from tests.trials.test_systems import STARGAN, scores_after_one_step_and_all, trained
 from trials import stargan
 from trials.session.records import read_json
-from trials.stargan import Settings, StarGAN, flipped, held_out
+from trials.stargan import Settings, StarGAN, as_table, flipped, held_out, in_each_domain
 
 CPU = torch.device("cpu")
 TINY = Settings(data="somewhere", precision="fp32", steps=100, **STARGAN)
@@ -168,8 +169,28 @@ def test_it_learns_the_light_of_the_built_in_sample(tmp_path, tinted, seed):
     assert gains["default"] >= 1e-4 and gains["kid"] <= -3, gains
     assert gains["domain"] >= 0.08 and gains["content"] >= 0.08, gains
     record = read_json(tmp_path / "run.json")
+    given = record["asked_given"]
+    assert list(given) == ["dawn", "day", "night"] and {sum(row.values()) for row in given.values()} == {12}
+    assert sum(given[name][name] for name in given) / 36 == pytest.approx(after["domain"])
     assert record["judge"]["accuracy"] >= 0.9 and record["data"]["classes"] == ["dawn", "day", "night"]
     assert set(after) == {"default", "domain", "content", "diversity", "clean", "kid", "kid_error"}
+
+
+def test_domains_png_has_a_row_for_each_image_and_a_column_for_each_domain():
+    net, sources = StarGAN(TINY, 3, CPU), batch(0, 5)
+    picture = in_each_domain(net, sources, ("dawn", "day", "night"))
+    assert picture.size == (4 * 34 + 2, 12 + 4 + 5 * 34)
+    images = to_float(pil_to_tensor(picture))
+    for row, column in ((0, 0), (4, 0), (2, 1), (3, 3)):
+        expected = sources[row] if not column else net.make(sources[[row]], torch.tensor([column - 1]))[0]
+        left, top = 2 + 34 * column, 16 + 34 * row
+        torch.testing.assert_close(images[:, top : top + 32, left : left + 32], expected, atol=0.01, rtol=0)
+    assert images[:, :14].amax() > 0 and images[:, :14].amin() == -1  # titles
+
+
+def test_a_table_has_a_row_for_what_was_asked():
+    assert as_table({"a": {"a": 3, "bc": 10}, "bc": {"a": 0, "bc": 1}}) == "\n".join((
+        "    a  bc", " a  3  10", "bc  0   1"))
 
 
 def test_the_built_in_sample_is_two_domains_and_is_named_a_stand_in(tmp_path, sample_data):

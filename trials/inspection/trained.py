@@ -90,13 +90,15 @@ def settings_of(Settings: type, record: dict, folder: Path) -> Any:
 
 
 def restore(folder: Path, build: Callable[[dict], Any], trained: bool = True) -> Any:
-    """Return `build(state)`, the model of the trial in `folder`, with the state of the trial's checkpoint;
-    with its initial one if not `trained`. Raises UserError if the checkpoint cannot be read."""
+    """Return `build(state)`, the model of the trial in `folder`, with the state of the trial's checkpoint and
+    the averages of --ema as its generators; with its initial state if not `trained`. Raises UserError if the
+    checkpoint cannot be read."""
     try:
         state = read_tensors(folder / "checkpoint.pt")
         net = build(state)
         if trained:
             net.load_state_dict(state)
+            net.use_averages()
         return net
     except FileNotFoundError:
         raise UserError(f"{folder} has no checkpoint yet: wait for the trial's first report") from None

@@ -37,9 +37,9 @@ class GanSettings(Scheduled):
     """Seed of the initial weights, the batches and all that is drawn at random in a step."""
 
     generator_lr: LearningRate = 2e-4
-    """Learning rate of G (1511.06434, section 4)."""
+    """Learning rate of G (1511.06434, section 4), for many thousand steps; short trials may need more."""
     discriminator_lr: LearningRate = 2e-4
-    """Learning rate of D (1511.06434, section 4)."""
+    """Learning rate of D (1511.06434, section 4), likewise."""
     beta1: Beta = 0.5
     """Adam's first decay rate (1511.06434, section 4)."""
     batch_size: PositiveInt = 128

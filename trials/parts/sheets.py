@@ -1,15 +1,19 @@
 """Sample sheets: real images above, what a trial makes of them or like them below."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch.nn.functional import interpolate
+
+from judge.images import to_bytes
 
 COLUMNS, ROWS = 16, 2
 EDGE = 32  # smaller images are enlarged to this many pixels
 PADDING = 2  # pixels around each image
+TITLE_PIXELS = 12  # height of a column's title
 
 
 def sheet_pixels(shape: tuple[int, int, int]) -> int:
@@ -30,6 +34,24 @@ def sheet(real: torch.Tensor, made: torch.Tensor, columns: int = COLUMNS) -> tor
     from torchvision.utils import make_grid  # takes seconds to import
 
     return make_grid(images, nrow=columns, padding=PADDING, normalize=True, value_range=(-1, 1))
+
+
+def titled_sheet(images: torch.Tensor, titles: Sequence[str]) -> Image.Image:
+    """Return a picture of `images`, float [rows, columns, 3, H, W] in [-1, 1], with a title over each column,
+    cut off where it is wider than its column."""
+    rows, columns, _, height, width = images.shape
+    font = ImageFont.load_default(TITLE_PIXELS)
+    top = TITLE_PIXELS + 2 * PADDING
+    picture = Image.new("RGB", (columns * (width + PADDING) + PADDING, top + rows * (height + PADDING)))
+    draw = ImageDraw.Draw(picture)
+    for column, title in enumerate(titles):
+        left = PADDING + column * (width + PADDING)
+        fitting = next(title[:n] for n in range(len(title), -1, -1) if font.getlength(title[:n]) <= width)
+        draw.text((left, PADDING - 1), fitting, "white", font)
+        for row in range(rows):
+            image = Image.fromarray(to_bytes(images[row, column]).permute(1, 2, 0).cpu().numpy())
+            picture.paste(image, (left, top + row * (height + PADDING)))
+    return picture
 
 
 def list_sheets(folder: Path) -> dict[int, Path]:
