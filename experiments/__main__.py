@@ -2,7 +2,11 @@
 
     python -m experiments check experiments/cyclegan.yml   # find mistakes before anything runs
     python -m experiments run experiments/cyclegan.yml     # the search, with a live table
-    python -m experiments resume ID                        # the rest of an interrupted search
+    python -m experiments list                             # all experiments on this machine
+    python -m experiments note ID TEXT                     # a note on a search or on one of its trials
+    python -m experiments pin ID                           # shown first in lists and tables
+    python -m experiments rm ID                            # delete a search, after asking
+    python -m experiments resume ID                        # the rest of a search, or with --trials more of it
     python -m experiments report ID                        # its page and its table, at any time
     python -m experiments show ID                          # the page as `run` serves it, with notes
     python -m experiments compare ID ID                    # several searches at equal budget
@@ -14,6 +18,8 @@
     python -m experiments ranks                            # results of the last study
     python -m experiments reliability TABLE                # how much of a score is chance?
     python -m experiments simulate                         # does stopping trials early pay?
+
+ID is the id that `run` printed, the experiment's name or folder, or `latest`, the one started last.
 """
 
 import sys
@@ -21,7 +27,8 @@ import webbrowser
 from functools import partial
 from pathlib import Path
 
-from experiments.nni_adapter.database import Experiment, error_prefix, find_experiment
+from experiments.nni_adapter.database import Experiment, error_prefix, find_experiment, find_trial
+from experiments.overrides import OverrideOptions, Overrides
 from judge.common.cli import (
     Fraction,
     Namespace,
@@ -35,14 +42,15 @@ from judge.common.errors import UserError
 from judge.common.files import file_lock
 
 STUDY_ERRORS = (OSError, ValueError, KeyError)  # of a file that is not a study's table
-# Each command imports what it needs when it runs: torch, plotly and NNI take seconds.
+# Each command imports what it needs when it runs, after the first refusals: torch and NNI take seconds.
 
 
 def check(options: Namespace) -> None:
     """Find mistakes in an experiment file and say what the search will cost, before anything runs."""
+    check_readable(options.file)
     from experiments import search
 
-    plan = search.check(options.file)
+    plan = search.check(options.file, given(options))
     print(search.describe(plan, options.keep), flush=True)
     search.measure(plan, options.unmeasured, options.long, options.any_judge)
 
@@ -52,15 +60,35 @@ def run(options: Namespace) -> int:
 
     The exit code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C.
     """
+    check_readable(options.file)
     from experiments import search
 
-    experiment, code = search.run(options.file, options.keep, **start_options(options))
+    return shown(*search.run(options.file, options.keep, given(options), **start_options(options)))
+
+
+def check_readable(file: Path) -> None:
+    """Raise UserError if the experiment file is missing or no YAML, before torch and NNI are imported."""
+    import yaml
+
+    if not file.is_file():
+        raise UserError(f"no experiment file {file}")
+    with error_prefix(str(file)):
+        yaml.safe_load(file.read_text())
+
+
+def shown(experiment: Experiment, code: int) -> int:
+    """Print the report of a search that has ended with this exit code, and return the code."""
     print()
     show_report(experiment)
     print(f"both again: python -m experiments report {experiment.id}")
     if code:
         print(f"to resume it: python -m experiments resume {experiment.id}")
     return code
+
+
+def given(options: Namespace) -> Overrides:
+    """Return the options that change the experiment file."""
+    return from_namespace(Overrides, options)
 
 
 def start_options(options: Namespace) -> dict[str, bool]:
@@ -70,25 +98,67 @@ def start_options(options: Namespace) -> dict[str, bool]:
 
 
 def resume(options: Namespace) -> int:
-    """Resume an interrupted search, as a new experiment.
+    """Resume an interrupted search, or extend a finished one, as a new experiment.
 
     Finished trials are kept and added to the tuner's history; unfinished ones continue from their
-    checkpoints.
+    checkpoints. With --trials the number of trials in all becomes this one.
     """
-    from experiments import resume
-
     interrupted = find_experiment(options.experiment)
+    from experiments import resume, search
+
     with file_lock(interrupted.folder / ".resume.lock", f"resuming experiment {interrupted.id}"):
-        options.file = resume.write(interrupted)
-        return run(options)
+        file = resume.write(interrupted, options.trials)
+        return shown(*search.run(file, options.keep, **start_options(options)))
+
+
+def list_experiments(options: Namespace) -> None:
+    """List the experiments below runs/ and in NNI's list: pinned ones first, then the one started last."""
+    from experiments import searches
+
+    rows = searches.summaries()
+    if options.json or options.csv:
+        print(searches.as_json(rows) if options.json else searches.as_csv(rows))
+    else:
+        searches.print_list(rows)
+
+
+def note(options: Namespace) -> None:
+    """Write a note on an experiment, or with --trial on one of its trials; an empty text removes it."""
+    mark(options, note=options.text)
+
+
+def pin(options: Namespace) -> None:
+    """Pin an experiment, or with --trial one of its trials: it is then shown first in lists and tables."""
+    mark(options, pinned=not options.off)
+
+
+def mark(options: Namespace, **changes: str | bool) -> None:
+    """Write a note or a pin, and print what there is now."""
+    from experiments import notes
+
+    experiment = find_experiment(options.experiment)
+    trial = find_trial(experiment, options.trial) if options.trial else None
+    notes.write(experiment.folder, trial and trial.id, **changes)
+    written = notes.read(experiment.folder)
+    now = written.trials.get(trial.id, notes.Mark()) if trial else written.search
+    of = f"trial {trial.number} ({trial.id}) of " if trial else ""
+    print(f"{of}{experiment.id} {experiment.name}: {'' if now.pinned else 'not '}pinned, "
+          f"{f'note: {now.note}' if now.note else 'no note'}")
+
+
+def remove(options: Namespace) -> None:
+    """Delete experiments with all their trials, after saying what goes and asking."""
+    from experiments import searches
+
+    searches.remove([find_experiment(name) for name in options.experiments], options.yes)
 
 
 def report(options: Namespace) -> None:
     """Show the trials of an experiment, best first: as a table, and as a page with pictures."""
+    experiment = find_experiment(options.experiment)
+    check_yardstick(options)
     from experiments.report import results
 
-    check_yardstick(options)
-    experiment = find_experiment(options.experiment)
     formula = formula_of(options, experiment)
     if options.csv or options.json:
         frame = results.frame(results.rows(experiment, formula))
@@ -139,9 +209,9 @@ def compare(options: Namespace) -> None:
 
     Searches of the same name count as one search with several seeds.
     """
+    searches = [find_experiment(name) for name in options.experiments]
     from experiments.report import comparison
 
-    searches = [find_experiment(name) for name in options.experiments]
     courses = comparison.groups(searches)
     print(comparison.text(searches, courses))
     file = comparison.write(searches, courses, options.out or Path("runs"))
@@ -156,10 +226,10 @@ def promote(options: Namespace) -> int:
     With --size, at a larger image size than the search's; with --score, those that are best by another score.
     Trained parts are not trained again, so the same command also continues an interrupted confirmation.
     """
+    source = find_experiment(options.experiment)
+    check_yardstick(options, options.size)
     from experiments import confirmation, search
 
-    check_yardstick(options, options.size)
-    source = find_experiment(options.experiment)
     with file_lock(source.folder / ".promote.lock", f"promoting experiment {source.id}"):
         file = confirmation.write(
             source, options.top, options.seeds, options.size, options.judge, options.steps, options.score)
@@ -247,8 +317,13 @@ def simulate(options: Namespace) -> None:
 
 OPTIONS = {
     "file": {"type": Path, "help": "the experiment, a YAML file of NNI's"},
-    "experiment": {"help": "the id that `run` printed, or the experiment's folder"},
-    "experiments": {"nargs": "+", "help": "ids or folders of searches"},
+    "experiment": {"metavar": "ID", "help": "id, name or folder of an experiment, or latest"},
+    "experiments": {"nargs": "+", "metavar": "ID", "help": "ids, names or folders of experiments, or latest"},
+    "text": {"help": "the note"},
+    "--trial": {"metavar": "NUMBER|ID", "help": "one of its trials"},
+    "--off": {"action": "store_true", "help": "take the pin away"},
+    "--yes": {"action": "store_true", "help": "do not ask"},
+    "--trials": {"type": PositiveInt, "help": "number of trials in all, with those that have ended"},
     "--keep": {"type": PositiveInt, "default": 10,
                "help": "checkpoints of so many best trials are kept, and the published setting's"},
     "--unmeasured": {"action": "store_true",
@@ -283,7 +358,11 @@ OPTIONS = {
 START = ("--unmeasured", "--long", "--any-judge", "--mps", "--open", "--port")  # of all that start NNI
 COMMANDS = {
     "run": (run, "file", "--keep", *START),
-    "resume": (resume, "experiment", "--keep", *START),
+    "list": (list_experiments, "--csv", "--json"),
+    "note": (note, "experiment", "text", "--trial"),
+    "pin": (pin, "experiment", "--off", "--trial"),
+    "rm": (remove, "experiments", "--yes"),
+    "resume": (resume, "experiment", "--trials", "--keep", *START),
     "compare": (compare, "experiments", "--out", "--open"),
     "promote": (promote, "experiment", "--top", "--seeds", "--size", "--judge", "--steps", "--score",
                 "--yardstick", "--yardstick-data", *START),
@@ -304,6 +383,11 @@ def add_options(name: str, parser: Parser) -> None:
     """Add the options of the command `name`."""
     for option in COMMANDS[name][1:]:
         parser.add_argument(option, **OPTIONS[option])
+    if name in ("check", "run"):
+        parser.add_fields(OverrideOptions)
+        parser.add_argument("--set", action="append", metavar="NAME=VALUE",
+                            help="another setting of the trials; if it was searched, it no longer is. Repeat "
+                            "it for several")
     if name == "taste":
         parser.add_argument("--out", type=Path, metavar="FILE",
                             help="where to write the weights (default: score.json beside the votes)")

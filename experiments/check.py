@@ -20,8 +20,10 @@ from nni.runtime.config import get_builtin_config_file, get_config_directory
 from nni.tools.package_utils import create_builtin_class_instance
 from sklearn.metrics import roc_auc_score
 
+from experiments import overrides
 from experiments.nni_adapter import remote
 from experiments.nni_adapter.database import RESUMES, error_prefix
+from experiments.overrides import NO_OVERRIDES, Overrides
 from experiments.trial_command import parse, python_of
 from judge import evaluation, images, model
 from judge.common import cache
@@ -53,6 +55,7 @@ class Plan:
     footprint: DiskUse  # of a trial
     gpus: int  # GPUs of this machine that trials use
     notes: list[str]  # lines on what is allowed, but perhaps not meant
+    source: bytes  # the experiment file as it is run: the user's, or one with the overrides
 
 
 def judge_on_data(settings: Any, any_judge: bool = False) -> str | None:
@@ -92,24 +95,27 @@ def refuse(condition: object, message: str) -> None:
         raise UserError(message)
 
 
-def check(file: Path) -> Plan:
-    """Read and check an experiment file. Raises UserError for the first mistake."""
+def check(file: Path, given: Overrides = NO_OVERRIDES) -> Plan:
+    """Read and check an experiment file, changed as `overrides.change` does.
+
+    Raises UserError for the first mistake.
+    """
     config = load(file)
+    refuse(config.tuner is None, f"{file} names no tuner")
+    notes = overrides.change(config, given)
     module, settings, run_options = parse(config.trial_command)
     with error_prefix("trialCommand", UserError):
         settings = settings.complete(run_options.torch_device())
     for name in ("trial_code_directory", "experiment_working_directory"):
         path = str(getattr(config, name))
         refuse(" " in path, f"{name}: NNI cannot run in a path with a space: {path}")  # it does not quote
-    refuse(config.tuner is None, f"{file} names no tuner")
     check_space(config, module, settings)
-    check_tuner(config, module)
-    notes = check_machine(config, settings, run_options)
-    plan = Plan(file, config, module, settings, run_options, module.check(settings),
-                gpus_used(config, run_options), notes)
+    notes += check_tuner(config, module)
+    notes += check_machine(config, settings, run_options)
     if config.assessor:
-        check_assessor(config.assessor, settings.report_count())
-    return plan
+        notes += check_assessor(config.assessor, settings.report_count())
+    return Plan(file, config, module, settings, run_options, module.check(settings),
+                gpus_used(config, run_options), notes, overrides.source(file, config, given))
 
 
 def load(file: Path) -> Any:
@@ -182,8 +188,8 @@ def extremes(where: str, spec: Any) -> list:
     return [value[0], value[1] - 1 if kind == "randint" else value[1]]  # randint does not draw its upper end
 
 
-def check_tuner(config: Any, module: ModuleType) -> None:
-    """Check that the tuner can be made, maximizes, and does not only draw at random."""
+def check_tuner(config: Any, module: ModuleType) -> list[str]:
+    """Check that the tuner can be made and maximizes; return a note if it only draws at random."""
     tuner, trials = config.tuner, config.max_trial_number
     for part in filter(None, (tuner, config.assessor)):
         # NNI's TPE minimizes by default, its assessors maximize.
@@ -195,12 +201,13 @@ def check_tuner(config: Any, module: ModuleType) -> None:
     refuse(reference != module.__name__, f"tuner: reference {reference} is not the trial, {module.__name__}")
     make(tuner, "tuner")
     if "TPE" not in (tuner.name or tuner.class_name).upper() or RESUMES in arguments:
-        return  # a resumed search has had its random start
+        return []  # a resumed search has had its random start
     start = (arguments.get("tpe_args") or {}).get("n_startup_jobs", 20)
     refuse(type(start) is not int, f"tuner: n_startup_jobs is {start!r}, but must be a whole number")
-    refuse(trials is not None and start >= trials,
-           f"tuner: n_startup_jobs {start} of maxTrialNumber {trials} makes it a random search")
+    if trials is not None and start >= trials:
+        return [f"all {trials} trials are drawn at random: TPE begins after n_startup_jobs {start}"]
     check_first_proposal(config.search_space, arguments.get("tpe_args"), start)
+    return []
 
 
 def check_first_proposal(space: dict, tpe_args: dict | None, start: int) -> None:
@@ -223,15 +230,16 @@ def check_first_proposal(space: dict, tpe_args: dict | None, start: int) -> None
                         f"({one_line(error)}): set it higher, for example to 8") from None
 
 
-def check_assessor(assessor: Any, reports: int) -> None:
-    """Check that the assessor can be made and starts after the first report and before the last."""
+def check_assessor(assessor: Any, reports: int) -> list[str]:
+    """Check that the assessor can be made and starts after the first report; a note says if it never acts."""
     start = (assessor.class_args or {}).get("start_step", 0)
     refuse(type(start) is not int, f"assessor: start_step is {start!r}, but must be a whole number")
     refuse(start < 1,
            "assessor: start_step is a number of reports: with 0 it stops trials before their first report")
-    refuse(start >= reports,
-           f"assessor: start_step {start}, but a trial reports {reports} times: it never acts")
     make(assessor, "assessor")
+    if start >= reports:
+        return [f"the assessor stops no trial: start_step is {start}, and a trial makes {reports} reports"]
+    return []
 
 
 def make(part: Any, kind: str) -> None:

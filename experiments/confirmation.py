@@ -15,7 +15,13 @@ import pandas as pd
 from scipy.stats import ttest_ind
 
 from experiments import trial_command
-from experiments.nni_adapter.database import RESUMES, Experiment, find_experiment
+from experiments.nni_adapter.database import (
+    LISTED_TUNER,
+    RESUMES,
+    Experiment,
+    find_experiment,
+    is_confirmation,
+)
 from experiments.nni_adapter.manager import write_config
 from experiments.report import results
 from experiments.study.independent_judge import IndependentJudge, final_quality
@@ -30,7 +36,6 @@ from trials.session import RunOptions
 from trials.session.records import read_record
 from trials.translate import load_trained
 
-TUNER = "experiments.tuner.Listed"
 PUBLISHED = "published"
 # Keys that a confirmation takes over from the search's configuration.
 COPIED_KEYS = ("trialCodeDirectory", "experimentWorkingDirectory", "trialConcurrency", "trialGpuNumber",
@@ -81,8 +86,9 @@ def write(search: Experiment, top: int, seeds: int, size: str | None = None, jud
         "trialCommand": trial_command.render(module, fixed, **options),
         "maxTrialNumber": len(settings) * seeds,
         "searchSpace": {name: {"_type": "choice", "_value": values} for name, values in choices.items()},
-        "tuner": {"className": TUNER, "codeDirectory": search.config["trialCodeDirectory"], "classArgs": {
-            "settings": settings, "seeds": choices["seed"], "search": search.id}},
+        "tuner": {
+            "className": LISTED_TUNER, "codeDirectory": search.config["trialCodeDirectory"],
+            "classArgs": {"settings": settings, "seeds": choices["seed"], "search": search.id}},
     })  # fmt: skip
 
 
@@ -125,11 +131,6 @@ def first_search(search: Experiment) -> Experiment:
     """Return the search that `search` resumes, and if that one resumes another, the first of them."""
     resumed = ((search.config.get("tuner") or {}).get("classArgs") or {}).get(RESUMES)
     return first_search(find_experiment(resumed)) if resumed else search
-
-
-def is_confirmation(experiment: Experiment) -> bool:
-    """Return True if `experiment` is a confirmation, not a search."""
-    return (experiment.config.get("tuner") or {}).get("className") == TUNER
 
 
 def search_of(experiment: Experiment) -> str | None:

@@ -29,24 +29,27 @@ COPIED_KEYS = ("experimentWorkingDirectory", "searchSpace", "trialCodeDirectory"
 CONFIG = {"experimentName": str, "experimentWorkingDirectory": str, "tuner": {"classArgs": {}}}  # form
 
 
-def write(search: Experiment) -> Path:
+def write(search: Experiment, trials: int | None = None) -> Path:
     """Write the rest of `search` as an experiment file into its folder, and return the file.
 
-    Raises UserError if the search is running, complete or of another tuner, or the file cannot be written.
+    `trials` is the number of trials in all, those of `search` included; None leaves the number of `search`.
+    Raises UserError if the search is running, has as many trials, or is of another tuner, or if the file
+    cannot be written.
     """
     if is_running(search):
         raise UserError(f"experiment {search.id} is still running: nnictl stop {search.id} ends it")
     if (search.config.get("tuner") or {}).get("className") != TUNER:
         raise UserError(f"experiment {search.id} is not by {TUNER}, and only that can resume a search; "
                         "to resume a confirmation, repeat the `promote` command")
-    rest = config(search)
-    if rest.get("maxTrialNumber") == 0:
-        raise UserError(f"experiment {search.id} is complete: {search.max_trials} trials")
+    rest = config(search, trials)
+    if rest.get("maxTrialNumber", 1) < 1:
+        ended = len(settled_trials(search.trials()))
+        raise UserError(f"experiment {search.id} is complete: {ended} trials; --trials {ended + 8} adds 8")
     return write_config(search.folder / "resumption.yml", rest)
 
 
-def config(search: Experiment) -> dict:
-    """Return NNI's configuration of the rest of `search`."""
+def config(search: Experiment, trials: int | None = None) -> dict:
+    """Return NNI's configuration of the rest of `search`, up to so many trials in all; None: as `search`."""
     old = search.config
     if not matches(old, CONFIG):
         raise UserError(f"experiment {search.id} cannot be resumed: its configuration is not complete")
@@ -59,8 +62,8 @@ def config(search: Experiment) -> dict:
         "tuner": old["tuner"] | {"classArgs": old["tuner"]["classArgs"] | {RESUMES: str(search.folder)}},
         "trialCommand": trial_command.render(module, common_settings(search, module, settings), **given),
     }  # fmt: skip
-    if search.max_trials is not None:
-        rest["maxTrialNumber"] = search.max_trials - len(settled_trials(search.trials()))
+    if (total := trials or search.max_trials) is not None:
+        rest["maxTrialNumber"] = total - len(settled_trials(search.trials()))
     return {key: value for key, value in rest.items() if value is not None}
 
 

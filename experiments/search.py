@@ -1,6 +1,5 @@
 """Run a search: check its file, start NNI, show the trials until the last has ended, and stop NNI."""
 
-import shutil
 import signal
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from experiments.mps import daemon
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import Experiment, Trial, find_experiment
 from experiments.nni_adapter.remote import FOLDER, Tunnels, workers
+from experiments.overrides import NO_OVERRIDES, Overrides
 from experiments.report import results
 from experiments.report.live import LivePage, served
 from experiments.report.page_data import PageData, expected_end
@@ -31,7 +31,7 @@ from judge.common.device import available_cores
 from trials.session.engine import NniEngine
 from trials.session.steady import score_text
 
-FILE_NAME = "experiment.yml"  # in an experiment's folder: its file as the user wrote it
+FILE_NAME = "experiment.yml"  # in an experiment's folder: its file as it was run
 FIRST_TRIAL_TIMEOUT = 300.0  # seconds
 TITLE = 40  # characters of a search's name in NNI's web UI: more cover other things there
 SHOWN_FAILURES = 5  # in the live table
@@ -45,20 +45,20 @@ class Planned(Experiment):
         return []
 
 
-def run(file: Path, keep: int | None = None, *, unmeasured: bool = False, long: bool = False,
-        any_judge: bool = False, mps: bool = False, port: int = 0, show: bool = False,
-        ) -> tuple[Experiment, int]:  # fmt: skip
+def run(file: Path, keep: int | None = None, given: Overrides = NO_OVERRIDES, *,
+        unmeasured: bool = False, long: bool = False, any_judge: bool = False, mps: bool = False,
+        port: int = 0, show: bool = False) -> tuple[Experiment, int]:  # fmt: skip
     """Check an experiment file, run it to its end with a live table, and return it with an exit code.
 
     The code is 0 when the search finished, 1 when it broke or most trials failed, 130 after Ctrl-C.
     Checkpoints are deleted except those of the best `keep` trials; None keeps all. With `mps`, NVIDIA's MPS
     runs during the search. The page is served at `port`, or at any free one for 0, and opened with `show`.
-    For `unmeasured`, `long` and `any_judge` see `measure`.
+    For `unmeasured`, `long` and `any_judge` see `measure`, for `given` `overrides.change`.
     """
     # Also if a shell started us with SIGINT ignored: whatever ends us, NNI must be stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
-    plan = check(file)
+    plan = check(file, given)
     description = describe(plan, keep)
     with (served(prepared(plan), port, show) as page,
           daemon(plan.gpus) if mps else nullcontext({}) as variables):  # fmt: skip
@@ -155,7 +155,7 @@ def run_to_end(experiment: Experiment, port: int, plan: Plan, keep: int | None, 
     print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
     code, problem = 1, None
     try:
-        shutil.copyfile(plan.file, experiment.folder / FILE_NAME)
+        (experiment.folder / FILE_NAME).write_bytes(plan.source)
         tunnels.watch(experiment.id)
         state = watch(experiment, port, plan, keep, tunnels, page)
         if problem := failure(experiment, state):

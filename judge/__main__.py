@@ -17,24 +17,16 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-import pandas as pd
-import torch
-from PIL import Image
-from torchvision.datasets.utils import download_and_extract_archive
-from torchvision.utils import make_grid, save_image
-
-from judge import images, model, training
 from judge.common.cli import ComputeOptions, Namespace, Parser, from_namespace, subcommands
-from judge.common.constants import STAND_IN
-from judge.common.device import device_name
+from judge.common.constants import DEFAULT_FORMULA, DEFAULT_JUDGE, SIZES, STAND_IN
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, file_lock
-from judge.controls import controls_table
-from judge.evaluation import evaluate
-from judge.leave_out import AIM, LEFT_OUT, leave_out_table
-from judge.score import DEFAULT_FORMULA, FinePatterns, Scorer
+from judge.training_options import TrainingOptions
+
+if TYPE_CHECKING:  # each command imports what it needs when it runs: torch and torchvision take seconds
+    import torch
 
 # The CycleGAN authors' archives.
 ARCHIVE = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
@@ -46,9 +38,9 @@ COMPUTE = ("train", "evaluate", "score", "controls")  # commands with `ComputeOp
 DATA = {"default": "auto", "metavar": "NAME|DIR",
         "help": "monet2photo, sample, or a folder with trainA testA (paintings) and trainB testB "
         "(photographs); auto is data/monet2photo if it exists, else the sample"}  # fmt: skip
-JUDGE = {"type": Path, "default": Path(model.DEFAULT_FILE), "metavar": "FILE", "help": "file of the judge"}
+JUDGE = {"type": Path, "default": Path(DEFAULT_JUDGE), "metavar": "FILE", "help": "file of the judge"}
 JSON = {"action": "store_true", "help": "print the figures as JSON"}
-SIZE = {"choices": ["auto", *images.SIZES], "default": "auto",
+SIZE = {"choices": ["auto", *SIZES], "default": "auto",
         "help": "size of the images to judge: 64, 128 or 256 pixels; auto is draft with a GPU, else sketch"}
 OPTIONS = {
     "train": {
@@ -83,8 +75,8 @@ OPTIONS = {
         "--leave-out": {"action": "store_true",
                         "help": "instead, for each family of damage: train a judge without it, and print the "
                         "mean P(painting) that it gives to that family (hours)"},
-        "--families": {"nargs": "+", "choices": LEFT_OUT, "metavar": "NAME",
-                       "help": f"with --leave-out, these alone; there are {', '.join(LEFT_OUT)}"},
+        "--families": {"nargs": "+", "metavar": "NAME",
+                       "help": "with --leave-out, these families alone; a wrong name lists those there are"},
         "--out": {"type": Path, "metavar": "CSV",
                   "help": "with --leave-out, where to keep each row; rows that are there are not measured "
                   "again"},
@@ -106,22 +98,26 @@ def add_options(command: str, parser: Parser) -> None:
     for name, option in OPTIONS[command].items():
         parser.add_argument(name, **option)
     if command in ("train", "controls"):  # controls: the judges that --leave-out trains
-        parser.add_fields(training.TrainingOptions)
+        parser.add_fields(TrainingOptions)
     if command in COMPUTE:
         parser.add_fields(ComputeOptions)
 
 
-def compute_device(options: Namespace) -> torch.device:
+def compute_device(options: Namespace) -> "torch.device":
     """Return the device to compute on, with the number of threads set as the options say."""
+    import torch
+
     chosen = from_namespace(ComputeOptions, options)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     return chosen.torch_device()
 
 
-def pixels_of(options: Namespace, device: torch.device) -> int:
+def pixels_of(options: Namespace, device: "torch.device") -> int:
     """Return the size in pixels that --size names."""
-    return images.SIZES[images.default_size(device) if options.size == "auto" else options.size]
+    from judge import images
+
+    return SIZES[images.default_size(device) if options.size == "auto" else options.size]
 
 
 def lock_output(file: Path) -> IO:
@@ -131,6 +127,10 @@ def lock_output(file: Path) -> IO:
 
 def train(options: Namespace) -> None:
     """Train a judge that distinguishes paintings from photographs, calibrate it and save it."""
+    from judge import images, model, training
+    from judge.common.device import device_name
+    from judge.common.progress import duration
+
     if bool(options.paintings) != bool(options.photos):
         raise UserError("--paintings and --photos go together: give both or neither")
     if options.neither and options.two_classes:
@@ -141,10 +141,10 @@ def train(options: Namespace) -> None:
                else images.find_dataset(options.data))
     size = pixels_of(options, device)
     print(f"data: {dataset.description}; size: {model.describe_size(size)}; on {device_name(device)}")
-    settings = from_namespace(training.TrainingOptions, options)
+    settings = from_namespace(TrainingOptions, options)
 
     def announce(seconds: float) -> None:
-        print(f"{settings.epochs} epochs take about {training.duration(seconds)}; training ends early after "
+        print(f"{settings.epochs} epochs take about {duration(seconds)}; training ends early after "
               f"{settings.patience} without a lower held-out loss", file=sys.stderr)
 
     with lock_output(options.out):
@@ -157,6 +157,11 @@ def train(options: Namespace) -> None:
 
 def evaluate_judge(options: Namespace) -> None:
     """Measure a judge on the test images and show its worst mistakes."""
+    from torchvision.utils import make_grid, save_image
+
+    from judge import images, model
+    from judge.evaluation import evaluate
+
     judge, card = model.load_judge(options.judge, compute_device(options))
     dataset = images.find_dataset(options.data)
     metrics, predictions = evaluate(judge, dataset)
@@ -180,6 +185,10 @@ def evaluate_judge(options: Namespace) -> None:
 
 def format_metrics(metrics: dict) -> str:
     """Return the metrics of `evaluate` as a line of figures and the confusion matrix."""
+    import pandas as pd
+
+    from judge import model
+
     names = ("auc", "auc_reencoded", "accuracy", "brier", "calibration_error", "painting_calibration_error")
     figures = "  ".join(f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in names)
     true, judged = ([f"{word} {name}" for name in model.CLASSES[:2]] for word in ("is a", "judged"))
@@ -191,6 +200,11 @@ def format_metrics(metrics: dict) -> str:
 
 def score(options: Namespace) -> None:
     """Print the score of a folder of images and its parts."""
+    import pandas as pd
+
+    from judge import images, model
+    from judge.score import FinePatterns, Scorer
+
     device = compute_device(options)
     judge, _ = model.load_judge(options.judge, device)
     dataset = images.find_dataset(options.data)
@@ -198,7 +212,7 @@ def score(options: Namespace) -> None:
     made = images.list_images([options.images])
     photos = [] if options.sources is None else images.list_images([options.sources])
 
-    def load(paths: list[Path], size: int = judge.size) -> torch.Tensor:
+    def load(paths: list[Path], size: int = judge.size) -> "torch.Tensor":
         loaded = images.load_images(paths, size)
         if loaded.skipped and options.sources:  # the others would be paired with the wrong sources
             raise UserError(f"cannot be read, and each image needs its source: {loaded.skipped[0]}")
@@ -206,7 +220,7 @@ def score(options: Namespace) -> None:
             print(f"left out, cannot be read: {name}", file=sys.stderr)
         return loaded.pixels
 
-    def load_floats(paths: list[Path]) -> torch.Tensor:
+    def load_floats(paths: list[Path]) -> "torch.Tensor":
         return images.to_float(load(paths)).to(device)
 
     scorer = Scorer(judge, load_floats(photos) if photos else None, load(paintings), options.score)
@@ -228,6 +242,9 @@ def score(options: Namespace) -> None:
 
 def shorter_side(paths: list[Path]) -> int:
     """Return the median of the images' shorter sides in pixels; files that cannot be read count as 0."""
+    from PIL import Image
+
+    from judge import images
     def pixels(path: Path) -> int:
         try:
             with Image.open(path, formats=images.FORMATS) as image:
@@ -251,10 +268,13 @@ def warn_of_scores(parts: dict[str, float], count: int, own_size: int, clean_siz
 
 def controls(options: Namespace) -> None:
     """Score corrupted images as if they were translations; or train judges that were not shown them."""
+    from judge import images, model
+    from judge.controls import controls_table
+
     if options.leave_out:
         return leave_out(options)
-    settings = from_namespace(training.TrainingOptions, options)
-    if options.families or options.out or settings != training.TrainingOptions():
+    settings = from_namespace(TrainingOptions, options)
+    if options.families or options.out or settings != TrainingOptions():
         raise UserError("--families, --out and options of training belong to --leave-out: add it")
     judge, card = model.load_judge(options.judge, compute_device(options))
     dataset = images.find_dataset(options.data)
@@ -270,9 +290,14 @@ def controls(options: Namespace) -> None:
 
 def leave_out(options: Namespace) -> None:
     """Print what judges say of the damage that each was not shown."""
-    settings, device = from_namespace(training.TrainingOptions, options), compute_device(options)
+    from judge import images, model
+    from judge.leave_out import AIM, LEFT_OUT, leave_out_table
+
+    settings, device = from_namespace(TrainingOptions, options), compute_device(options)
     if settings.two_classes:
         raise UserError("--two-classes: such a judge is shown no damage, so none can be left out")
+    if unknown := [name for name in options.families or () if name not in LEFT_OUT]:
+        raise UserError(f"--families {unknown[0]}: there are {', '.join(LEFT_OUT)}")
     dataset = images.find_dataset(options.data)
     with ExitStack() as until_the_end:
         if options.out:
@@ -291,6 +316,10 @@ def leave_out(options: Namespace) -> None:
 
 def data(options: Namespace) -> None:
     """Download a public CycleGAN data set into data/."""
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    from judge import images
+
     name, url = options.name, options.url or ARCHIVE.format(name=options.name)
     target = images.DATA / name
     if target.name != name or name == "..":
@@ -314,6 +343,8 @@ def data(options: Namespace) -> None:
 
 def halves(options: Namespace) -> None:
     """Split a data set in two: one half to search with, the other to measure the results with."""
+    from judge import images
+
     dataset = images.find_dataset(options.data)
     if options.out.exists():
         raise UserError(f"{options.out} is already there: choose another --out")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 import torch
 
+from judge.common.progress import progress
 from judge.corruptions import HELD_OUT_CORRUPTIONS, KINDS, corrupt_all
 from judge.images import to_bytes, to_float
 from judge.model import Judge
@@ -22,10 +23,11 @@ def controls_table(judge: Judge, photos: torch.Tensor, paintings: torch.Tensor) 
     photos, paintings = (to_float(x).to(judge.mean.device) for x in (photos, paintings[::2]))
     score_photos, score_paintings = Scorer(judge, photos, real), Scorer(judge, paintings, real)
     shown = KINDS.keys() - HELD_OUT_CORRUPTIONS.keys()
+    controls = progress(_controls(photos, paintings), "controls", len(KINDS) + 2)
     table = pd.DataFrame([
         {"control": name, "shown": name in shown, **score_photos(from_photos).as_dict(),
          "painting": score_paintings(from_paintings).default}
-        for name, from_photos, from_paintings in _controls(photos, paintings)
+        for name, from_photos, from_paintings in controls
     ]).set_index("control")
     return table.assign(kept=table["painting"] / table.loc["copy", "painting"])
 

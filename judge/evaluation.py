@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from sklearn import metrics as sk
 
+from judge.common.progress import progress
 from judge.corruptions import reencode_jpeg
 from judge.images import PAINTINGS, PHOTOS, DataSet, load_images
 from judge.model import Judge
@@ -47,7 +48,7 @@ def evaluate(judge: Judge, data: DataSet) -> tuple[dict, pd.DataFrame]:
     """
     pixels, labels, counts, files = load_both_domains(data.test, judge.size)
     weights, labels = class_weights(labels, 2)[labels].numpy(), labels.numpy()
-    reencoded = torch.stack([reencode_jpeg(image) for image in pixels])
+    reencoded = torch.stack([reencode_jpeg(image) for image in progress(pixels, "re-encoding")])
     p_painting, p_reencoded = (painting_probabilities(judge, x) for x in (pixels, reencoded))
     auc = float(sk.roc_auc_score(labels, p_painting))
     one_class_reencoded = [float(sk.roc_auc_score(labels, np.where(labels == label, p_reencoded, p_painting)))

@@ -17,11 +17,11 @@ from PIL import Image, ImageOps
 
 from judge.common import cache
 from judge.common.constants import LUMA, STAND_IN
+from judge.common.constants import SIZES as SIZES  # callers say images.SIZES
 from judge.common.device import available_cores
 from judge.common.errors import UserError
 from judge.common.files import as_user_error
 
-SIZES = {"sketch": 64, "draft": 128, "paper": 256}  # side in pixels of the square images, by preset
 DATA = Path("data")  # folder of the data sets that have a name
 DECODER_VERSION = 1  # part of the cache's key: raise it when `decode` returns other pixels for a file
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from torch.nn.functional import pad
-from torchvision import datasets
 
 from judge import images
 from judge.common.errors import UserError
@@ -121,6 +120,8 @@ def _has_mnist(root: Path) -> bool:
 
 def _load_mnist(root: Path) -> LabelledImages:
     try:
+        from torchvision import datasets  # takes seconds to import
+
         splits = [datasets.MNIST(root, train, download=root == images.DATA) for train in (True, False)]
     except (OSError, RuntimeError) as error:  # no network, damaged files
         raise UserError(f"MNIST cannot be loaded ({error}): put its four files into {root}/MNIST/raw, or "

@@ -17,10 +17,12 @@ import torch
 from judge import training
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write
+from judge.common.progress import duration
 from judge.corruptions import FAMILIES, corrupt_all
 from judge.images import PAINTINGS, PHOTOS, DataSet, load_images
 from judge.model import Judge
 from judge.score import extract_features
+from judge.training_options import TrainingOptions
 from judge.undertrained import UNDERTRAINED, undertrained_images
 
 LEFT_OUT = (*FAMILIES, UNDERTRAINED)  # what can be left out
@@ -28,7 +30,7 @@ AIM = 0.2  # a family's mean P(painting) should be no higher
 
 
 def leave_out_table(
-    data: DataSet, size: int, options: training.TrainingOptions, device: torch.device,
+    data: DataSet, size: int, options: TrainingOptions, device: torch.device,
     families: Sequence[str] = LEFT_OUT, file: Path | None = None,
 ) -> pd.DataFrame:
     """Train a judge without each family, and return a row for each: what the judge says of that family.
@@ -55,7 +57,7 @@ def leave_out_table(
 
 
 def _announce(family: str, judges: int, seconds: float) -> None:
-    one, all_left = training.duration(seconds), training.duration(judges * seconds)
+    one, all_left = duration(seconds), duration(judges * seconds)
     print(f"a judge without {family}: at most {one}; judges left to train: {judges}, at most {all_left}",
           file=sys.stderr)
 

@@ -9,19 +9,19 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, linear
-from torchvision import models
 
+from judge.common.constants import DEFAULT_JUDGE, SIZES
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write
 from judge.common.schema import matches
 from judge.common.tensors import read_tensors
-from judge.images import SIZES, luma
+from judge.images import luma
 
 CLASSES = ("photo", "painting", "neither")
 NEITHER = 2
 FORMAT = "salon-judge-3"
+DEFAULT_FILE = DEFAULT_JUDGE
 CARD_FORM = {"arch": str, "size": int, "training": dict, "metrics": dict}
-DEFAULT_FILE = "models/judge.pt"
 
 MIN_LOG_PROBABILITY = -30.0  # keeps the calibration of a very certain network finite
 
@@ -49,6 +49,8 @@ class Judge(nn.Module):
     """A ResNet with calibrated probabilities, for images float [N, 3, size, size] in [-1, 1]."""
 
     def __init__(self, arch: str, size: int, classes: tuple[str, ...] = CLASSES):
+        from torchvision import models  # takes seconds to import
+
         super().__init__()
         self.arch, self.size, self.classes = arch, size, classes
         self.backbone = models.get_model(arch)

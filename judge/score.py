@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, normalize
 
+from judge.common.constants import DEFAULT_FORMULA
 from judge.common.errors import UserError
 from judge.common.schema import NUMBER, matches
 from judge.images import DataSet, float_batches, luma
@@ -74,7 +75,6 @@ style_and_scene = Formula("style-and-scene", {"style": 1, "scene": 3, "diversity
 combined = Formula("combined", {"style": 1, "content": 3, "diversity": 1, "clean": 1, "kid": 2})  # the first
 plain = Formula("plain", {"style": 1})  # searches exploit it easily
 FORMULAS = {formula.name: formula for formula in (style_and_scene, combined, plain)}
-DEFAULT_FORMULA = style_and_scene.name
 
 FILE_FORMAT = "salon score 1"
 FILE_FORM = {"format": str, "weights": {"*": NUMBER}}  # of a file with weights

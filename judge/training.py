@@ -5,7 +5,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from urllib.error import URLError
@@ -18,15 +17,16 @@ from torch import nn
 from torchvision import models
 from tqdm import tqdm
 
-from judge.common.cli import LearningRate, PositiveInt, Weight
 from judge.common.device import supports_bf16
 from judge.common.errors import UserError
+from judge.common.progress import duration
 from judge.common.rng import rng, seeded
 from judge.corruptions import FAMILIES, corrupt
 from judge.evaluation import class_weights, evaluate, load_both_domains
 from judge.images import DataSet, list_images, load_images, to_float
 from judge.model import CLASSES, NEITHER, Judge, ModelCard, log_probabilities
 from judge.score import extract_features
+from judge.training_options import TrainingOptions
 from judge.undertrained import UNDERTRAINED, undertrained_images
 from judge.views import AugmentedViews, load_batches, loader_workers
 
@@ -35,31 +35,6 @@ CROP_MARGIN = 1.25  # images are kept this much larger than the judge's size, fo
 UNDERTRAINED_FRACTION = 0.2  # share of the third class's views from undertrained generators ...
 EARLIER_FRACTION = 0.2  # ... and from folders of earlier searches' images, if given; the rest is corrupted
 ESTIMATE_STEPS = 8  # training steps after which the time of the rest is estimated
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """Settings of a judge's training."""
-
-    arch: str = "resnet18"
-    """Name of a torchvision ResNet or RegNet."""
-    weights: str = "imagenet"
-    """Initial weights: `imagenet` (torchvision's pretrained), `none`, or a state-dict file."""
-    epochs: PositiveInt = 60
-    """Maximum number; an epoch has a view for each training image, equally many of each class."""
-    patience: PositiveInt = 30
-    """Stop after this many epochs without a lower held-out loss; the best epoch's weights are kept."""
-    batch_size: PositiveInt = 32
-    """Images per step."""
-    lr: LearningRate = 1e-3
-    """Peak learning rate of AdamW under a one-cycle schedule (Smith 2018, 1803.09820)."""
-    weight_decay: Weight = 0.05
-    """Weight decay of AdamW (Loshchilov and Hutter 2019, 1711.05101)."""
-    two_classes: bool = False
-    """Learn photographs and paintings only. By default there is a third class, images that are neither
-    (`judge.corruptions`): a judge with two classes calls meaningless images paintings."""
-    seed: int = 0
-    """Random seed. On a CPU, equal seeds give equal judges; on a GPU, sums vary from run to run."""
 
 
 def split_held_out(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -213,13 +188,6 @@ def fit(
         raise UserError(f"the judge's training diverged: lower --lr {options.lr}")
     judge.load_state_dict(best_weights)
     return epoch + 1
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person reads it: `40 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def calibrate(judge: Judge, images: torch.Tensor, labels: torch.Tensor) -> None:

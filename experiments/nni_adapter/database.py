@@ -4,9 +4,10 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -14,17 +15,22 @@ from judge.common.errors import UserError, one_line
 from judge.common.schema import NUMBER, matches
 
 ROOT = Path(__file__).parents[2]  # of the repository: commands run here
+RUNS = ROOT / "runs"  # the shipped files put experiments here
 NNI_HOME = Path.home() / "nni-experiments"  # NNI's list of experiments is here
+LATEST = "latest"  # in place of an id: the experiment that was started last
 
 WAITING, RUNNING = "WAITING", "RUNNING"  # states of a trial before its end
 CANCELED = ("USER_CANCELED", "SYS_CANCELED")  # states of a trial that was ended with its experiment
 RESUMES = "resumes"  # the tuner's argument with the folder of the search that is resumed
+LISTED_TUNER = "experiments.tuner.Listed"  # proposes a fixed list of settings: the tuner of confirmations
 
 CONFIG = {  # form of an experiment's configuration
-    "trialCommand": str, "experimentName?": str, "maxTrialNumber?": int, "experimentWorkingDirectory?": str,
+    "trialCommand": str, "experimentName?": str, "maxTrialNumber?": int, "trialConcurrency?": int,
+    "experimentWorkingDirectory?": str,
     "tuner?": {"className?": str, "classArgs?": {"resumes?": str}}, "trainingService?": {},
 }  # fmt: skip
 PROPOSAL = {"parameters": {"*": (str, int, float, bool)}}  # form of what the tuner proposes for a trial
+NNI_LIST = {"*": {"logDir?": str, "port?": int, "pid?": int}}  # form of NNI's list
 
 
 @dataclass
@@ -65,15 +71,26 @@ class Experiment:
     id: str
     folder: Path
     config: dict  # NNI's, complete, with the YAML's camel-case keys
+    started: float = 0.0  # seconds since the epoch
     _trials: dict[str, Trial] = field(default_factory=dict)
     _last_event: int = 0  # ids of the last rows that were read
     _last_metric: int = 0
 
+    @property
+    def name(self) -> str:
+        """The name in its experiment file; `run` may have added data, size and judge after a bar."""
+        return (self.config.get("experimentName") or "").split(" | ")[0]
+
+    @property
+    def tuner_arguments(self) -> dict:
+        """The arguments of its tuner."""
+        return (self.config.get("tuner") or {}).get("classArgs") or {}
+
     @cached_property
     def earlier_trials(self) -> list[Trial]:
         """All trials of the search that this one resumes; it has ended."""
-        arguments = (self.config.get("tuner") or {}).get("classArgs") or {}
-        return find_experiment(arguments[RESUMES]).trials() if RESUMES in arguments else []
+        resumed = self.tuner_arguments.get(RESUMES)
+        return find_experiment(resumed).trials() if resumed else []
 
     @property
     def max_trials(self) -> int | None:
@@ -133,30 +150,87 @@ def settled_trials(trials: list[Trial]) -> list[Trial]:
 
 
 def find_experiment(name: str) -> Experiment:
-    """Return the experiment with this id, or in this folder. Raises UserError if there is none."""
-    folder = Path(name)
-    if not _has_database(folder):
-        folder = Path(known_experiments().get(name, {}).get("logDir", ROOT / "runs")) / name
-    if not _has_database(folder):
-        raise UserError(f"no experiment {name}: give the id that `run` printed, or its folder")
+    """Return the experiment with this id, in this folder or of this name; `latest` is the one started last.
+
+    Raises UserError if there is none, or if several have this name.
+    """
+    for folder in (Path(name), _folder_of(name, known_experiments())):
+        if _has_database(folder):
+            return _read(folder)
+    newest_first = all_experiments()
+    if name == LATEST and newest_first:
+        return newest_first[0]
+    namesakes = [each for each in newest_first if each.name.casefold() == name.casefold() != ""]
+    if len(namesakes) > 1:
+        raise UserError(f"{len(namesakes)} experiments are called {name}: give an id, "
+                        f"{', '.join(each.id for each in namesakes)} (the newest first)")
+    if namesakes:
+        return namesakes[0]
+    known = dict.fromkeys(word for each in newest_first for word in (each.id, each.name) if word)
+    close = " or ".join(get_close_matches(name, known))
+    close = f"is it {close}? " if close else ""
+    raise UserError(f"no experiment {name}: {close}give an id, a name or a folder, see python -m "
+                    "experiments list")
+
+
+def is_confirmation(experiment: Experiment) -> bool:
+    """Return True if `experiment` is a confirmation, not a search."""
+    return (experiment.config.get("tuner") or {}).get("className") == LISTED_TUNER
+
+
+def find_trial(experiment: Experiment, name: str) -> Trial:
+    """Return the trial of this number or id. Raises UserError if there is none."""
+    trials = experiment.trials()
+    for trial in trials:
+        if name in (trial.id, str(trial.number)):
+            return trial
+    known = ", ".join(f"{trial.number} {trial.id}" for trial in trials) or "none yet"
+    raise UserError(f"experiment {experiment.id} has no trial {name}; there are {known}")
+
+
+def all_experiments(damaged: Callable[[str], None] = lambda line: None) -> list[Experiment]:
+    """Return the experiments below runs/ and in NNI's list, the one started last first.
+
+    `damaged` gets a line on each that cannot be read.
+    """
+    listed = known_experiments()
+    folders = [*RUNS.glob("*"), *(_folder_of(id_, listed) for id_ in listed)]
+    found = []
+    for folder in dict.fromkeys(folder.resolve() for folder in folders if _has_database(folder)):
+        try:
+            found.append(_read(folder))
+        except UserError as error:
+            damaged(str(error))
+    return sorted(found, key=lambda experiment: experiment.started, reverse=True)
+
+
+def _folder_of(id_: str, listed: dict[str, dict]) -> Path:
+    """Return the folder of the experiment with this id by NNI's list, or below runs/. It need not exist."""
+    return Path(listed.get(id_, {}).get("logDir") or RUNS) / id_
+
+
+def _read(folder: Path) -> Experiment:
+    """Return the experiment in this folder. Raises UserError if its database cannot be read."""
     with error_prefix(f"{folder / 'db'} cannot be read"):  # wrong values raise many kinds of errors
-        ((params, id_),) = _query(
-            folder, "select params, id from ExperimentProfile order by revision desc limit 1")
+        ((params, id_, started),) = _query(
+            folder, "select params, id, startTime from ExperimentProfile order by revision desc limit 1")
         config = json.loads(params)
         if not matches(config, CONFIG):
             raise ValueError("it is not an experiment of this program")
         # NNI repeats trialCommand and others in trainingService, where they would override new ones.
         service = config.get("trainingService", {})
         config["trainingService"] = {key: value for key, value in service.items() if key not in config}
-        return Experiment(_checked_id(id_), folder.resolve(), config)  # NNI's folder _latest is a link
+        # NNI's folder _latest is a link.
+        return Experiment(_checked_id(id_), folder.resolve(), config, started / 1000)
 
 
-def known_experiments() -> dict:
-    """Return NNI's list of experiments, by id."""
+def known_experiments() -> dict[str, dict]:
+    """Return NNI's list of experiments, by id; an empty one if it cannot be read."""
     try:
-        return json.loads((NNI_HOME / ".experiment").read_text())
+        listed = json.loads((NNI_HOME / ".experiment").read_text())
     except (OSError, ValueError):
         return {}
+    return listed if matches(listed, NNI_LIST) else {}
 
 
 @contextmanager

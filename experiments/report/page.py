@@ -42,7 +42,9 @@ def to_html(plot: go.Figure) -> str:
     )  # fmt: skip
     plot.update_xaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False)
     plot.update_yaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False)
-    return plot.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True})
+    # Plotly's own bar has a button that sends the chart to a server.
+    config = {"responsive": True, "modeBarButtonsToRemove": ["sendChartToCloud"]}
+    return plot.to_html(full_html=False, include_plotlyjs=False, config=config)
 
 
 PAGES = Environment(loader=FileSystemLoader(FOLDER), autoescape=select_autoescape(), trim_blocks=True)

@@ -31,6 +31,7 @@ FILES = {  # of a trial that the page links to, by label
     "run.json": "run.json", "stats.jsonl": "stats.jsonl", "log": "trial.log", "output": "stdout",
     "errors": "stderr",
 }  # fmt: skip
+CONFIRMATION_PAUSE = 10.0  # seconds between two looks for a confirmation of the search
 SPACE = {"*": {"_type": str, "_value": list}}  # form of NNI's search space
 KEY = re.compile(  # of a picture
     r"pictures/(?:continued/(?P<continued>\w+)|(?P<trial>\w+)/(?P<step>\d{1,12})|sources)\.webp")
@@ -85,6 +86,7 @@ class PageData:
         self._summary: dict[str, Any] = {}  # of the search, as far as it depends on trials and notes only
         self._importance: dict[str, Any] = {"rows": [], "note": ""}
         self._ended, self._importances = -1, Sparing(0)  # trials that the importances were computed for
+        self._confirmation, self._confirming = None, Sparing(CONFIRMATION_PAUSE)
         self._records: dict[Path, tuple[Any, dict]] = {}
         self._layouts: dict[tuple[int, int], pictures.Layout | None] = {}  # by size of the sheet
 
@@ -96,6 +98,7 @@ class PageData:
 
     def has(self, id_: str) -> bool:
         """Return whether there is a trial of this id."""
+        self.refresh()
         return id_ in self._folders
 
     def document(self, *, live: bool = False, links_from: Path | None = None) -> dict:
@@ -156,18 +159,18 @@ class PageData:
         rows = results.rows(self.experiment, self.formula, self._record)
         marks = self._marks()
         winner = results.best(rows)
-        level = results.level_with(winner, rows) if winner else []
+        level = {row.trial.id for row in results.level_with(winner, rows)} if winner else set()
         revision, entries, changed = self.revision + 1, {}, list(self._trials) != [r.trial.id for r in rows]
         for row in rows:
             id_ = row.trial.id
-            inputs = (row, row is winner, row in level, marks.trials.get(id_), *map(state_of, [
+            inputs = (row, row is winner, id_ in level, marks.trials.get(id_), *map(state_of, [
                 row.trial.folder / name for name in ("run.json", "stats.jsonl", "samples", "stderr")]), *map(
                 state_of, [results.continued_folder(self.experiment, row) / name
                            for name in ("run.json", "stats.jsonl", "samples")]))
             entry = self._trials.get(id_)
             if entry is None or inputs != self._inputs[id_]:
                 self._folders[id_], self._inputs[id_] = row.trial.folder, inputs
-                new = self._entry(row, row is winner, row in level, marks.trials.get(id_, notes.Mark()))
+                new = self._entry(row, row is winner, id_ in level, marks.trials.get(id_, notes.Mark()))
                 if new != entry:
                     entry, self._changed[id_], changed = new, revision, True
             entries[id_] = entry
@@ -262,13 +265,8 @@ class PageData:
         if ended == self._ended or not self._importances.due:
             return False
         with self._importances:
-            scored = [row for row in rows if row.trial.final]
-            table = importance.importance(
-                importance.weight_ratios(pd.DataFrame([row.trial.parameters for row in scored])),
-                pd.Series([row.score for row in scored], dtype=float)).reset_index(names="name")
-            few = f"needs {importance.MIN_TRIALS} finished trials, there are {len(scored)}"
-            note = "" if len(table) else few
-            new = finite({"rows": table.to_dict("records"), "note": note})
+            table = importance.of_rows(rows).reset_index(names="name")
+            new = finite({"rows": table.to_dict("records"), "note": importance.note(rows)})
         self._ended = ended
         old, self._importance = self._importance, new
         return new != old
@@ -278,9 +276,13 @@ class PageData:
         experiment, config, first = self.experiment, self.experiment.config, results.first_record(rows)
         module = trial_command.module_of(config["trialCommand"])
         defaults, space = vars(module.Settings()), config.get("searchSpace")
-        searched = dict.fromkeys([*(space or {}), *(name for row in rows for name in row.trial.parameters)])
+        space = space if matches(space, SPACE) else {}
+        searched = dict.fromkeys([*space, *(name for row in rows for name in row.trial.parameters)])
         facts = [line for line in results.heading(experiment, rows)[1:-1] if line]
         is_confirmation = confirmation.is_confirmation(experiment)
+        if self._confirming.due:
+            with self._confirming:  # it reads all experiments beside this one
+                self._confirmation = confirmation_text(experiment)
         commands = results.commands(experiment, winner, rows) if winner else []
         return {
             "id": experiment.id, "name": config.get("experimentName") or "",
@@ -289,12 +291,12 @@ class PageData:
             "max_trials": experiment.max_trials, "ended": sum(row.trial.over for row in rows),
             "failed": sum(row.state == "failed" for row in rows), "caption": caption(experiment, first),
             "formula": (first.get("settings") or {}).get("score"), "rescored": self.formula is not None,
-            "space": space if matches(space, SPACE) else {},
+            "space": space,
             "published": {name: defaults[name] for name in searched if name in defaults},
             "parts": parts(rows, self.formula),
             "advice": results.advice(experiment, winner, rows) if winner else [],
             "commands": [{"label": label, "command": command} for label, command in commands],
-            "confirmation": confirmation_text(experiment), "note": self._noted.note,
+            "confirmation": self._confirmation, "note": self._noted.note,
             "pinned": self._noted.pinned,
         }  # fmt: skip
 

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 
 from experiments.study.study import scores_by
 from judge.common.errors import UserError
+from judge.common.progress import progress
 from judge.score import Formula
 from trials.session.steady import MIN_SCORE
 
@@ -50,7 +51,7 @@ def reliability(curves: pd.DataFrame) -> pd.DataFrame:
         curves: as `log_curves` returns.
     """
     ends, rows = by_seed(curves.iloc[:, -1]), []
-    for reports, share in product(MEANS, SHARES):
+    for reports, share in progress(list(product(MEANS, SHARES)), "means and shares"):
         values = by_seed(curves.loc[:, :share].iloc[:, -reports:].mean(axis=1))
         low, high = interval(values)
         rows.append({"reports": reports, "share": share, "icc": intraclass_correlation(values),

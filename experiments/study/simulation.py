@@ -19,6 +19,7 @@ from experiments.study.independent_judge import STYLE_WEIGHT, final_quality
 from experiments.study.study import REPORTS, Study, final_rows, read_table, scores_by
 from judge.common.cli import Fraction, NonNegativeFloat, PositiveInt
 from judge.common.errors import UserError
+from judge.common.progress import progress
 from judge.score import combined, find_formula
 
 # These two describe the experiments/cyclegan.yml with which study.csv was made, of the earlier sketch.
@@ -107,7 +108,7 @@ def run(simulation: Simulation) -> pd.DataFrame:
         raise UserError(f"--trials {simulation.trials} is less time than one over the whole schedule takes")
     max_trials = math.ceil(time * at_once / (1 + overhead)) + at_once  # each stopped at its first report
     rows = []
-    for search in range(simulation.searches):
+    for search in progress(range(simulation.searches), "searches"):
         settings, runs = proposals(curves, search, max_trials)
         for budget in BUDGETS:
             reports = round(budget * REPORTS)

@@ -59,10 +59,10 @@ def recorded(tmp_path) -> Callable[..., Path]:
             db.executescript("""
                 create table TrialJobEvent (timestamp, trialJobId, event, data, logPath, sequenceId, message);
                 create table MetricData (timestamp, trialJobId, parameterId, type, sequence, data);
-                create table ExperimentProfile (params, id, revision);""")
+                create table ExperimentProfile (params, id, revision, startTime);""")
             for revision, params in enumerate(({}, config)):  # NNI writes it anew at each change
-                db.execute("insert into ExperimentProfile values (?, ?, ?)",
-                           (json.dumps(params), id_, revision))
+                db.execute("insert into ExperimentProfile values (?, ?, ?, ?)",
+                           (json.dumps(params), id_, revision, 1000 * len(list(tmp_path.glob("*/db")))))
             for number, (trial, parameters, end, scores, final) in enumerate(trials):
                 proposal = json.dumps({"parameter_id": number, "parameters": parameters})
                 events = [("WAITING", proposal), ("RUNNING", None)] + ([(end, None)] if end else [])

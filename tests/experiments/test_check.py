@@ -157,12 +157,10 @@ def test_good_spaces_of_every_kind_pass(experiment):
     ({"tuner": {"classArgs": REFERENCE | {"optimize_mode": "minimize"}}}, "maximized"),
     ({"tuner": {"classArgs": REFERENCE | {"sead": 1}}}, "sead"),
     ({"tuner": {"classArgs": {"reference": "trials.dcgan"}}}, "not the trial"),
-    ({"tuner": {"classArgs": REFERENCE | {"tpe_args": {"n_startup_jobs": 24}}}}, "random search"),
     ({"tuner": {"className": "Tpe"}}, "tuner Tpe"),
     ({"tuner": {"className": "experiments.tuner.Tpee"}}, "Tpee"),
     ({"tuner": {"classArgs": REFERENCE | {"tpe_args": {"n_startup_jobs": "8"}}}}, "'8'"),
     ({"assessor": {"classArgs": {"start_step": 0}}}, "before their first report"),
-    ({"options": "--reports 10", "assessor": {"classArgs": {"start_step": 10}}}, "never acts"),
     ({"assessor": {"classArgs": {"start_step": "4"}}}, "'4', but must be a whole number"),
     ({"assessor": {"classArgs": {"start_step": 4, "optimize_mode": "minimize"}}}, "maximized"),
     ({"assessor": {"name": "Medianstopp"}}, "assessor Medianstopp"),
@@ -170,6 +168,15 @@ def test_good_spaces_of_every_kind_pass(experiment):
 ])
 def test_a_wrong_tuner_or_assessor_is_named(experiment, changes, said):
     assert said in refusal(experiment(**changes))
+
+
+def test_what_only_wastes_is_noted_and_not_refused(experiment, no_cache):
+    random = {"classArgs": REFERENCE | {"optimize_mode": "maximize", "tpe_args": {"n_startup_jobs": 24}}}
+    said = describe(check(experiment(tuner=random)))
+    assert "note: all 24 trials are drawn at random: TPE begins after n_startup_jobs 24" in said
+    late = {"classArgs": {"start_step": 10, "optimize_mode": "maximize"}}
+    said = describe(check(experiment(options="--reports 10", assessor=late)))
+    assert "note: the assessor stops no trial: start_step is 10, and a trial makes 10 reports" in said
 
 
 CHOICE = {"pool_size": {"_type": "choice", "_value": [0, 50]}}

@@ -11,6 +11,7 @@ from experiments import check as checks
 from experiments import cost, disk, search
 from experiments.check import check
 from experiments.cost import Cost
+from experiments.overrides import NO_OVERRIDES
 from judge.common.cli import Namespace
 from judge.common.errors import UserError
 from tests.experiments.helpers import TINY
@@ -42,7 +43,7 @@ def plan(experiment, monkeypatch, tmp_path):
         made.config.trial_code_directory = str(tmp_path / "code")
         options = replace(made.run_options, threads=None)
         plan = replace(made, gpus=gpus, run_options=options)
-        monkeypatch.setattr(search, "check", lambda file: plan)
+        monkeypatch.setattr(search, "check", lambda file, given: plan)
         return plan
 
     return make
@@ -123,8 +124,9 @@ def test_durations_are_said_in_two_digits(seconds, text):
 
 
 def command(name: str, file: Path, **options) -> None:
-    given = {"file": file, "keep": 1, "unmeasured": False, "any_judge": True, "long": False, "mps": False}
-    getattr(commands, name)(Namespace(**given | options))
+    given = {"file": file, "keep": 1, "unmeasured": False, "any_judge": True, "long": False, "mps": False,
+             "port": 0, "open": False}
+    getattr(commands, name)(Namespace(**vars(NO_OVERRIDES) | given | options))
 
 
 @pytest.mark.parametrize("name", ["check", "run"])

@@ -96,7 +96,8 @@ def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_pat
     assert [(t.number, t.id) for t in trials] == [
         (0, "aaaaa"), (1, "bbbbb"), (3, "ddddd"), (5, "fffff"), (6, "ggggg")]
     assert rest.max_trials == 8
-    assert search.progress(trials, rest.max_trials, 1).startswith("4 of 8 trials, best so far 0.500")
+    line = search.progress(trials, rest.max_trials, 1).plain
+    assert line.startswith("4 of 8 trials, 1 failed, best so far 0.5")
 
     again = yaml.safe_load(resume.write(rest).read_text())  # interrupted once more
     assert again["maxTrialNumber"] == 8 - 4 and again["experimentName"] == "A search | sample"
@@ -107,7 +108,7 @@ def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_pat
 
 
 @pytest.mark.parametrize(("changes", "line"), [
-    ({"maxTrialNumber": 1}, "is complete: 1 trials$"),
+    ({"maxTrialNumber": 1}, "is complete: 1 trials; --trials 9 adds 8$"),
     ({"tuner": {"className": "experiments.tuner.Listed"}}, "repeat the `promote` command$"),
     ({"tuner": {"name": "TPE"}}, "is not by experiments.tuner.Tpe"),
     ({"tuner": {"className": resume.TUNER}}, "its configuration is not complete"),
@@ -118,6 +119,14 @@ def test_what_cannot_go_on_is_refused_in_one_line(recorded, tmp_path, changes, l
     with pytest.raises(UserError, match=line) as caught:
         resume.write(refused)
     assert "\n" not in str(caught.value) and not list(refused.folder.glob("*.yml"))
+
+
+def test_a_search_is_extended_to_a_number_of_trials_in_all_and_refused_if_it_has_as_many(broken):
+    assert yaml.safe_load(resume.write(broken, 40).read_text())["maxTrialNumber"] == 40 - 3
+    assert yaml.safe_load(resume.write(broken, 4).read_text())["maxTrialNumber"] == 1
+    for trials in (2, 3):
+        with pytest.raises(UserError, match="is complete: 3 trials; --trials 11 adds 8$"):
+            resume.write(broken, trials)
 
 
 def test_a_search_that_is_still_running_is_refused(broken, tmp_path, monkeypatch):
@@ -132,8 +141,8 @@ def test_a_search_that_is_still_running_is_refused(broken, tmp_path, monkeypatch
 @pytest.mark.parametrize("command, doing", [("resume", "resuming"), ("promote", "promoting")])
 def test_two_processes_do_not_train_the_same_trials(broken, monkeypatch, command, doing):
     monkeypatch.setattr(search, "run", lambda *_: pytest.fail("it went on"))
-    options = Namespace(experiment=str(broken.folder), keep=1, size=None, yardstick=None, yardstick_data=None,
-                        unmeasured=True, long=False, any_judge=False, mps=False)
+    options = Namespace(experiment=str(broken.folder), keep=1, trials=None, size=None, yardstick=None,
+                        yardstick_data=None, unmeasured=True, long=False, any_judge=False, mps=False)
     refused = pytest.raises(UserError, match=f"another process is {doing} experiment broken")
     with file_lock(broken.folder / f".{command}.lock", "first"), refused:
         getattr(commands, command)(options)

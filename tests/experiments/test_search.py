@@ -17,6 +17,7 @@ import torch
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import find_experiment
 from experiments.nni_adapter.manager import create, free_port, status, stop
+from experiments.search import TITLE
 from tests.experiments import long_run
 from tests.experiments.helpers import (
     FEW,
@@ -138,7 +139,7 @@ def test_a_search_runs_to_its_end_on_loopback_and_its_promotion_trains_the_best_
         assert text in output
     assert not processes_of(folder)
     name = find_experiment(str(folder)).config["experimentName"]
-    assert "built-in stand-in" in name and "| sketch |" in name and "judge.pt" in name
+    assert len(name) <= TITLE and output.startswith("page: http://127.0.0.1:")
     assert (folder / "experiment.yml").read_text() == file.read_text()
     table = subprocess.check_output(
         [sys.executable, "-m", "experiments", "report", str(folder), "--csv"], cwd=ROOT, text=True)

@@ -15,6 +15,7 @@ from experiments import resume
 from experiments.nni_adapter import remote
 from experiments.nni_adapter.database import Experiment, find_experiment
 from experiments.report import comparison, page, results
+from experiments.report.page_data import PageData
 from judge.common.errors import UserError
 from tests.experiments.helpers import ROOT
 from trials import translate
@@ -110,6 +111,7 @@ def test_damaged_records_and_rows_of_a_search_are_read_or_named_in_one_line(reco
             experiment = find_experiment(str(folder))
             results.text(experiment)
             results.frame(results.rows(experiment)).to_csv()
+            json.dumps(PageData(experiment).document(live=True), allow_nan=False)
             resume.config(experiment)
         except UserError as error:
             assert "\n" not in str(error)
@@ -118,7 +120,7 @@ def test_damaged_records_and_rows_of_a_search_are_read_or_named_in_one_line(reco
         (trial / "run.json").write_text(json.dumps(value))
         read()
     (trial / "stats.jsonl").write_text("\n".join(map(json.dumps, damaged(line))) + "\n{")
-    page.render(find_experiment(str(folder)))
+    page.write(find_experiment(str(folder)))
     for table, column in (("TrialJobEvent", "data"), ("MetricData", "data"), ("ExperimentProfile", "params")):
         database.write_bytes(content)
         with sqlite3.connect(database) as db:

@@ -186,12 +186,6 @@ def test_without_a_terminal_each_epoch_is_a_line_and_the_expected_time_is_said_f
     assert second.startswith("epoch 2 of 2: ") and second.endswith("at most 0 s left")
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"),
-                                               (7200, "2.0 h")])
-def test_a_duration_is_short(seconds, text):
-    assert training.duration(seconds) == text
-
-
 @pytest.fixture(scope="module")
 def resnet18() -> dict[str, torch.Tensor]:
     torch.manual_seed(3)

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch.nn.functional import interpolate
-from torchvision.utils import make_grid
 
 COLUMNS, ROWS = 16, 2
 EDGE = 32  # smaller images are enlarged to this many pixels
@@ -28,6 +27,8 @@ def sheet(real: torch.Tensor, made: torch.Tensor, columns: int = COLUMNS) -> tor
     count = columns * min(ROWS, len(real) // columns, len(made) // columns)
     images = torch.cat([real[:count], made[:count]])
     images = interpolate(images, scale_factor=max(1, EDGE // images.shape[-1]))
+    from torchvision.utils import make_grid  # takes seconds to import
+
     return make_grid(images, nrow=columns, padding=PADDING, normalize=True, value_range=(-1, 1))
 
 

@@ -17,19 +17,20 @@ CONTRIBUTING.md lists the other methods and functions of a system. `Settings.des
 data, the judge and so on as text by name, `data` first. `Settings.budget` may grow when a trial is continued.
 """
 
-from trials.session.checkpoint import Checkpointed, DiskUse
-from trials.session.command import run
-from trials.session.session import Session
-from trials.session.settings import (
-    RunOptions,
-    Scheduled,
-    fill_unset,
-    parse_trial,
-    with_parameters,
-    without_presets,
-)
+import importlib
+from typing import Any
 
-__all__ = [
-    "Checkpointed", "DiskUse", "RunOptions", "Scheduled", "Session", "fill_unset", "parse_trial", "run",
-    "with_parameters", "without_presets",
-]  # fmt: skip
+HOMES = {
+    "Checkpointed": "checkpoint", "DiskUse": "checkpoint", "RunOptions": "settings", "Scheduled": "settings",
+    "Session": "session", "fill_unset": "settings", "parse_trial": "settings", "run": "command",
+    "trial_parser": "settings", "with_parameters": "settings", "without_presets": "settings",
+}  # fmt: skip
+__all__ = list(HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name at its first use (PEP 562): most need torch, and the list of searches, which reads scores
+    by `trials.session.steady`, is not to wait for it."""
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -3,8 +3,9 @@
 from datetime import datetime, timedelta
 from time import monotonic
 
+from judge.common.progress import LINE_SECONDS
+
 EARLY_LOOK_SECONDS = 90  # after which a trial without a report makes one
-LINE_SECONDS = 30
 CHECKPOINT_SECONDS = 600
 
 

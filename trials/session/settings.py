@@ -6,11 +6,8 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from judge.common.cli import ComputeOptions, NonNegativeInt, Parser, from_namespace, parse_values
 from judge.common.errors import UserError
-from trials.session.records import read_record, recorded_settings
 
 LIKE = (
     "Folder of another trial, whose settings are taken. Options beside it replace them, and what a preset "
@@ -82,6 +79,8 @@ def parse_trial(Settings: type, prog: str, arguments: list[str]) -> tuple[Any, R
 
 def settings_like(Settings: type, folder: Path) -> dict[str, Any]:
     """Return the settings of the trial in `folder`, by name of field. Raises UserError as `parse_trial`."""
+    from trials.session.records import read_record, recorded_settings  # not above: it imports torch
+
     record, system = read_record(folder), Path(sys.modules[Settings.__module__].__file__).stem
     if not record.get("settings"):
         raise UserError(f"--like {folder}: there is no trial, a trial's folder has a run.json with settings")
@@ -95,6 +94,8 @@ def settings_like(Settings: type, folder: Path) -> dict[str, Any]:
 
 def without_presets(Settings: type, settings: dict[str, Any]) -> dict[str, Any]:
     """Return `settings` without those that the program fills in alike; data, judge and size stay."""
+    import torch  # not above: commands that list searches import this file
+
     def complete(settings: dict[str, Any]) -> Any:
         try:
             return Settings(**parse_values(Settings, settings)).complete(torch.device("cpu"))

@@ -66,7 +66,7 @@ function digits(value) { // three significant ones
   if (typeof value !== "number") return value == null ? "" : String(value);
   if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
   const size = Math.abs(value);
-  return size >= 1e-4 && size < 1e6 ? String(Number(value.toPrecision(3))) : value.toExponential(2);
+  return size >= 1e-4 && size < 1e6 ? String(Number(value.toPrecision(3))) : value.toExponential(2).replace(/\.?0+e/, "e");
 }
 
 const count = number => number.toLocaleString("en");

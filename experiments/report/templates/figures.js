@@ -11,7 +11,7 @@ const scoreOf = trial => trial.scores?.default ?? null;
 const isFinished = trial => trial.state === "succeeded";
 const special = trial => page.highlighted.get(trial.id) ?? (trial.best ? BEST : trial.published ? PUBLISHED : null);
 const symbolOf = trial => isFinished(trial) ? "circle" : isFailed(trial) ? "x-thin-open" : "circle-open";
-const nameOf = trial => [trial.number, trial.published && "published", trial.best && "best"].filter(Boolean).join(" ");
+const nameOf = trial => [String(trial.number), trial.published && "published", trial.best && "best"].filter(Boolean).join(" ");
 const labelOf = part => page.search.parts.find(({ name }) => name === part)?.label ?? part;
 
 function describe(trial) {
@@ -28,7 +28,7 @@ function dimensions() {
   const base = dimension("adversarial_weight", trial => trial.parameters.adversarial_weight);
   const ratios = base.range[0] > 0 && names.includes("adversarial_weight") ? weights.map(name => {
     const over = dimension(name, trial => trial.parameters[name]);
-    return { name: `${words(name)} / adversarial`, log: true, value: trial => over.value(trial) / base.value(trial),
+    return { name: `${words(name.replace(/_weight$/, ""))} / adversarial`, log: true, value: trial => over.value(trial) / base.value(trial),
       range: [over.range[0] / base.range[1], over.range[1] / base.range[0]] };
   }).filter(ratio => ratio.range[0] > 0) : [];
   return [...names.map(name => dimension(name, trial => trial.parameters[name])), ...ratios].filter(varies);
@@ -64,12 +64,22 @@ function axisOf(dimension) {
   if (categories) return axis({ type: "category", categoryarray: categories, categoryorder: "array", range: [-0.5, categories.length - 0.5] });
   const [low, high] = ends(dimension);
   const margin = 0.05 * (high - low || 1);
-  return axis({ type: dimension.log ? "log" : "linear", range: [low - margin, high + margin] });
+  const range = [low - margin, high + margin];
+  if (!dimension.log) return axis({ range });
+  const tickvals = logTicks(...dimension.range);
+  return axis({ type: "log", range, tickvals, ticktext: tickvals.map(tick => tick < 0.001 ? tick.toExponential(0) : digits(tick)) });
+}
+
+// Return powers of ten in a range, or with few of them also twice and five times these.
+function logTicks(low, high) {
+  const powers = Array.from({ length: 50 }, (_, at) => at - 25);
+  const ticks = steps => powers.flatMap(power => steps.map(step => step * 10 ** power)).filter(tick => tick >= low * 0.999 && tick <= high * 1.001);
+  return [[1, 2, 5], [1, 3], [1]].map(ticks).find(found => found.length <= 4) ?? ticks([1]).filter((_, at, all) => at % Math.ceil(all.length / 4) === 0);
 }
 
 // ---- what all plots share
 
-const axis = options => ({ gridcolor: FAINT, linecolor: FAINT, zeroline: false, automargin: true, nticks: 6, exponentformat: "power", ...options });
+const axis = options => ({ gridcolor: FAINT, linecolor: FAINT, zeroline: false, automargin: true, nticks: 6, tickformat: ".3~g", ...options });
 
 function plot(id, traces, layout) {
   const touch = matchMedia("(pointer: coarse)").matches; // a finger scrolls the page
@@ -77,7 +87,7 @@ function plot(id, traces, layout) {
     autosize: true, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
     font: { color: css("--text"), family: "system-ui, sans-serif", size: 12 }, margin: { l: 55, r: 15, t: 25, b: 45 },
     hoverlabel: { align: "left" }, uirevision: "keep", dragmode: touch ? false : "zoom", ...layout,
-  }, { responsive: true, displaylogo: false });
+  }, { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] }); // none that sends a chart away
   plotOf(id).removeAllListeners("plotly_click");
   plotOf(id).on("plotly_click", ({ points }) => points[0].customdata && highlight(trialOf(points[0].customdata)));
 }
@@ -177,18 +187,18 @@ function drawSlices() {
   const scores = page.shown.map(scoreOf).filter(score => score != null && (!log || score > 0));
   const floor = log ? Math.min(1, ...scores) / 2 : 0; // trials without a score are at the bottom
   const height = trial => log ? Math.max(floor, scoreOf(trial) ?? 0) : scoreOf(trial) ?? 0;
-  const columns = Math.max(1, Math.min(shown.length, Math.floor(room("slices") / 180)));
+  const columns = Math.max(1, Math.min(shown.length, Math.floor(room("slices") / 160)));
   const lines = Math.ceil(shown.length / columns);
   const rows = lines * panels.length;
-  const [traces, layout] = [[], { height: 60 + 210 * rows, shapes: [], annotations: [], margin: { l: 60, r: 15, t: 30, b: 45 } }];
+  const [traces, layout] = [[], { height: 25 + 230 * rows, shapes: [], annotations: [], margin: { l: 75, r: 15, t: 20, b: 5 } }];
   panels.forEach(([title, trials], panel) => shown.forEach((dimension, at) => {
     const [row, column] = [panel * lines + Math.floor(at / columns), at % columns];
     const name = traces.length ? traces.length + 1 : "";
     const top = 1 - row / rows;
     traces.push(marks(trials, dimension.value, height, { xaxis: `x${name}`, yaxis: `y${name}` }));
-    layout[`xaxis${name}`] = { ...axisOf(dimension), title: { text: plain(dimension.name), standoff: 4 }, anchor: `y${name}`,
-      domain: [column / columns, (column + 1 - 0.12) / columns], automargin: false };
-    layout[`yaxis${name}`] = axis({ anchor: `x${name}`, domain: [top - 1 / rows + Math.min(0.3, 60 / 210) / rows, top - 0.1 / rows], type: log ? "log" : "linear",
+    layout[`xaxis${name}`] = { ...axisOf(dimension), title: { text: plain(dimension.name), standoff: 4, font: { size: 11 } }, tickangle: 0, anchor: `y${name}`,
+      domain: [column / columns, (column + 0.9) / columns], automargin: false };
+    layout[`yaxis${name}`] = axis({ anchor: `x${name}`, domain: [top - 0.76 / rows, top - 0.1 / rows], type: log ? "log" : "linear",
       matches: name ? "y" : undefined, showticklabels: !column, title: { text: column ? "" : "score" }, automargin: false });
     layout.shapes.push(...beyond(dimension, `x${name}`, `y${name}`));
     if (title && at % columns === 0) layout.annotations.push({ text: `<b>${plain(title)}</b>`, x: 0, xref: "paper", xanchor: "left",
@@ -215,19 +225,20 @@ function drawContour() {
   const [x, y] = ["contour-x", "contour-y"].map(id => numeric.find(({ name }) => name === element(id).value));
   const [traces, columns] = [[], room("contour") < 700 ? 1 : panels.length];
   const rows = Math.ceil(panels.length / columns);
-  const layout = { height: 60 + 380 * rows, annotations: [] };
+  const layout = { height: 25 + 400 * rows, annotations: [], margin: { l: 60, r: 15, t: 20, b: 5 } };
   const scores = page.shown.filter(isFinished).map(scoreOf);
   panels.forEach(([title, trials], at) => {
     const name = at ? at + 1 : "";
     const top = 1 - Math.floor(at / columns) / rows;
     const place = { xaxis: `x${name}`, yaxis: `y${name}` };
-    traces.push({ ...surface(trials.filter(isFinished), x, y), ...place, zmin: Math.min(...scores), zmax: Math.max(...scores), showscale: !at },
-      marks(trials, x.value, y.value, place));
+    const finished = trials.filter(isFinished);
+    if (finished.length > 2) traces.push({ ...surface(finished, x, y), ...place, zmin: Math.min(...scores), zmax: Math.max(...scores) });
+    traces.push(marks(trials, x.value, y.value, place));
     layout[`xaxis${name}`] = { ...axisOf(x), title: { text: plain(x.name), standoff: 4 }, anchor: `y${name}`, automargin: false,
       domain: [(at % columns) / columns, (at % columns + 0.9) / columns] };
     layout[`yaxis${name}`] = { ...axisOf(y), title: { text: at % columns ? "" : plain(y.name) }, anchor: `x${name}`, automargin: false,
-      domain: [top - 0.82 / rows, top - 0.06 / rows] };
-    if (title) layout.annotations.push({ text: `<b>${plain(title)}</b>`, xref: `x${name} domain`, x: 0, yref: "paper", y: top - 0.06 / rows, xanchor: "left", yanchor: "bottom", showarrow: false });
+      domain: [top - 0.86 / rows, top - 0.05 / rows] };
+    if (title) layout.annotations.push({ text: `<b>${plain(title)}</b>`, xref: `x${name} domain`, x: 0, yref: "paper", y: top - 0.05 / rows, xanchor: "left", yanchor: "bottom", showarrow: false });
   });
   plot("contour", traces, layout);
 }
@@ -236,16 +247,16 @@ function drawContour() {
 function surface(trials, x, y, cells = 24) {
   const centre = (dimension, at) => {
     const [low, high] = ends(dimension);
-    const value = low + (high - low) * (at + 0.5) / cells;
+    const value = low + (high - low) * at / (cells - 1);
     return dimension.log ? 10 ** value : value;
   };
-  const cell = (dimension, trial) => Math.min(cells - 1, Math.max(0, Math.floor(fraction(dimension, trial) * cells)));
+  const cell = (dimension, trial) => Math.min(cells - 1, Math.max(0, Math.round(fraction(dimension, trial) * (cells - 1))));
   const grid = Array.from({ length: cells }, () => Array.from({ length: cells }, () => []));
   for (const trial of trials) grid[cell(y, trial)][cell(x, trial)].push(scoreOf(trial));
   const mean = values => values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
   const places = [...Array(cells).keys()];
   return { type: "contour", x: places.map(at => centre(x, at)), y: places.map(at => centre(y, at)), z: grid.map(row => row.map(mean)), connectgaps: true,
-    colorscale: [[0, css("--low")], [1, css("--high")]], line: { width: 0 }, hoverinfo: "skip", colorbar: { title: { text: "score" }, outlinewidth: 0, thickness: 12 } };
+    colorscale: [[0, css("--low")], [1, css("--high")]], line: { width: 0 }, hoverinfo: "skip", colorbar: { title: { text: "score" }, outlinewidth: 0, thickness: 12, tickformat: ".2~g" } };
 }
 
 function drawTradeoff() {
@@ -258,7 +269,7 @@ function drawTradeoff() {
   plot("tradeoff", [
     { type: "scatter", mode: "lines", x: front.map(style), y: front.map(content), line: { color: css("--other"), dash: "dot" }, hoverinfo: "skip" },
     marks(trials, style, content),
-    { type: "scatter", mode: "text", x: labelled.map(style), y: labelled.map(content), text: labelled.map(trial => plain(nameOf(trial))), textposition: "top center", hoverinfo: "skip", cliponaxis: false },
+    { type: "scatter", mode: "markers+text", marker: { size: 14, opacity: 0 }, x: labelled.map(style), y: labelled.map(content), text: labelled.map(trial => plain(nameOf(trial))), textposition: "top center", hoverinfo: "skip", cliponaxis: false },
   ], { height: 420, xaxis: axis({ title: { text: "style" } }), yaxis: axis({ title: { text: "content" } }) });
 }
 
@@ -292,7 +303,7 @@ function drawParallel() {
     root.append(svg("line", { x1, y1, x2, y2 }), lying ? text(x1, y1 - 8, "start", dimension.name, 600) : text(x1, 20, at ? at === axes.length - 1 ? "end" : "middle" : "start", dimension.name, 600));
     ticks.forEach((tick, index) => {
       const [x, y] = point(at, ticks.length > 1 ? index / (ticks.length - 1) : 0.5);
-      root.append(lying ? text(x, y + 14, index ? index === ticks.length - 1 ? "end" : "middle" : "start", tick) : text(x + 5, y + (index ? -4 : 12), "start", tick));
+      root.append(lying ? text(x, y + 14, index ? index === ticks.length - 1 ? "end" : "middle" : "start", tick) : text(x + (at === axes.length - 1 ? -5 : 5), y + (index ? -4 : 12), at === axes.length - 1 ? "end" : "start", tick));
     });
   });
   plotOf("parallel").replaceChildren(root);

@@ -11,12 +11,12 @@ function apply(changes) {
   Object.assign(page, { revision, search, sources, importance, trials: changes.order.map(id => trials.get(id)).filter(Boolean) });
   drawHeading();
   const after = JSON.stringify([columns().map(column => [column.key, silence(column)]), page.sources]);
-  if (before !== after || changes.trials.some(trial => !bodies.has(trial.id))) drawTable();
+  if (before !== after || bodies.size !== page.trials.length) drawTable();
   else changes.trials.forEach(drawTrial);
   if (changes.trials.length) {
     for (const { trained_on } of changes.trials) images.delete(trained_on?.picture); // it has the same address at each step
-    reorder();
     drawSlider();
+    reorder();
     repaint();
     drawViewer();
     redraw();
@@ -27,7 +27,7 @@ function apply(changes) {
   }
 }
 
-// Ask the server, apply its answer, and say it if there is a problem; return whether there was an answer.
+// Ask the server, apply its answer or say what is wrong; return whether there was an answer.
 async function ask(path, body) {
   let answer;
   try {
@@ -36,8 +36,8 @@ async function ask(path, body) {
     return false;
   }
   const content = await answer.json().catch(() => ({ problem: `the server answers ${answer.status}` }));
-  if (answer.ok) apply(content);
-  say(answer.ok ? "" : content.problem);
+  if (!content.problem) apply(content);
+  say(content.problem ?? "");
   return true;
 }
 

@@ -20,7 +20,7 @@ async function load(key) {
 
 // What is painted in one row: a trial's own pictures, or the one after it was trained on.
 function painted(trial, continued) {
-  if (!continued) return { ...trial, name: `trial ${trial.number}`, last_step: trial.last_step };
+  if (!continued) return { ...trial, name: `trial ${trial.number}` };
   const { picture, step, score_text, pixels } = trial.trained_on;
   return { pictures: picture ? { [step]: picture } : {}, pixels, score_text, name: `trial ${trial.number}, trained on to the end` };
 }
@@ -29,8 +29,8 @@ const stepsOf = pictures => Object.keys(pictures).map(Number).sort((a, b) => a -
 
 // Return the step whose picture stands for `wanted`: the last one until then, else the first.
 function shownStep(pictures, wanted) {
-  const steps = stepsOf(pictures);
-  return wanted == null ? steps.at(-1) : steps.filter(step => step <= wanted).at(-1) ?? steps[0];
+  const own = stepsOf(pictures);
+  return wanted == null ? own.at(-1) : own.filter(step => step <= wanted).at(-1) ?? own[0];
 }
 
 // ---- strips: a row of buttons, each with its part of the same picture
@@ -63,7 +63,7 @@ async function paint(node) {
   if (!trial || !node.isConnected) return void near.delete(node);
   const { pictures } = painted(trial, "continued" in node.dataset);
   const step = shownStep(pictures, page.step);
-  const behind = step !== (page.step ?? allSteps().at(-1)) && !("continued" in node.dataset);
+  const behind = step !== (page.step ?? steps.at(-1)) && !("continued" in node.dataset);
   node.lastChild.textContent = behind ? `at step ${count(step)}` : "";
   node.dataset.shown = pictures[step];
   const image = await picture(pictures[step]);
@@ -102,10 +102,11 @@ async function paintSources() {
 
 // ---- the slider
 
-const allSteps = () => [...new Set(page.trials.flatMap(trial => stepsOf(trial.pictures)))].sort((a, b) => a - b);
+let steps = []; // of all trials
 
 function drawSlider() {
-  const [steps, slider] = [allSteps(), element("step")];
+  const slider = element("step");
+  steps = [...new Set(page.trials.flatMap(trial => stepsOf(trial.pictures)))].sort((a, b) => a - b);
   element("slider").hidden = !steps.length;
   slider.max = steps.length - 1;
   slider.value = page.step == null ? steps.length - 1 : steps.indexOf(shownStep(Object.fromEntries(steps.map(step => [step])), page.step));
@@ -114,7 +115,6 @@ function drawSlider() {
 }
 
 function slideTo(place) { // at the right end, pictures that come later are followed
-  const steps = allSteps();
   page.step = place >= steps.length - 1 ? null : steps[Math.max(0, place)];
   drawSlider();
   repaint();
@@ -138,9 +138,11 @@ async function drawViewer() {
   if (!element("viewer").open || !trial) return;
   const { name, pictures, pixels, score_text } = painted(trial, viewed.continued);
   const step = shownStep(pictures, page.step);
+  const here = viewed.continued ? null : trial.curve.default?.[trial.curve.step.indexOf(step)];
   const marks = ["published", "best"].filter(mark => trial[mark]).join(" ");
   element("viewed").textContent = [[name, marks].filter(Boolean).join(" "), `image ${viewed.image + 1}`,
-    `step ${count(step)}`, `${count(pixels)} x ${count(pixels)} pixels`, score_text && `score ${score_text}`].filter(Boolean).join(" · ");
+    `step ${count(step)}`, here != null && `score of this report ${digits(here)}`, score_text && `of the trial ${score_text}`,
+    `${count(pixels)} x ${count(pixels)} pixels`].filter(Boolean).join(" · ");
   const wanted = JSON.stringify([viewed, step]);
   const [source, painting] = await Promise.all([picture(page.sources.picture), picture(pictures[step])]);
   if (wanted !== JSON.stringify([viewed, shownStep(pictures, page.step)])) return; // the reader has gone on

@@ -8,7 +8,8 @@ function drawHeading() {
   fill(element("machine"), [...search.machine, ...search.links.map(({ label, url }) => make("a", { href: url, target: "_blank", rel: "noopener" }, label))]
     .flatMap((item, at) => at ? [" · ", item] : [item]));
   fill(element("caption"), search.caption);
-  fill(element("search-note"), noteOf(search, null), page.live && make("button", { "data-action": "pin-search", "aria-pressed": String(search.pinned) }, "pin this search"));
+  fill(element("search-note"), search.note);
+  fill(element("search-marks"), page.live && noteOf(search, null), page.live && make("button", { "data-action": "pin-search", "aria-pressed": String(search.pinned) }, "pin this search"));
   fill(element("facts"), [`id: ${search.id}`, ...search.facts, `formula of the score: ${search.formula}${search.rescored ? ", not that of the search" : ""}`].map(line => make("li", {}, line)));
   fill(element("meanings"), search.parts.filter(({ help }) => help).flatMap(({ label, better, help }) =>
     [make("dt", {}, label), make("dd", {}, [ARROWS[better]?.[1], help].filter(Boolean).join(": "))]));
@@ -62,7 +63,7 @@ function showTip(event) {
 for (const kind of ["mouseover", "focusin", "scroll"]) document.addEventListener(kind, showTip, true);
 
 drawHeading();
-drawTable();
 drawSlider();
+drawTable();
 redraw();
 if (page.live) setTimeout(poll, PAUSE);

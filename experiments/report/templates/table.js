@@ -8,7 +8,7 @@ const MARKS = { best: "best of the finished trials", published: "the published s
   level: "not worse than the best, within the errors", pinned: "pinned: stays on top" };
 const ARROWS = { higher: ["↑", "higher is better"], lower: ["↓", "lower is better"] };
 
-const shownColumns = () => columns().filter(column => !page.folded.has(column.group) && (page.all || !silence(column)));
+let shownColumns = []; // as of the last drawHead: to find them takes a look at all trials
 const toggle = (set, key) => set.has(key) ? set.delete(key) : set.add(key);
 
 function drawTable() {
@@ -39,6 +39,7 @@ function reorder() {
 // ---- head
 
 function drawHead() {
+  shownColumns = columns().filter(column => !page.folded.has(column.group) && (page.all || !silence(column)));
   const heading = column => {
     const [arrow, meaning] = ARROWS[column.better] ?? [];
     const sorted = page.sort.key === column.key ? (page.sort.down ? "descending" : "ascending") : null;
@@ -46,7 +47,7 @@ function drawHead() {
     return make("th", { scope: "col", "data-key": column.key, "aria-sort": sorted, class: column.key === "number" && "first" },
       make("button", { "data-sort": column.key, "data-tip": tip || null }, column.label, arrow && make("span", { class: "better", "aria-hidden": "true" }, ` ${arrow}`)));
   };
-  const [number, ...others] = shownColumns().map(heading);
+  const [number, ...others] = shownColumns.map(heading);
   morph(table.tHead, make("thead", { style: table.tHead.getAttribute("style") }, make("tr", {},
     number, make("th", { scope: "col", "data-key": "pictures" }, sourceImages()), others)));
   for (const button of document.querySelectorAll("[data-fold]")) {
@@ -57,7 +58,8 @@ function drawHead() {
   fill(element("hidden-columns"), silent.length > 0 && [
     page.all ? "Columns that say nothing are shown too. " : `Hidden, as they say nothing here: ${names}. `,
     make("button", { "data-action": "all" }, page.all ? "hide them" : "show them")]);
-  fill(element("sort"), columns().map(column => make("option", { value: column.key, selected: column.key === page.sort.key }, column.label)));
+  fill(element("sort"), columns().map(column => make("option", { value: column.key }, column.label)));
+  element("sort").value = page.sort.key;
   paintSources();
 }
 
@@ -81,14 +83,14 @@ function drawTrial(trial) {
 }
 
 function mainRow(trial) {
-  const [, ...others] = shownColumns();
+  const [, ...others] = shownColumns;
   return make("tr", { "data-key": "main" }, firstCell(trial), make("td", { class: "pictures" }, strip(trial)),
-    others.map(column => make("td", { "data-label": column.label, class: column.key === "default" && "score" }, contentOf(trial, column))));
+    others.map(column => make("td", { "data-label": column.label, class: { state: "state", default: "score" }[column.key] }, contentOf(trial, column))));
 }
 
 function contentOf(trial, column) {
   if (column.key === "state") return stateOf(trial);
-  if (column.key === "default") return trial.score_text;
+  if (column.key === "default") return trial.score_text.split(/ (?=±)/).map((text, at) => make(at ? "small" : "b", {}, text));
   const error = trial.scores?.[`${column.key}_error`];
   return make("span", { "data-tip": error != null && `± ${digits(error)}`, tabindex: error != null && "-1" }, digits(column.value(trial)));
 }
@@ -108,7 +110,7 @@ function stateOf(trial) {
     progress && make("small", {}, progress), trial.expected_end && trial.state === "running" && make("small", {}, `until ${clock(trial.expected_end)}`)];
 }
 
-const wideCell = (...children) => make("td", { colspan: shownColumns().length + 1 }, make("div", { class: "wide" }, ...children));
+const wideCell = (...children) => make("td", { colspan: shownColumns.length + 1 }, make("div", { class: "wide" }, ...children));
 
 function problemRow(trial) {
   const problem = isFailed(trial) && (trial.log ?? trial.reason);
@@ -120,7 +122,7 @@ function continuedRow(trial) {
   const { step, last_step, score_text, state, folder } = trial.trained_on;
   return make("tr", { "data-key": "continued", class: "continued" },
     make("th", { scope: "row", class: "first" }, `${trial.number} trained on to the end`), make("td", { class: "pictures" }, strip(trial, true)),
-    make("td", { colspan: shownColumns().length - 1 }, make("b", {}, score_text), ` ${state}, ${count(step)} of ${count(last_step)} steps, in `, make("code", {}, folder)));
+    make("td", { colspan: shownColumns.length - 1 }, make("b", {}, score_text), ` ${state}, ${count(step)} of ${count(last_step)} steps, in `, make("code", {}, folder)));
 }
 
 function detailRow(trial) {

@@ -75,6 +75,53 @@ def test_an_experiments_folder_may_have_any_name_and_no_other_name_is_found(sear
             database.find_experiment(name)
 
 
+@pytest.fixture
+def three(recorded, nni_home, monkeypatch, tmp_path) -> list[str]:
+    """Three experiments in a folder like runs/, the last one started last; two have the same name."""
+    monkeypatch.setattr(database, "RUNS", tmp_path)
+    ids = ["zzzzz", "yyyyy", "xxxxx"]
+    for id_, name in zip(ids, ("Monets | monet2photo | sketch", "Digits", "Digits")):
+        recorded(id_, CONFIG | {"experimentName": name}, [])
+    (tmp_path / "_latest").symlink_to("zzzzz")  # NNI's, and here not true
+    return ids
+
+
+def test_an_experiment_is_found_by_id_by_name_and_as_the_one_started_last(three):
+    found = [database.find_experiment(name).id for name in ("yyyyy", "Monets", "monets", "latest")]
+    assert found == ["yyyyy", "zzzzz", "zzzzz", "xxxxx"]
+    assert [each.id for each in database.all_experiments()] == three[::-1]
+
+
+def test_a_name_that_several_have_lists_their_ids_and_an_unknown_one_what_is_close(three):
+    with pytest.raises(UserError, match="^2 experiments are called Digits: give an id, xxxxx, yyyyy"):
+        database.find_experiment("Digits")
+    with pytest.raises(UserError, match="^no experiment Monts: is it Monets?"):
+        database.find_experiment("Monts")
+    with pytest.raises(UserError, match="^no experiment quite other: give an id, a name or a folder"):
+        database.find_experiment("quite other")
+
+
+def test_nnis_list_names_experiments_elsewhere_and_a_damaged_one_is_left_out(three, tmp_path):
+    (database.NNI_HOME).mkdir()
+    (tmp_path / "far").mkdir()
+    (tmp_path / "yyyyy").rename(tmp_path / "far/yyyyy")
+    (database.NNI_HOME / ".experiment").write_text(json.dumps(
+        {"yyyyy": {"logDir": str(tmp_path / "far")}, "gone": {"logDir": "/nowhere"}}))
+    (tmp_path / "zzzzz/db/nni.sqlite").write_text("nonsense")
+    lines = []
+    assert [each.id for each in database.all_experiments(lines.append)] == ["xxxxx", "yyyyy"]
+    assert len(lines) == 1 and "zzzzz/db cannot be read: file is not a database" in lines[0]
+    (database.NNI_HOME / ".experiment").write_text('{"yyyyy": 3}')
+    assert [each.id for each in database.all_experiments()] == ["xxxxx"]
+
+
+def test_a_trial_is_found_by_its_number_or_id(search):
+    experiment = database.find_experiment(str(search))
+    assert database.find_trial(experiment, "1").id == database.find_trial(experiment, "bbbbb").id == "bbbbb"
+    with pytest.raises(UserError, match="has no trial 2; there are 0 aaaaa, 1 bbbbb$"):
+        database.find_trial(experiment, "2")
+
+
 def test_a_free_port_has_a_free_one_after_it_and_is_not_in_the_range_of_outgoing_connections(monkeypatch):
     drawn, taken = secrets.randbelow, free_port()
     offered = [(taken - 10_000) // 2]
