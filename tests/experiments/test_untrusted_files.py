@@ -14,7 +14,7 @@ import torch
 from experiments import resume
 from experiments.nni_adapter import remote
 from experiments.nni_adapter.database import Experiment, find_experiment
-from experiments.report import comparison, page, results
+from experiments.report import comparison, importance, page, results
 from experiments.report.page_data import PageData
 from judge.common.errors import UserError
 from tests.experiments.helpers import ROOT
@@ -100,7 +100,8 @@ def damaged(value: dict):
             yield value | {key: other}
 
 
-def test_damaged_records_and_rows_of_a_search_are_read_or_named_in_one_line(recorded):
+def test_damaged_records_and_rows_of_a_search_are_read_or_named_in_one_line(recorded, monkeypatch):
+    monkeypatch.setattr(importance, "MIN_TRIALS", 99)  # each takes a second
     folder = search(recorded).folder
     trial, database = folder / "trials/t1", folder / "db/nni.sqlite"
     record, line = (json.loads((trial / name).read_text()) for name in ("run.json", "stats.jsonl"))
