@@ -249,9 +249,12 @@ def continued_folder(experiment: Experiment, row: Row) -> Path:
 def trained_on(experiment: Experiment, row: Row) -> str | None:
     """Return a sentence with the score of a trial that was trained on after the search; None for others."""
     folder = continued_folder(experiment, row)
-    if score := read_record(folder).get("score"):
-        return f"trial {row.trial.number} trained on to the end: {score_text(score)} ({shown(folder)})"
-    return None
+    record = read_record(folder)
+    if not (score := record.get("score")):
+        return None
+    budget = (record.get("settings") or {}).get("budget")
+    end = "the end" if budget in (None, 1) else f"{budget:g} of its schedule"
+    return f"trial {row.trial.number} trained on to {end}: {score_text(score)} ({shown(folder)})"
 
 
 def command(experiment: Experiment, row: Row, **options: object) -> str:
