@@ -195,7 +195,7 @@ def score(judge, judge_file, sample_data) -> Callable[..., Result]:
     return lambda *arguments: judge("score", "--judge", judge_file, "--data", sample_data, *arguments)
 
 
-def test_score_has_content_and_diversity_with_sources_only(score, sample_data):
+def test_score_has_content_with_sources_only(score, sample_data):
     arguments = ("--images", sample_data / "testB", "--sources", sample_data / "testB", "--json")
     parts = json.loads(score(*arguments).out)
     assert list(parts) == ["data", "stand_in", "default", "style", "content", "scene", "diversity", "clean",
@@ -211,7 +211,8 @@ def test_score_has_content_and_diversity_with_sources_only(score, sample_data):
     assert result.code == 0 and "8 images are few" in result.err
     first, *lines = result.out.splitlines()
     assert "stand-in, not real paintings" in first
-    assert [line.split()[0] for line in lines] == ["default", "style", "clean", "kid", "kid_error"]
+    names = ["default", "style", "diversity", "clean", "kid", "kid_error"]
+    assert [line.split()[0] for line in lines] == names
 
 
 def test_score_refuses_a_missing_judge_and_missing_or_too_few_images_in_one_line(

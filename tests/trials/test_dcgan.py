@@ -1,5 +1,7 @@
 """The DCGAN has the published settings, grows, and is scored by a judge if there are no classes."""
 
+import shutil
+
 import torch
 
 from judge.score import Scorer
@@ -40,7 +42,7 @@ def test_a_judge_of_other_data_is_warned_of(sample_data, judge_file, tmp_path, c
     assert warn_of_judge("faces", "faces + testB") is None and warn_of_judge("faces", "faces") is None
     assert "trained on sample, not on faces" in warn_of_judge("faces", "sample")
     faces = tmp_path / "faces"
-    faces.symlink_to(sample_data)
+    shutil.copytree(sample_data, faces)
     settings = Settings(data=str(faces), judge=str(judge_file), ngf=4, ndf=4, steps=1, reports=1,
                         batch_size=4, samples=8)
     assert "not on faces" in trained(dcgan, tmp_path / "run", settings)["warning"]

@@ -69,7 +69,7 @@ def test_the_command_asks_no_engine_and_ends_a_mistake_with_code_2(tmp_path, mon
     done = command("trials.gan", "--data", "pattern", "--device", "cpu", "--threads", 1, "--measure")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert (result["steps"], result["reports"]) == (3000, 10) and 0 < result["step"] < result["start"]
+    assert (result["steps"], result["reports"]) == (3000, 20) and 0 < result["step"] < result["start"]
     wrong = command("trials.gan", "--data", "nowhere", "--device", "cpu", "--measure")
     assert wrong.returncode == 2 and len(wrong.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
