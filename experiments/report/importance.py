@@ -52,9 +52,10 @@ def note(rows: list[Row]) -> str:
 def _counted(rows: list[Row]) -> tuple[pd.DataFrame, pd.Series]:
     """Return parameters and scores of the trials that trained to their end or diverged."""
     ended = [row for row in rows if row.state == "diverged" or row.trial.final and row.state == "succeeded"]
-    scores = [WORST_SCORE if row.state == "diverged" else row.score for row in ended]
     parameters = pd.DataFrame([row.trial.parameters for row in ended])
-    return weight_ratios(parameters), pd.Series(scores, dtype=float)
+    scores = pd.Series([WORST_SCORE if row.state == "diverged" else row.score for row in ended], dtype=float)
+    finite = np.isfinite(scores)  # which they all are, but in a damaged database
+    return weight_ratios(parameters[finite]), scores[finite]
 
 
 def _vary(parameters: pd.DataFrame, scores: pd.Series) -> bool:
