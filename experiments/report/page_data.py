@@ -300,7 +300,7 @@ class PageData:
                 self._confirmation = confirmation_text(experiment)
         commands = results.commands(experiment, winner, rows) if winner else []
         return {
-            "id": experiment.id, "name": config.get("experimentName") or "",
+            "id": experiment.id, "name": experiment.name,
             "kind": "confirmation" if is_confirmation else "search", "facts": facts or self._facts,
             "counts": dict(pd.Series([row.state for row in rows], dtype=str).value_counts().items()),
             "max_trials": experiment.max_trials, "ended": sum(row.trial.over for row in rows),
