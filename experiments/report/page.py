@@ -42,7 +42,7 @@ def to_html(plot: go.Figure) -> str:
         font={"color": "#888"}, margin={"l": 60, "r": 20, "t": 30, "b": 50},
     )  # fmt: skip
     plot.update_xaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False)
-    plot.update_yaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False)
+    plot.update_yaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False, exponentformat="e")
     # Plotly's own bar has a button that sends the chart to a server.
     config = {"responsive": True, "modeBarButtonsToRemove": ["sendChartToCloud"]}
     return plot.to_html(full_html=False, include_plotlyjs=False, config=config)

@@ -7,10 +7,10 @@ import torch
 from scipy.stats import binom
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, pad
-from tqdm import tqdm
 
 from judge.class_score import DIVERSITY_IMAGES, inception_score
 from judge.common.errors import UserError
+from judge.common.progress import progress
 from judge.common.rng import rng
 from judge.images import to_bytes, to_float
 from judge.labelled import LabelledImages
@@ -196,7 +196,7 @@ def nearest_neighbours(
     """Return RMS distances and indices of the `count` rows of `among` [M, F] that are nearest to each of
     `points` [N, F]: [N, count] each."""
     rows = []
-    for part in tqdm(points.split(100), "nearest", leave=False, disable=None):
+    for part in progress(points.split(100), "nearest"):
         indices = torch.cdist(part, among).topk(min(count, len(among)), largest=False).indices
         # cdist is imprecise near 0, so the distances are computed again.
         rows.append(((part[:, None] - among[indices]).square().mean(2).sqrt(), indices))
@@ -296,11 +296,11 @@ def probe_accuracies(
         raise UserError(f"{len(chosen)} images are too few: each class needs at least 3, give more --images")
     images = [to_float(pixels).to(device) for pixels in (data.pixels[chosen], data.test_pixels[tested])]
     result = {"training_images": len(chosen), "test_images": len(tested)}
-    for name, features in tqdm({
+    for name, features in progress({
         "discriminator": lambda x: layer_activations(trained, x),
         "untrained discriminator": lambda x: layer_activations(untrained, x),
         "pixels": lambda x: x.flatten(1).cpu().numpy(),
-    }.items(), "probe", leave=False, disable=None):
+    }.items(), "probe"):
         train, test = map(features, images)
         result[name] = probe_accuracy(train, labels, test, test_labels)
     return result
