@@ -15,6 +15,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 MIN_TRIALS = 8  # with fewer finished trials there are no importances
 FEW_TRIALS = 50  # with fewer, a note says that the importances are a hint only
+LARGEST = np.finfo(np.float32).max  # number that a forest takes
 MAX_TRIALS = 100  # in one resample: a forest on 400 takes seconds
 # Up to 20 values have their mean between their 5th and 95th percentile: of n values the latter, interpolated,
 # gives the largest the weight 1.05 - 0.05 n, which is at least 1/n.
@@ -52,9 +53,14 @@ def note(rows: list[Row]) -> str:
 def _counted(rows: list[Row]) -> tuple[pd.DataFrame, pd.Series]:
     """Return parameters and scores of the trials that trained to their end or diverged."""
     ended = [row for row in rows if row.state == "diverged" or row.trial.final and row.state == "succeeded"]
-    scores = [WORST_SCORE if row.state == "diverged" else row.score for row in ended]
     parameters = pd.DataFrame([row.trial.parameters for row in ended])
-    return weight_ratios(parameters), pd.Series(scores, dtype=float)
+    scores = pd.Series([WORST_SCORE if row.state == "diverged" else row.score for row in ended], dtype=float)
+    # A trial that was added by hand may have other parameters; a damaged database, numbers beyond all bounds.
+    numbers = parameters.select_dtypes("number")
+    parameters = parameters.assign(**numbers.where(numbers.abs() <= LARGEST))
+    parameters = parameters.dropna(axis=1, thresh=len(ended) // 2 + 1)
+    complete = parameters.notna().all(axis=1) & (scores.abs() <= LARGEST)
+    return weight_ratios(parameters[complete]), scores[complete]
 
 
 def _vary(parameters: pd.DataFrame, scores: pd.Series) -> bool:
@@ -67,7 +73,7 @@ def weight_ratios(parameters: pd.DataFrame) -> pd.DataFrame:
     Adam divides a gradient by its size, so a factor common to all weights changes next to nothing: only their
     ratios matter. Without an adversarial weight above 0 the weights stay as they are.
     """
-    weights = [name for name in parameters if name.endswith("_weight")]
+    weights = [name for name in parameters.select_dtypes("number") if name.endswith("_weight")]
     base = "adversarial_weight"
     if len(weights) < 2 or base not in weights or (parameters[base] <= 0).any():
         return parameters

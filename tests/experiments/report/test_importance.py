@@ -1,5 +1,6 @@
 """Which parameters of a search matter."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,14 @@ def test_trials_that_diverged_count_as_the_worst_and_stopped_ones_do_not_count()
     some = stopped[:2] + trials[2:]
     assert importance.note(some) == "Importances need 8 finished trials, there are 7."
     assert importance.of_rows(some).empty and importance.of_rows([]).empty
+
+
+def test_a_trial_without_the_parameters_of_the_others_does_not_count():
+    trials = rows(9)
+    trials[3].trial.parameters.clear()
+    trials[4].trial.parameters.update(decay=0.5)
+    trials[5].trial.final["default"] = math.inf
+    assert importance.note(trials) == "Importances need 8 finished trials, there are 7."
 
 
 def test_the_note_says_why_there_are_no_importances_and_that_weights_are_ratios():

@@ -49,8 +49,7 @@ def experiment(recorded) -> database.Experiment:
 def test_an_experiment_is_found_by_its_id_with_its_latest_configuration_and_all_its_trials(
     experiment, monkeypatch,
 ):
-    monkeypatch.setattr(database, "ROOT", experiment.folder.parent)
-    (experiment.folder.parent / "runs").symlink_to(experiment.folder.parent)
+    monkeypatch.setattr(database, "RUNS", experiment.folder.parent)
     found = database.find_experiment("abcdefgh")
     trials = found.trials()
     assert found.config["revision"] == 1 and trials[0].parameters == PUBLISHED
