@@ -13,6 +13,7 @@ QUERY = "index,name,utilization.gpu,memory.used,memory.total"
 
 _lock = threading.Lock()
 _seen: tuple[float, list[str]] = (float("-inf"), [])  # when, and what
+_times = psutil.cpu_times()  # when it was seen
 
 
 def describe() -> list[str]:
@@ -22,8 +23,20 @@ def describe() -> list[str]:
         if time.monotonic() >= _seen[0] + PAUSE:
             memory = psutil.virtual_memory()
             used = f"memory {(memory.total - memory.available) / GIB:.1f} of {memory.total / GIB:.0f} GiB"
-            _seen = time.monotonic(), [f"cpu {psutil.cpu_percent():.0f} %", used, *gpus()]
+            _seen = time.monotonic(), [f"cpu {processors():.0f} %", used, *gpus()]
         return _seen[1]
+
+
+def processors() -> float:
+    """Return how busy the processors were since the last call, in percent of all of them.
+
+    psutil.cpu_percent counts from the last call in the same thread, and each request is a thread of its own.
+    """
+    global _times
+    before, _times = _times, psutil.cpu_times()
+    passed = sum(_times) - sum(before)
+    idle = _times.idle - before.idle + getattr(_times, "iowait", 0) - getattr(before, "iowait", 0)
+    return 100 * (1 - idle / passed) if passed > 0 else 0.0
 
 
 def gpus() -> list[str]:

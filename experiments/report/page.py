@@ -19,6 +19,7 @@ from judge.common.files import as_user_error, atomic_write
 from judge.score import Formula
 
 MAX_PIXELS = 48e6  # of all pictures in a file: with more, each trial shows fewer steps
+MAX_BEST = 100  # trials, the first of the table, whose last picture is in the best quality
 FOLDER = Path(__file__).with_name("templates")
 SCRIPTS = ("data.js", "pictures.js", "table.js", "figures.js", "live.js", "report.js")  # in this order
 STYLE = "report.css"
@@ -90,8 +91,8 @@ def to_script(value: dict) -> str:
 def embed(data: PageData, document: dict) -> tuple[dict, dict[str, str]]:
     """Return a document for a file, and its pictures as data URLs by key.
 
-    The last picture of each trial is in the best quality. With many trials each shows fewer steps, evenly
-    spaced; pictures that cannot be read are left out.
+    The last pictures of the first `MAX_BEST` trials are in the best quality. With many trials each shows
+    fewer steps, evenly spaced; pictures that cannot be read are left out.
     """
     painted = sum(bool(trial["pictures"]) for trial in document["trials"])
     count, strips = (document["sources"] or {}).get("count", 0), {}
@@ -101,16 +102,16 @@ def embed(data: PageData, document: dict) -> tuple[dict, dict[str, str]]:
             strips[key] = "data:image/webp;base64," + base64.b64encode(strip.webp).decode()
         return strip is not None
 
-    def reduced(trial: dict) -> dict:
-        steps = list(trial["pictures"])
+    def reduced(place: int, trial: dict) -> dict:
+        steps, finest = list(trial["pictures"]), place < MAX_BEST
         share = MAX_PIXELS / max(1, painted) / max(1, count * (trial["pixels"] or 0) ** 2)
         places = np.linspace(len(steps) - 1, 0, min(len(steps), max(1, int(share)))).round().astype(int)
         kept = {steps[at]: trial["pictures"][steps[at]] for at in places[::-1]}
-        kept = {step: key for step, key in kept.items() if add(key, best=step == steps[-1])}
+        kept = {step: key for step, key in kept.items() if add(key, best=finest and step == steps[-1])}
         return trial | {"pictures": kept, "trained_on": checked(trial["trained_on"])}
 
     def checked(place: dict | None) -> dict | None:
         return place and place | {"picture": place["picture"] if add(place["picture"]) else None}
 
-    trials = [reduced(trial) for trial in document["trials"]]
+    trials = [reduced(*each) for each in enumerate(document["trials"])]
     return document | {"trials": trials, "sources": checked(document["sources"])}, strips

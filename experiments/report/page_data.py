@@ -31,6 +31,7 @@ FILES = {  # of a trial that the page links to, by label
     "run.json": "run.json", "stats.jsonl": "stats.jsonl", "log": "trial.log", "output": "stdout",
     "errors": "stderr",
 }  # fmt: skip
+WATCHED = ("run.json", "stats.jsonl", "samples", "stderr")  # of a trial: its entry is made from these
 CONFIRMATION_PAUSE = 10.0  # seconds between two looks for a confirmation of the search
 SPACE = {"*": {"_type": str, "_value": list}}  # form of NNI's search space
 KEY = re.compile(  # of a picture
@@ -56,7 +57,7 @@ class Sparing:
         return time.monotonic() >= self._due
 
     def __enter__(self) -> None:
-        self._begun = time.monotonic()
+        self._begun, self._due = time.monotonic(), math.inf  # not while it is done
 
     def __exit__(self, *_: object) -> None:
         now = time.monotonic()
@@ -82,10 +83,11 @@ class PageData:
         self._trials: dict[str, dict] = {}  # entries of the document by id, in the table's order
         self._folders: dict[str, Path] = {}
         self._inputs: dict[str, Any] = {}  # what an entry was made from
+        self._watched: dict[str, list[str]] = {}  # files
         self._changed: dict[str, int] = {}  # the revision in which it changed
         self._summary: dict[str, Any] = {}  # of the search, as far as it depends on trials and notes only
-        self._importance: dict[str, Any] = {"rows": [], "note": ""}
-        self._ended, self._importances = -1, Sparing(0)  # trials that the importances were computed for
+        self._importance = self._computed = {"rows": [], "note": "being computed ..."}
+        self._ended, self._computing = -1, Sparing(0)  # trials that the importances were computed for
         self._confirmation, self._confirming = None, Sparing(CONFIRMATION_PAUSE)
         self._records: dict[Path, tuple[Any, dict]] = {}
         self._layouts: dict[tuple[int, int], pictures.Layout | None] = {}  # by size of the sheet
@@ -93,7 +95,7 @@ class PageData:
     def refresh(self) -> int:
         """Read what is new, and return the revision."""
         with self._lock:
-            self._refresh()
+            self._refresh(live=True)
             return self.revision
 
     def has(self, id_: str) -> bool:
@@ -107,7 +109,7 @@ class PageData:
         Trials have links to their files if it is, and if the page is to be in the folder `links_from`.
         """
         with self._lock:
-            rows = self._refresh()
+            rows = self._refresh(live)
             return {"revision": self.revision, "live": live, "search": self._search(rows, live),
                     "sources": self._sources, "importance": self._importance,
                     "trials": [self._shown(id_, live, links_from) for id_ in self._trials]}  # fmt: skip
@@ -116,7 +118,7 @@ class PageData:
         """Return what has changed on the served page since a revision: trials, and always the rest, which is
         small."""
         with self._lock:
-            rows = self._refresh()
+            rows = self._refresh(live=True)
             trials = [self._shown(id_, live=True) for id_ in self._trials if self._changed[id_] > since]
             return {"revision": self.revision, "search": self._search(rows, live=True),
                     "order": list(self._trials), "trials": trials, "sources": self._sources,
@@ -154,8 +156,11 @@ class PageData:
 
     # ---------------------------------------------------------------------------------------------
 
-    def _refresh(self) -> list[Row]:
-        """Read what is new, and return the trials in the table's order."""
+    def _refresh(self, live: bool) -> list[Row]:
+        """Read what is new, and return the trials in the table's order.
+
+        A `live` page does not wait for the importances, which take seconds.
+        """
         rows = results.rows(self.experiment, self.formula, self._record)
         marks = self._marks()
         winner = results.best(rows)
@@ -163,10 +168,7 @@ class PageData:
         revision, entries, changed = self.revision + 1, {}, list(self._trials) != [r.trial.id for r in rows]
         for row in rows:
             id_ = row.trial.id
-            inputs = (row, row is winner, id_ in level, marks.trials.get(id_), *map(state_of, [
-                row.trial.folder / name for name in ("run.json", "stats.jsonl", "samples", "stderr")]), *map(
-                state_of, [results.continued_folder(self.experiment, row) / name
-                           for name in ("run.json", "stats.jsonl", "samples")]))
+            inputs = row, row is winner, id_ in level, marks.trials.get(id_), self._states(row)
             entry = self._trials.get(id_)
             if entry is None or inputs != self._inputs[id_]:
                 self._folders[id_], self._inputs[id_] = row.trial.folder, inputs
@@ -175,15 +177,25 @@ class PageData:
                     entry, self._changed[id_], changed = new, revision, True
             entries[id_] = entry
         self._trials = entries
-        changed |= self._update_importance(rows)
+        self._update_importance(rows, live)
+        changed |= self._computed is not self._importance
+        self._importance = self._computed
         if changed or not self._summary or self._noted != marks.search:
             self._noted, self._sources = marks.search, self._find_sources()
             self._summary = finite(self._summarise(rows, winner))
             self.revision = revision
         return rows
 
+    def _states(self, row: Row) -> tuple:
+        """Return the states of the files that a trial's entry is made from."""
+        if (files := self._watched.get(row.trial.id)) is None:
+            folders = row.trial.folder, results.continued_folder(self.experiment, row)
+            files = self._watched[row.trial.id] = [  # texts: to join paths takes longer than to look
+                f"{folder}/{name}" for folder in folders for name in WATCHED]
+        return tuple(map(state_of, files))
+
     def _record(self, folder: Path) -> dict:
-        state = state_of(folder / "run.json")
+        state = state_of(f"{folder}/run.json")
         known = self._records.get(folder)
         if known is None or known[0] != state:
             known = self._records[folder] = state, read_record(folder)
@@ -259,17 +271,20 @@ class PageData:
         found = self._layout(sheet.parents[1]) if sheet else None
         return found and {"picture": "pictures/sources.webp", "count": found.columns, "pixels": found.pixels}
 
-    def _update_importance(self, rows: list[Row]) -> bool:
-        """Compute the importances if more trials have ended, and return whether they changed."""
+    def _update_importance(self, rows: list[Row], live: bool) -> None:
+        """Compute the importances if more trials have ended: `live` in a thread of its own."""
         ended = sum(row.trial.over for row in rows)
-        if ended == self._ended or not self._importances.due:
-            return False
-        with self._importances:
+        if ended != self._ended and self._computing.due:
+            self._ended = ended
+            if live:
+                threading.Thread(target=self._compute_importance, args=(rows,), daemon=True).start()
+            else:
+                self._compute_importance(rows)
+
+    def _compute_importance(self, rows: list[Row]) -> None:
+        with self._computing:
             table = importance.of_rows(rows).reset_index(names="name")
-            new = finite({"rows": table.to_dict("records"), "note": importance.note(rows)})
-        self._ended = ended
-        old, self._importance = self._importance, new
-        return new != old
+            self._computed = finite({"rows": table.to_dict("records"), "note": importance.note(rows)})
 
     def _summarise(self, rows: list[Row], winner: Row | None) -> dict:
         """Return what the document says of the search, without what changes by itself."""
@@ -285,7 +300,7 @@ class PageData:
                 self._confirmation = confirmation_text(experiment)
         commands = results.commands(experiment, winner, rows) if winner else []
         return {
-            "id": experiment.id, "name": config.get("experimentName") or "",
+            "id": experiment.id, "name": experiment.name,
             "kind": "confirmation" if is_confirmation else "search", "facts": facts or self._facts,
             "counts": dict(pd.Series([row.state for row in rows], dtype=str).value_counts().items()),
             "max_trials": experiment.max_trials, "ended": sum(row.trial.over for row in rows),
@@ -316,10 +331,10 @@ class PageData:
         }  # fmt: skip
 
 
-def state_of(file: Path) -> tuple[int, int] | None:
+def state_of(file: Path | str) -> tuple[int, int] | None:
     """Return when a file or folder was changed last, in ns, and its size; None if there is none."""
     with suppress(OSError):
-        facts = file.stat()
+        facts = os.stat(file)
         return facts.st_mtime_ns, facts.st_size
     return None
 

@@ -14,7 +14,7 @@ import torch
 from experiments import resume
 from experiments.nni_adapter import remote
 from experiments.nni_adapter.database import Experiment, find_experiment
-from experiments.report import comparison, page, results
+from experiments.report import comparison, importance, page, results
 from experiments.report.page_data import PageData
 from judge.common.errors import UserError
 from tests.experiments.helpers import ROOT
@@ -100,7 +100,8 @@ def damaged(value: dict):
             yield value | {key: other}
 
 
-def test_damaged_records_and_rows_of_a_search_are_read_or_named_in_one_line(recorded):
+def test_damaged_records_and_rows_of_a_search_are_read_or_named_in_one_line(recorded, monkeypatch):
+    monkeypatch.setattr(importance, "MIN_TRIALS", 99)  # each takes a second
     folder = search(recorded).folder
     trial, database = folder / "trials/t1", folder / "db/nni.sqlite"
     record, line = (json.loads((trial / name).read_text()) for name in ("run.json", "stats.jsonl"))
@@ -156,6 +157,6 @@ def test_no_text_of_a_file_is_markup_in_a_page(recorded, tmp_path):
     compared = comparison.write([hostile], comparison.groups([hostile]), tmp_path)
     for file in (page.write(hostile, tmp_path), compared):
         html = file.read_text().replace(page.get_plotlyjs(), "")
-        assert "7 * 7" in html and "svg onload" in html  # it is shown; `compare` cuts names
+        assert "7 * 7" in html and ("pwned" in html or file == compared)  # it is shown, there in short
         for tag in ("<img src=x", "<svg onload", "<script>document", '<a href="javascript', "<!--<script"):
             assert tag not in html

@@ -135,9 +135,9 @@ function drawCurves() {
     hovertemplate: `trial ${plain(nameOf(trial))}, step %{x}: %{y:.3g}<extra></extra>`, ...extra });
   const coloured = trials.filter(special);
   const others = trials.filter(trial => !special(trial));
-  const lines = others.length <= CURVES ? others.map(trial => line(trial, { line: { color: grey, width: 1 } })) : [joined(others, smoothed, grey)];
+  const lines = others.length <= CURVES ? others.map(trial => line(trial, { line: { color: grey, width: 1 }, showlegend: room("curves") > 600 })) : [joined(others, smoothed, grey)];
   plot("curves", [...lines, ...coloured.map(trial => line(trial, { line: { color: special(trial), width: 3 } }))], {
-    height: 420, showlegend: true, legend: { orientation: "h", y: -0.18 }, shapes: stepMark(), uirevision: part,
+    height: 420, showlegend: true, legend: { orientation: "h", y: -0.25 }, shapes: stepMark(), uirevision: part,
     xaxis: axis({ title: { text: "step" } }), yaxis: axis({ title: { text: plain(labelOf(part)) }, type: element("curve-log").checked ? "log" : "linear" }),
   });
 }
@@ -176,7 +176,7 @@ function drawImportance() {
   plot("importance", [{ type: "bar", orientation: "h", x: rows.map(row => row.importance), y: rows.map(row => plain(words(row.name))),
     error_x: { type: "data", array: above, arrayminus: below, color: css("--text") }, marker: { color: css("--other") },
     hovertemplate: "%{y}: %{x:.2f}<extra></extra>" }], {
-    height: 90 + 32 * rows.length, yaxis: axis({}), xaxis: axis({ rangemode: "tozero", title: { text: "share of the explained variance, adds up to 1" } }) });
+    height: 105 + 32 * rows.length, margin: { l: 55, r: 15, t: 25, b: 60 }, yaxis: axis({}), xaxis: axis({ rangemode: "tozero", title: { text: "share of the explained<br>variance, adds up to 1" } }) });
 }
 
 function drawSlices() {

@@ -10,7 +10,8 @@ function drawHeading() {
   fill(element("caption"), search.caption);
   fill(element("search-note"), search.note);
   fill(element("search-marks"), page.live && noteOf(search, null), page.live && make("button", { "data-action": "pin-search", "aria-pressed": String(search.pinned) }, "pin this search"));
-  fill(element("facts"), [`id: ${search.id}`, ...search.facts, `formula of the score: ${search.formula}${search.rescored ? ", not that of the search" : ""}`].map(line => make("li", {}, line)));
+  const formula = `formula of the score: ${search.formula}${search.rescored ? ", not that of the search" : ""}`;
+  fill(element("facts"), [search.id && `id: ${search.id}`, ...search.facts, search.formula && formula].filter(Boolean).map(line => make("li", {}, line)));
   fill(element("meanings"), search.parts.filter(({ help }) => help).flatMap(({ label, better, help }) =>
     [make("dt", {}, label), make("dd", {}, [ARROWS[better]?.[1], help].filter(Boolean).join(": "))]));
   fill(element("advice"), search.advice.map(line => make("li", {}, line)));

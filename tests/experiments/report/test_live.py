@@ -30,7 +30,7 @@ def served(search):
     data.state = "running"
     page = live.LivePage(data)
     yield page
-    page.data.state = "ended"
+    page._polled = float("-inf")  # nobody has it open any more
     page.close()
 
 

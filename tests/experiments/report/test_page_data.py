@@ -1,6 +1,7 @@
 """The document of a page: what it says of trials in every state, and how little it reads again."""
 
 import json
+import threading
 import time
 from functools import partial
 
@@ -237,3 +238,17 @@ def test_work_is_done_for_at_most_a_tenth_of_the_time(monkeypatch):
 def test_the_schedule_of_a_record_is_checked_like_the_rest_of_it(tmp_path):
     (tmp_path / "run.json").write_text('{"schedule": {"steps": 3, "until": "x"}}')
     assert records.read_record(tmp_path) == {}
+
+
+def test_a_live_page_does_not_wait_for_the_importances_and_gets_them_later(search, monkeypatch):
+    go_on, compute = threading.Event(), importance.of_rows
+    monkeypatch.setattr(importance, "of_rows", lambda rows: go_on.wait(60) and compute(rows))
+    data = PageData(search(12))
+    before = data.document(live=True)
+    assert before["importance"] == {"rows": [], "note": "being computed ..."}
+    go_on.set()
+    deadline = time.monotonic() + 60
+    while not (changes := data.changes(before["revision"]))["importance"]["rows"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert changes["revision"] > before["revision"] and changes["trials"] == []
