@@ -207,7 +207,7 @@ def show_report(experiment: Experiment, judge=None, data=None, out: Path | None 
 def compare(options: Namespace) -> None:
     """Compare searches at equal budget: the best score so far, over trials and over seconds.
 
-    Searches of the same name count as one search with several seeds.
+    Searches of the same name, ranges and trial command (but for the seed) count as one with several seeds.
     """
     searches = [find_experiment(name) for name in options.experiments]
     from experiments.report import comparison

@@ -101,7 +101,8 @@ def restore(folder: Path, build: Callable[[dict], Any], trained: bool = True) ->
             net.use_averages()
         return net
     except FileNotFoundError:
-        raise UserError(f"{folder} has no checkpoint yet: wait for the trial's first report") from None
+        raise UserError(f"{folder} has no checkpoint: the trial has not reported yet, or the search "
+                        "has kept only those of the best trials (--keep)") from None
     except Exception as error:  # a damaged file fails in many ways
         if is_out_of_memory(error):
             raise

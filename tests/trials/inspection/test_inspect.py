@@ -310,7 +310,7 @@ def test_a_mistake_is_one_line(digits, tmp_path, command):
 
 
 @pytest.mark.parametrize("system, changes, checkpoint, message", [
-    ("dcgan", {}, None, "no checkpoint yet"),
+    ("dcgan", {}, None, "has no checkpoint"),
     ("style_transfer", {}, None, "trains no networks: only curves and progress work"),
     ("dcgan", {"colour": "red"}, b"damaged", "another version.*colour"),
     ("dcgan", {"ngf": None}, b"damaged", "another version.*ngf"),
