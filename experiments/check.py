@@ -25,6 +25,7 @@ from experiments.nni_adapter import remote
 from experiments.nni_adapter.database import RESUMES, error_prefix
 from experiments.overrides import NO_OVERRIDES, Overrides
 from experiments.trial_command import parse, python_of
+from experiments.trial_command import published as published_settings
 from judge import evaluation, images, model
 from judge.common import cache
 from judge.common.device import available_cores
@@ -160,8 +161,7 @@ def check_space(config: Any, module: ModuleType, settings: Any) -> None:
                 with_parameters(settings, {name: value})
         if "reference" not in (config.tuner.class_args or {}):
             continue
-        defaults = vars(module.Settings()) | getattr(module.Settings, "PUBLISHED", {})
-        published, kind = defaults[name], spec["_type"]
+        published, kind = published_settings(module)[name], spec["_type"]
         refuse(published is None, f"{where} has no published value, it depends on --size")
         refuse(published not in values and kind not in NORMALS
                and (kind == "choice" or not values[0] <= published <= values[1]),

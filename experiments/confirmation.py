@@ -57,8 +57,8 @@ def write(search: Experiment, top: int, seeds: int, size: str | None = None, jud
         raise UserError(f"experiment {search.id} has no finished trial to promote")
     command = search.config["trialCommand"]
     module, _, run_options = trial_command.parse(command)
-    defaults, searched = vars(module.Settings()), list(best[0].trial.parameters)
-    settings = {PUBLISHED: {name: defaults[name] for name in searched},
+    published, searched = trial_command.published(module), list(best[0].trial.parameters)
+    settings = {PUBLISHED: {name: published[name] for name in searched},
                 **{f"trial {row.trial.number}": row.trial.parameters for row in best}}
     common, file = results.settings_of(search, best[0]), f"promotion-{top}x{seeds}"
     title = f"confirmation of {search.id}"

