@@ -84,8 +84,10 @@ def test_nni_and_so_its_trials_find_the_daemon_while_it_runs(control, searched, 
     def create(file, prepare, variables):
         assert len(record()) == 1
         seen.update(variables)
-        return SimpleNamespace(), 1
+        return SimpleNamespace(folder=file.parent), 1
 
+    monkeypatch.setattr(search, "find_experiment", lambda name: None)
+    monkeypatch.setattr(search.LivePage, "begin", lambda *_: None)
     monkeypatch.setattr(search, "run_to_end", lambda *_: 0)
     assert searched(create)[1] == 0
     folder = check_ended(record())
