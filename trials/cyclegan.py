@@ -31,14 +31,15 @@ from judge.common.errors import UserError, is_out_of_memory, one_line
 from judge.common.rng import rng, seeded
 from judge.images import DataSet
 from judge.score import DEFAULT_FORMULA, MIN_IMAGES, Scorer, check_test_images, find_formula
-from trials.parts import ema, graphs
+from trials.parts import graphs
 from trials.parts.batches import load_held_out, load_unpaired
+from trials.parts.ema import Averaged
 from trials.parts.losses import lsgan
 from trials.parts.networks import UPSAMPLING, PatchDiscriminator, ResnetGenerator
 from trials.parts.pool import HistoryPool
 from trials.parts.schedule import decay_factor, set_lr
 from trials.parts.sheets import sheet
-from trials.session import Checkpointed, DiskUse, Session, fill_unset, run
+from trials.session import DiskUse, Session, fill_unset, run
 
 # `paper` is the published configuration. The others are smaller, and their schedules are counted in steps, so
 # that a trial takes as long with any data. The pixels of a size are in judge.images.SIZES. At 64 px two
@@ -175,7 +176,7 @@ class Settings:
 # Model
 
 
-class CycleGAN(Checkpointed):
+class CycleGAN(Averaged):
     """Two generators, two discriminators, their optimizers and pools, and the training step.
 
     `settings` are complete; `schedule` is the number of steps of the full schedule. `average_AB` and
@@ -183,6 +184,7 @@ class CycleGAN(Checkpointed):
     """
 
     parts = ("G_AB", "G_BA", "D_A", "D_B", "optimizer_G", "optimizer_D")
+    averages = {"average_AB": "G_AB", "average_BA": "G_BA"}
 
     def __init__(self, settings: Settings, schedule: int, device: torch.device):
         self.settings, self.schedule, self.device = settings, schedule, device
@@ -196,12 +198,10 @@ class CycleGAN(Checkpointed):
             self.G_BA = ResnetGenerator(*generator).to(device)
             self.D_A = PatchDiscriminator(settings.ndf).to(device)
             self.D_B = PatchDiscriminator(settings.ndf).to(device)
-        self.average_AB, self.average_BA = (ema.average_of(G, settings.ema) for G in (self.G_AB, self.G_BA))
+        self.start_averages()
         options = {"betas": (settings.beta1, settings.beta2), "fused": True}  # `update` sets the rates
         self.optimizer_G = Adam([*self.G_AB.parameters(), *self.G_BA.parameters()], **options)
         self.optimizer_D = Adam([*self.D_A.parameters(), *self.D_B.parameters()], **options)
-        if settings.ema:
-            self.parts = (*self.parts, "average_AB", "average_BA")
         self.pool_A, self.pool_B = HistoryPool(settings.pool_size), HistoryPool(settings.pool_size)
         self._release()
 
@@ -271,9 +271,7 @@ class CycleGAN(Checkpointed):
         draw = rng(self.settings.seed, "pool", self.step)
         shown_a, shown_b = self.pool_A.swap(fake_a, draw), self.pool_B.swap(fake_b, draw)
         losses = losses | update_discriminators(a, b, shown_a, shown_b)  # a graph keeps its dict of losses
-        self.step += 1
-        ema.follow(self.average_AB, self.G_AB, self.settings.ema, self.step)
-        ema.follow(self.average_BA, self.G_BA, self.settings.ema, self.step)
+        self.end_step()
         return losses
 
     def _update_generators(self, a: torch.Tensor, b: torch.Tensor) -> tuple[dict, torch.Tensor, torch.Tensor]:
@@ -326,9 +324,6 @@ class CycleGAN(Checkpointed):
         photos = photos.contiguous(memory_format=self.layout)
         paint = self.average_BA.forward  # not compiled: this batch has another size
         return torch.cat([paint(part) for part in photos.split(batch)]).contiguous()
-
-    def use_averages(self) -> None:
-        self.G_AB, self.G_BA = self.average_AB, self.average_BA
 
     def state_dict(self) -> dict:
         return super().state_dict() | {"pool_A": self.pool_A.fakes, "pool_B": self.pool_B.fakes}

@@ -38,14 +38,14 @@ from judge.common.files import as_user_error, atomic_write
 from judge.common.rng import rng, seeded
 from judge.images import to_float
 from judge.labelled import LabelledImages, load_domains
-from trials.parts import ema
 from trials.parts.batches import epoch_indices, place, send
+from trials.parts.ema import Averaged
 from trials.parts.gan_base import GanSettings, minimise
 from trials.parts.losses import gradient_penalty
 from trials.parts.networks import StarganDiscriminator, StarganGenerator, with_planes
 from trials.parts.schedule import decay_factor, set_lr
 from trials.parts.sheets import COLUMNS, sheet, sheet_pixels, titled_sheet
-from trials.session import Checkpointed, DiskUse, Session, run
+from trials.session import DiskUse, Session, run
 
 # `paper` is the published recipe: 200,000 iterations of D in the authors' code.
 PRESETS = {
@@ -118,7 +118,7 @@ class Settings(GanSettings):
         return {"data": self.data, "size": f"{self.edge} px", "judge": "a classifier trained on the data"}
 
 
-class StarGAN(Checkpointed):
+class StarGAN(Averaged):
     """Generator, discriminator, their optimisers and the step, for a number of `domains`."""
 
     parts = ("G", "D", "optimizer_G", "optimizer_D")
@@ -131,9 +131,7 @@ class StarGAN(Checkpointed):
         with seeded(s.seed, "networks"):
             self.G = StarganGenerator(s.ngf, s.blocks, domains).to(device, memory_format=layout)
             self.D = StarganDiscriminator(s.ndf, s.layers, domains, s.edge).to(device, memory_format=layout)
-        self.G_average = ema.average_of(self.G, s.ema)
-        if s.ema:
-            self.parts = (*self.parts, "G_average")
+        self.start_averages()
         betas = (s.beta1, s.beta2)  # `update` sets the learning rates
         self.optimizer_G = torch.optim.Adam(self.G.parameters(), betas=betas, fused=True)
         self.optimizer_D = torch.optim.Adam(self.D.parameters(), betas=betas, fused=True)
@@ -158,8 +156,7 @@ class StarGAN(Checkpointed):
             losses = self._update_discriminator(x, source, target, share)
         self.D.requires_grad_(False)  # gradients pass through, none are kept
         losses |= self._update_generator(x, source, target)
-        self.step += 1
-        ema.follow(self.G_average, self.G, s.ema, self.step)
+        self.end_step()
         return losses
 
     def _update_discriminator(self, x, source, target, share) -> dict[str, torch.Tensor]:
@@ -197,9 +194,6 @@ class StarGAN(Checkpointed):
         with self.autocast:
             return self.G(with_planes(x, targets, self.domains)).float()
 
-    def use_averages(self) -> None:
-        self.G = self.G_average
-
     @torch.no_grad()
     def make(self, sources: torch.Tensor, targets: torch.Tensor, batch: int = 16) -> torch.Tensor:
         """Translate as `translate` does, but with G or --ema's average of it, in fp32 and `batch` images at a
@@ -233,12 +227,11 @@ def train(settings: Settings, session: Session) -> None:
         if session.report_due(net):
             with session.scoring():
                 made = net.make(sources, targets)
-                score = scorer(made)
-            given = scorer.count_given(made)
+                score, given = scorer(made), scorer.count_given(made)
+                picture = in_each_domain(net, sources[:DOMAINS_ROWS], data.classes)
             session.record.update(asked_given=given)
             with as_user_error(session.folder):
-                write = partial(in_each_domain(net, sources[:DOMAINS_ROWS], data.classes).save, format="png")
-                atomic_write(session.folder / "domains.png", write)
+                atomic_write(session.folder / "domains.png", partial(picture.save, format="png"))
             session.report(
                 net, score, made, sheet(sources, made, pairs * max(1, COLUMNS // pairs)),
                 lr_factor=decay_factor(step, settings.steps, settings.decay),

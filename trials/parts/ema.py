@@ -1,9 +1,12 @@
 """The moving average of a generator: it makes better images than the last weights, which follow D around."""
 
 import copy
+from typing import ClassVar
 
 import torch
 from torch import nn
+
+from trials.session import Checkpointed
 
 RAMP_UP = 0.05  # the half-life is at most this share of the steps so far, as in StyleGAN2-ADA (2006.06676)
 
@@ -27,3 +30,30 @@ def follow(average: nn.Module, network: nn.Module, half_life: int, step: int) ->
     pairs = zip(average.state_dict().values(), network.state_dict().values())
     averages, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()))  # but counts of batches
     torch._foreach_lerp_(averages, values, share)
+
+
+class Averaged(Checkpointed):
+    """A model with `settings.ema`, the half-life of its generators' moving averages.
+
+    `averages` names each average and its generator. Without --ema an average is the generator itself.
+    """
+
+    averages: ClassVar = {"G_average": "G"}
+
+    def start_averages(self) -> None:
+        """Make the averages of the generators, which are there already, and keep them in checkpoints."""
+        for name, generator in self.averages.items():
+            setattr(self, name, average_of(getattr(self, generator), self.settings.ema))
+        if self.settings.ema:
+            self.parts = (*self.parts, *self.averages)
+
+    def end_step(self) -> None:
+        """Count the step, and let the averages follow the generators."""
+        self.step += 1
+        for name, generator in self.averages.items():
+            follow(getattr(self, name), getattr(self, generator), self.settings.ema, self.step)
+
+    def use_averages(self) -> None:
+        """Put the averages in the place of the generators. Then the model cannot be trained any more."""
+        for name, generator in self.averages.items():
+            setattr(self, generator, getattr(self, name))

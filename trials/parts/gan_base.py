@@ -14,10 +14,10 @@ from judge.common.rng import rng
 from judge.images import to_float
 from judge.labelled import LabelledImages, describe_data
 from judge.score import MIN_IMAGES, Score
-from trials.parts import ema
 from trials.parts.batches import epoch_indices, place, send
+from trials.parts.ema import Averaged
 from trials.parts.sheets import COLUMNS, ROWS, sheet
-from trials.session import Checkpointed, Scheduled, Session, fill_unset
+from trials.session import Scheduled, Session, fill_unset
 
 # Training data, a scorer of generated images, and the facts of both for run.json, by name
 Inputs = tuple[LabelledImages, Callable[..., Score], dict[str, dict]]
@@ -78,7 +78,7 @@ def minimise(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-class NoiseGAN(Checkpointed):
+class NoiseGAN(Averaged):
     """A generator of images from noise, a discriminator, their optimisers and the step.
 
     `G_average` makes the images that are scored: G itself, or with --ema its moving average.
@@ -93,9 +93,7 @@ class NoiseGAN(Checkpointed):
     def __init__(self, settings: Any, G: nn.Module, D: nn.Module, device: torch.device):
         self.settings, self.device = settings, device
         self.G, self.D = G.to(device), D.to(device)
-        self.G_average = ema.average_of(self.G, settings.ema)
-        if settings.ema:
-            self.parts = (*self.parts, "G_average")
+        self.start_averages()
         self.optimizer_G = self.optimizer(self.G, settings.generator_lr)
         self.optimizer_D = self.optimizer(self.D, settings.discriminator_lr)
 
@@ -120,14 +118,6 @@ class NoiseGAN(Checkpointed):
         images = torch.cat([G(part) for part in inputs.split(batch)])
         G.train(was_training)
         return images
-
-    def use_averages(self) -> None:
-        self.G = self.G_average
-
-    def end_step(self) -> None:
-        """Count the step, and let the average follow G."""
-        self.step += 1
-        ema.follow(self.G_average, self.G, self.settings.ema, self.step)
 
 
 def train_on_images(

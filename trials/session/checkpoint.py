@@ -30,10 +30,6 @@ class Checkpointed:
         for name in self.parts:
             getattr(self, name).load_state_dict(state[name])
 
-    def use_averages(self) -> None:
-        """Put the moving averages of --ema, if there are any, in the place of the generators. Then the model
-        cannot be trained any more."""
-
     def footprint(self, reports: int, pixels: int) -> DiskUse:
         """Return the disk space of a trial with so many reports and an early look, and so many pixels on each
         sample sheet."""
