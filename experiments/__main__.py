@@ -27,7 +27,13 @@ import webbrowser
 from functools import partial
 from pathlib import Path
 
-from experiments.nni_adapter.database import Experiment, error_prefix, find_experiment, find_trial
+from experiments.nni_adapter.database import (
+    Experiment,
+    error_prefix,
+    find_experiment,
+    find_trial,
+    is_confirmation,
+)
 from experiments.overrides import OverrideOptions, Overrides
 from judge.common.cli import (
     Fraction,
@@ -179,10 +185,9 @@ def show(options: Namespace) -> None:
 
 def formula_of(options: Namespace, experiment: Experiment):
     """Return the formula that --score names; None without it."""
-    from experiments import confirmation
     from judge.score import find_formula
 
-    if options.score and confirmation.is_confirmation(experiment):
+    if options.score and is_confirmation(experiment):
         raise UserError(f"--score ranks the trials of a search, and {experiment.id} is a confirmation")
     return find_formula(options.score) if options.score else None
 
@@ -192,7 +197,7 @@ def show_report(experiment: Experiment, judge=None, data=None, out: Path | None 
     from experiments import confirmation
     from experiments.report import page, results
 
-    if confirmation.is_confirmation(experiment):
+    if is_confirmation(experiment):
         ends = confirmation.ends(experiment)
         if judge and len(ends):
             ends = confirmation.measure_independently(ends, judge, data)

@@ -134,7 +134,7 @@ class Search:
 
     def __init__(self, experiment: Experiment, rows: list[results.Row]):
         self.id, self.folder = experiment.id, experiment.folder
-        self.name: str = experiment.config.get("experimentName") or experiment.id
+        self.name: str = experiment.name or experiment.id
         self._experiment, self._rows = experiment, rows
 
     def __repr__(self) -> str:

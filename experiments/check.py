@@ -24,8 +24,7 @@ from experiments import overrides
 from experiments.nni_adapter import remote
 from experiments.nni_adapter.database import RESUMES, error_prefix
 from experiments.overrides import NO_OVERRIDES, Overrides
-from experiments.trial_command import parse, python_of
-from experiments.trial_command import published as published_settings
+from experiments.trial_command import parse, published, python_of
 from judge import evaluation, images, model
 from judge.common import cache
 from judge.common.device import available_cores
@@ -161,11 +160,11 @@ def check_space(config: Any, module: ModuleType, settings: Any) -> None:
                 with_parameters(settings, {name: value})
         if "reference" not in (config.tuner.class_args or {}):
             continue
-        published, kind = published_settings(module)[name], spec["_type"]
-        refuse(published is None, f"{where} has no published value, it depends on --size")
-        refuse(published not in values and kind not in NORMALS
-               and (kind == "choice" or not values[0] <= published <= values[1]),
-               f"{where} {spec['_value']} does not contain the published value {published}, which every "
+        first, kind = published(module)[name], spec["_type"]
+        refuse(first is None, f"{where} has no published value, it depends on --size")
+        refuse(first not in values and kind not in NORMALS
+               and (kind == "choice" or not values[0] <= first <= values[1]),
+               f"{where} {spec['_value']} does not contain the published value {first}, which every "
                "search runs first")
 
 

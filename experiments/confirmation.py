@@ -15,13 +15,7 @@ import pandas as pd
 from scipy.stats import ttest_ind
 
 from experiments import trial_command
-from experiments.nni_adapter.database import (
-    LISTED_TUNER,
-    RESUMES,
-    Experiment,
-    find_experiment,
-    is_confirmation,
-)
+from experiments.nni_adapter.database import LISTED_TUNER, RESUMES, Experiment, find_experiment, search_of
 from experiments.nni_adapter.manager import write_config
 from experiments.report import results
 from experiments.study.independent_judge import IndependentJudge, final_quality
@@ -131,12 +125,6 @@ def first_search(search: Experiment) -> Experiment:
     """Return the search that `search` resumes, and if that one resumes another, the first of them."""
     resumed = ((search.config.get("tuner") or {}).get("classArgs") or {}).get(RESUMES)
     return first_search(find_experiment(resumed)) if resumed else search
-
-
-def search_of(experiment: Experiment) -> str | None:
-    """Return the ID of the search that `experiment` confirms; None if it is not a confirmation."""
-    tuner = experiment.config["tuner"] if is_confirmation(experiment) else {}
-    return tuner.get("classArgs", {}).get("search")
 
 
 def ends(confirmation: Experiment) -> pd.DataFrame:

@@ -3,12 +3,13 @@
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from experiments.nni_adapter.database import without_repeats
 from judge.common.cli import Fraction, NonNegativeInt, PositiveInt
 from judge.common.errors import UserError
 
@@ -35,8 +36,6 @@ class OverrideOptions:
     """The trials' --seed, and the seed of the tuner (classArgs)."""
     score: str | None = None
     """The trials' --score: style-and-scene, combined, plain, or a file."""
-
-
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def with_values(command: str, values: dict[str, str], folder: Path) -> str:
     `values` are texts by name. Raises UserError for an unknown name or a value that does not fit.
     """
     from experiments import trial_command  # not above: both may need torch, and --help does not
-    from trials.session.settings import RunOptions, trial_parser
+    from trials.session.settings import trial_parser
 
     module, settings, options = trial_command.parse(command)
     known = [name for name in {**vars(settings), **vars(options)} if name not in NOT_CHOSEN]
@@ -106,10 +105,9 @@ def with_values(command: str, values: dict[str, str], folder: Path) -> str:
     words = [f"--{name}={from_folder(value, folder)}" for name, value in values.items()]
     parsed = vars(trial_parser(module.Settings, module.__name__).parse_args(words))
     new = {name: parsed[name] for name in values}
-    of_run = {name: value for name, value in (vars(options) | new).items()
-              if name in vars(options) and value != getattr(RunOptions(), name)}
-    python = trial_command.python_of(command)
-    return trial_command.render(module, vars(settings) | new, python=python, **of_run)
+    of_run = {name: value for name, value in new.items() if name in vars(options)}
+    return trial_command.render(module, vars(settings) | new, python=trial_command.python_of(command),
+                                **trial_command.given(replace(options, **of_run)))
 
 
 def from_folder(value: str, folder: Path) -> str:
@@ -123,14 +121,15 @@ def source(file: Path, config: Any, given: Overrides) -> bytes:
     """Return an experiment file that says what `config` is: without overrides the user's, byte for byte."""
     if given == NO_OVERRIDES:
         return file.read_bytes()
-    content = {key: value for key, value in config.json().items() if value is not None}
+    content = without_unset(config.json())
     content.pop("searchSpace" if config.search_space_file else "searchSpaceFile", None)
-    # NNI repeats trialCommand and others there, where they would override new ones.
-    service = content["trainingService"]
-    content["trainingService"] = {key: value for key, value in service.items()
-                                  if key not in content and value is not None}
+    content = without_repeats(content | {"trainingService": without_unset(content["trainingService"])})
     comment = " ".join(f"# {file.resolve()} with {shlex.join(words(given))}".split())  # no line break in it
     return f"{comment}\n{yaml.safe_dump(content, sort_keys=False, width=math.inf)}".encode()
+
+
+def without_unset(config: dict) -> dict:
+    return {key: value for key, value in config.items() if value is not None}
 
 
 def words(given: Overrides) -> list[str]:

@@ -18,7 +18,7 @@ from experiments.report import results
 from experiments.search import FILE_NAME
 from judge.common.errors import UserError
 from judge.common.schema import matches
-from trials.session import RunOptions, without_presets
+from trials.session import without_presets
 from trials.session.records import recorded_settings
 
 TUNER = "experiments.tuner.Tpe"
@@ -54,9 +54,10 @@ def config(search: Experiment, trials: int | None = None) -> dict:
     if not matches(old, CONFIG):
         raise UserError(f"experiment {search.id} cannot be resumed: its configuration is not complete")
     module, settings, options = trial_command.parse(old["trialCommand"])
-    given = {name: value for name, value in vars(options).items() if value != getattr(RunOptions(), name)}
-    given |= {"python": trial_command.python_of(old["trialCommand"]),
-              "earlier": old["experimentWorkingDirectory"]}  # where checkpoints of its trials are
+    given = trial_command.given(options) | {
+        "python": trial_command.python_of(old["trialCommand"]),
+        "earlier": old["experimentWorkingDirectory"],  # where checkpoints of its trials are
+    }  # fmt: skip
     rest = {key: old[key] for key in COPIED_KEYS if old.get(key) is not None} | {
         "experimentName": name_in_file(search),
         "tuner": old["tuner"] | {"classArgs": old["tuner"]["classArgs"] | {RESUMES: str(search.folder)}},

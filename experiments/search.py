@@ -27,6 +27,7 @@ from experiments.report import results
 from experiments.report.live import LivePage, served
 from experiments.report.page_data import PageData, expected_end
 from judge.common.cache import cache_folder
+from judge.common.cli import interrupt_on_signals
 from judge.common.device import available_cores
 from trials.session.engine import NniEngine
 from trials.session.steady import score_text
@@ -55,9 +56,7 @@ def run(file: Path, keep: int | None = None, given: Overrides = NO_OVERRIDES, *,
     runs during the search. The page is served at `port`, or at any free one for 0, and opened with `show`.
     For `unmeasured`, `long` and `any_judge` see `measure`, for `given` `overrides.change`.
     """
-    # Also if a shell started us with SIGINT ignored: whatever ends us, NNI must be stopped.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
+    interrupt_on_signals()  # whatever ends us, NNI must be stopped
     plan = check(file, given)
     description = describe(plan, keep)
     with (served(prepared(plan), port, show) as page,
@@ -241,9 +240,8 @@ def failures(trials: list[Trial]) -> Text:
 
 
 def log_text(trial: Trial) -> str:
-    """Return the last line that a failed trial printed, and the file."""
-    line, file = results.log_of(trial)
-    return f"{line or 'it printed nothing'} ({results.shown(file or trial.folder)})"
+    """Return the last line that a failed trial printed, and the file; without one, say so."""
+    return results.log_text(trial) or f"it printed nothing ({results.shown(trial.folder)})"
 
 
 def progress(trials: list[Trial], max_trials: int | None, at_once: int) -> Text:

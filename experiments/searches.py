@@ -20,7 +20,7 @@ from rich.text import Text
 
 from experiments import notes
 from experiments.nni_adapter import database
-from experiments.nni_adapter.database import Experiment, all_experiments, is_confirmation
+from experiments.nni_adapter.database import Experiment, all_experiments, is_confirmation, search_of
 from judge.common.errors import UserError
 from judge.common.files import as_user_error
 from judge.common.schema import matches
@@ -201,7 +201,7 @@ def needs(experiment: Experiment, other: Experiment) -> bool:
     """Return whether `experiment` resumes or confirms `other`."""
     resumed = experiment.tuner_arguments.get(database.RESUMES)
     return (resumed is not None and Path(resumed).resolve() == other.folder
-            or is_confirmation(experiment) and experiment.tuner_arguments.get("search") == other.id)
+            or search_of(experiment) == other.id)
 
 
 def describe(experiment: Experiment) -> str:

@@ -45,6 +45,11 @@ def parse(command: str) -> tuple[ModuleType, Any, RunOptions]:
         return module, *parse_trial(module.Settings, module.__name__, _words(command)[3:])
 
 
+def given(options: RunOptions) -> dict[str, Any]:
+    """Return the run options that are not the defaults, by name."""
+    return {name: value for name, value in vars(options).items() if value != getattr(RunOptions(), name)}
+
+
 def render(module: ModuleType, settings: Mapping[str, Any], *, python: str = "python", **options: Any) -> str:
     """Return the shell command that runs `module` with these settings and options.
 

@@ -102,11 +102,10 @@ class Listed(Tuner):
 
 
 def default_settings(module: str) -> dict:
-    """Return the published values of a trial's settings by name, read in another process: the defaults, and
-    `Settings.PUBLISHED` where they depend on more.
+    """Return the published settings of a trial by name (`trial_command.published`), read in another process.
 
     A trial imports torch, and the tuner would hold those 0.8 GB of memory throughout the search.
     """
-    code = (f"import json; from {module} import Settings as S; "
-            "print(json.dumps(vars(S()) | getattr(S, 'PUBLISHED', {})))")
+    code = (f"import json, {module} as trial; from experiments.trial_command import published; "
+            "print(json.dumps(published(trial)))")
     return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=database.ROOT))

@@ -245,6 +245,7 @@ def shorter_side(paths: list[Path]) -> int:
     from PIL import Image
 
     from judge import images
+
     def pixels(path: Path) -> int:
         try:
             with Image.open(path, formats=images.FORMATS) as image:

@@ -178,6 +178,7 @@ class Scorer:
         self.painting_features = None if paintings is None else extract_features(judge, paintings)
         # Generated images have no sources: they are to be as different as real paintings.
         self.varied = self.painting_features if sources is None else extract_features(judge, sources)
+        self._real_diversity: dict[int, float] = {}  # by number of real images: the same at every report
         real = [images for images in (sources, paintings) if images is not None]
         self.patterns = FinePatterns(real, device_of(judge, real[0])) if real else None
 
@@ -200,8 +201,9 @@ class Scorer:
             parts["scene"] = scene_visibility(images, self.sources).mean().item()
         if self.varied is not None:
             count = min(len(features), len(self.varied))
-            real = vendi_score(self.varied[:count])
-            parts["diversity"] = min(1.0, vendi_score(features[:count]) / real)
+            if count not in self._real_diversity:
+                self._real_diversity[count] = vendi_score(self.varied[:count])
+            parts["diversity"] = min(1.0, vendi_score(features[:count]) / self._real_diversity[count])
         if self.patterns:
             parts["clean"] = self.patterns.clean(images)
         if self.painting_features is not None:

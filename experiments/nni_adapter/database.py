@@ -178,6 +178,11 @@ def is_confirmation(experiment: Experiment) -> bool:
     return (experiment.config.get("tuner") or {}).get("className") == LISTED_TUNER
 
 
+def search_of(experiment: Experiment) -> str | None:
+    """Return the ID of the search that `experiment` confirms; None if it is not a confirmation."""
+    return experiment.tuner_arguments.get("search") if is_confirmation(experiment) else None
+
+
 def find_trial(experiment: Experiment, name: str) -> Trial:
     """Return the trial of this number or id. Raises UserError if there is none."""
     trials = experiment.trials()
@@ -217,11 +222,15 @@ def _read(folder: Path) -> Experiment:
         config = json.loads(params)
         if not matches(config, CONFIG):
             raise ValueError("it is not an experiment of this program")
-        # NNI repeats trialCommand and others in trainingService, where they would override new ones.
-        service = config.get("trainingService", {})
-        config["trainingService"] = {key: value for key, value in service.items() if key not in config}
         # NNI's folder _latest is a link.
-        return Experiment(_checked_id(id_), folder.resolve(), config, started / 1000)
+        return Experiment(_checked_id(id_), folder.resolve(), without_repeats(config), started / 1000)
+
+
+def without_repeats(config: dict) -> dict:
+    """Return NNI's configuration without what it repeats in trainingService: trialCommand and others, which
+    would override new ones there."""
+    service = config.get("trainingService", {})
+    return config | {"trainingService": {key: value for key, value in service.items() if key not in config}}
 
 
 def known_experiments() -> dict[str, dict]:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import signal
 import sys
 import threading
 import webbrowser
@@ -16,6 +15,7 @@ from PIL import Image
 from experiments import loopback
 from experiments.preferences import candidates, votes
 from experiments.preferences.pairs import Chooser, Pair
+from judge.common.cli import interrupt_on_signals
 from judge.common.errors import UserError
 from judge.common.schema import matches
 
@@ -128,8 +128,7 @@ def serve(voting: Voting, port: int, show: bool) -> None:
     """Serve the page until Ctrl-C, which raises KeyboardInterrupt. Prints its address first."""
     token = loopback.new_token()
     server = loopback.listen(port, partial(Handler, voting, token))
-    for number in (signal.SIGTERM, signal.SIGINT):  # also if a shell started us with SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
+    interrupt_on_signals()
     address = f"http://{loopback.ADDRESS}:{server.server_port}/{token}/"
     print(address, flush=True)
     print(f"votes of {voting.voter} go to {voting.file}; Ctrl-C ends this", flush=True)

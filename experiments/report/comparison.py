@@ -29,7 +29,7 @@ def labels(searches: list[Experiment]) -> list[str]:
     Seeds of one search have one name, ranges and trial command (with its budget), but for the seed. Searches
     that have only the name in common have their ids beside it.
     """
-    names = [(search.config.get("experimentName") or search.id).split(" | ")[0] for search in searches]
+    names = [search.name or search.id for search in searches]
     keys = [(name, repr(conditions_of(search))) for name, search in zip(names, searches)]
     alike = Counter(name for name, _ in dict.fromkeys(keys))
     made = []

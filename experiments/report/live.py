@@ -4,7 +4,6 @@ On it one can pin trials, write notes, and stop a trial.
 """
 
 import re
-import signal
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import Experiment
 from experiments.report import page
 from experiments.report.page_data import PageData, Sparing
+from judge.common.cli import interrupt_on_signals
 from judge.common.errors import UserError
 from judge.common.schema import matches
 
@@ -200,8 +200,7 @@ def served(data: PageData, port: int = 0, show: bool = False) -> Iterator[LivePa
 
 def show(experiment: Experiment, port: int = 0, show: bool = False) -> None:
     """Serve the page of an experiment, which may be running, until Ctrl-C, which raises KeyboardInterrupt."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # also if a shell started us with SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
+    interrupt_on_signals()
     announce(LivePage(PageData(experiment), port, follow=True), show)
     print("Ctrl-C ends this", file=sys.stderr, flush=True)
     threading.Event().wait()

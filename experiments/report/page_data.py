@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from experiments import confirmation, notes, trial_command
-from experiments.nni_adapter.database import Experiment, Trial, find_experiment
+from experiments.nni_adapter.database import Experiment, Trial, find_experiment, is_confirmation
 from experiments.report import importance, machine, pictures, results
 from experiments.report.results import Row
 from judge.common.errors import UserError
@@ -294,14 +294,14 @@ class PageData:
         space = space if matches(space, SPACE) else {}
         searched = dict.fromkeys([*space, *(name for row in rows for name in row.trial.parameters)])
         facts = [line for line in results.heading(experiment, rows)[1:-1] if line]
-        is_confirmation = confirmation.is_confirmation(experiment)
         if self._confirming.due:
             with self._confirming:  # it reads all experiments beside this one
                 self._confirmation = confirmation_text(experiment)
         commands = results.commands(experiment, winner, rows) if winner else []
         return {
             "id": experiment.id, "name": experiment.name,
-            "kind": "confirmation" if is_confirmation else "search", "facts": facts or self._facts,
+            "kind": "confirmation" if is_confirmation(experiment) else "search",
+            "facts": facts or self._facts,
             "counts": dict(pd.Series([row.state for row in rows], dtype=str).value_counts().items()),
             "max_trials": experiment.max_trials, "ended": sum(row.trial.over for row in rows),
             "failed": sum(row.state == "failed" for row in rows), "caption": caption(experiment, first),
@@ -424,7 +424,7 @@ def parts(rows: list[Row], formula: Formula | None) -> list[dict]:
 
 def confirmation_text(experiment: Experiment) -> str | None:
     """Return the table of `experiment` if it is a confirmation, else of its newest one beside it, or None."""
-    if confirmation.is_confirmation(experiment):
+    if is_confirmation(experiment):
         return confirmation.text(experiment, confirmation.ends(experiment))
     databases = experiment.folder.parent.glob("[!_]*/db/nni.sqlite")
     for file in sorted(databases, key=lambda file: file.stat().st_mtime, reverse=True):

@@ -232,6 +232,12 @@ def subcommands(prog: str, description: str, commands: dict[str, tuple[Callable,
     main(prog, run)
 
 
+def interrupt_on_signals() -> None:
+    """Raise KeyboardInterrupt at SIGTERM and SIGINT, also if a shell started this with SIGINT ignored."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+
+
 def main(prog: str, command: Callable[[list[str]], int | None]) -> None:
     """Call `command` with the command line's arguments and exit with the code that it returns.
 

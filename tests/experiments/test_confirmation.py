@@ -208,7 +208,7 @@ def test_a_diverged_run_is_the_worst_and_is_not_measured_by_an_earlier_checkpoin
 
 
 def test_a_confirmation_names_its_search_and_its_ends_are_those_of_finished_trials(confirmed, search):
-    assert confirmation.is_confirmation(confirmed) and not confirmation.is_confirmation(search)
+    assert database.is_confirmation(confirmed) and not database.is_confirmation(search)
     assert confirmation.search_of(confirmed) == search.id and confirmation.search_of(search) is None
     table = confirmation.ends(confirmed)
     assert table[["setting", "seed", "score"]].to_numpy().tolist() == [

@@ -111,9 +111,9 @@ class Reporter:
 
         file = self._folder / "samples" / f"step_{step:06d}.png"
         file.parent.mkdir(exist_ok=True)
-        # Half a sheet would take the last of a full disk, and the log could not say what is wrong.
         from torchvision.utils import save_image  # takes seconds to import
 
+        # Half a sheet would take the last of a full disk, and the log could not say what is wrong.
         atomic_write(file, lambda part: save_image(sheet, part, format="png"))
         if self._writer is None:  # NNI's TensorBoard button opens a folder of this name
             self._writer = SummaryWriter(self._folder / "tensorboard", purge_step=step)
