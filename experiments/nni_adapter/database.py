@@ -21,6 +21,9 @@ LATEST = "latest"  # in place of an id: the experiment that was started last
 
 WAITING, RUNNING = "WAITING", "RUNNING"  # states of a trial before its end
 CANCELED = ("USER_CANCELED", "SYS_CANCELED")  # states of a trial that was ended with its experiment
+# Events that are no states, and what NNI makes of them (core/nniDataStore.js:236). The former may be stored
+# after the trial's end.
+EVENT_STATES = {"USER_TO_CANCEL": "USER_CANCELED", "ADD_CUSTOMIZED": WAITING}
 RESUMES = "resumes"  # the tuner's argument with the folder of the search that is resumed
 LISTED_TUNER = "experiments.tuner.Listed"  # proposes a fixed list of settings: the tuner of confirmations
 
@@ -120,7 +123,7 @@ class Experiment:
             if id_ not in self._trials:
                 self._trials[id_] = Trial(_checked_id(id_), number, self.folder / "trials" / id_)
             trial = self._trials[id_]
-            trial.state = event
+            trial.state = EVENT_STATES.get(event, event)
             if event == WAITING:
                 proposal = json.loads(data)
                 if not matches(proposal, PROPOSAL):
@@ -128,7 +131,7 @@ class Experiment:
                 trial.parameters = proposal["parameters"]
             elif event == RUNNING:
                 trial.started, trial.place = time / 1000, place or ""
-            else:
+            elif trial.over:
                 trial.ended = time / 1000
             self._last_event = row
         for row, id_, kind, data in metrics:

@@ -135,10 +135,10 @@ function detailRow(trial) {
       fact("time", [started && `started ${clock(started)}`, seconds != null && `took ${duration(seconds)}`,
         speed && `${digits(speed)} steps/s`, memory && `${digits(memory / 2 ** 30)} GiB on the GPU`].filter(Boolean).join(", ")),
       fact("files", trial.files.map(({ label, url }) => make("a", { href: url, target: "_blank", rel: "noopener" }, label))),
+      fact("TensorBoard", trial.step > 0 && make("code", {}, `tensorboard --logdir ${trial.folder}/tensorboard`)),
       fact("sample sheets", trial.step > 0 && make("code", {}, `${trial.folder}/samples`)),
       fact("folder", make("code", {}, trial.folder), trial.log_file && make("code", {}, ` ${trial.log_file}`))),
-    trial.command && commandLine("repeat it", trial.command),
-    trial.step > 0 && commandLine("TensorBoard", `tensorboard --logdir ${trial.folder}/tensorboard`), noteOf(trial, trial.id),
+    trial.command && commandLine("repeat it", trial.command), noteOf(trial, trial.id),
     page.live && make("p", { class: "tools" },
       make("button", { "data-action": "pin", "aria-pressed": String(trial.pinned) }, "pin on top"),
       ["running", "waiting"].includes(trial.state) && make("button", { "data-action": "stop" }, "stop this trial"))));

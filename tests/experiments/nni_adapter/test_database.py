@@ -130,3 +130,12 @@ def test_a_free_port_has_a_free_one_after_it_and_is_not_in_the_range_of_outgoing
         assert free_port() != taken and not offered
     lent = Path("/proc/sys/net/ipv4/ip_local_port_range")
     assert taken + 1 < (int(lent.read_text().split()[0]) if lent.exists() else 49_152)
+
+
+def test_a_trial_that_its_user_stopped_is_that_in_whatever_order_nni_stores_the_two_events(recorded):
+    trials = [("a", {}, "USER_CANCELED", [0.1], None)]
+    folder = recorded("stopped", {"trialCommand": "python -m trials.gan"}, trials)
+    with sqlite3.connect(folder / "db" / "nni.sqlite") as db:  # NNI asked for it, and stores that late
+        db.execute("insert into TrialJobEvent values (9000, 'a', 'USER_TO_CANCEL', '', '', 0, '')")
+    (trial,) = database.find_experiment(str(folder)).trials()
+    assert trial.state == "USER_CANCELED" and trial.over and not trial.settled
