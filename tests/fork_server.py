@@ -4,8 +4,8 @@
         done = server.run("judge", ["evaluate"], folder, environment, Fault((signal.SIGTERM,), at=3))
 
 The program runs from its first line to what it does at exit, in a session of its own, with the signals'
-default handlers, as from a terminal; only the packages of other people are imported already. A `Fault` strikes
-when the program touches a file, by Python's audit events, so that no test waits for a moment.
+default handlers, as from a terminal; only the packages of other people are imported already. A `Fault`
+strikes when the program touches a file, by Python's audit events, so that no test waits for a moment.
 """
 
 import atexit

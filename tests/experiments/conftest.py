@@ -87,11 +87,9 @@ def run_command(nni_home):
 
     def start(argument: Path, *options: str, command: str = "run") -> subprocess.Popen:
         unmeasured = ["--unmeasured"] if command in ("run", "resume", "promote") else []
-        # A shell may have started the tests with SIGINT ignored, which children inherit.
         running.append(subprocess.Popen(
             [sys.executable, "-u", "-m", "experiments", command, str(argument), *unmeasured, *options],
-            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
+            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True))
         return running[-1]
 
     yield start

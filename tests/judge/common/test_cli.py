@@ -150,17 +150,8 @@ def test_the_exit_code_is_what_the_command_returns(run, returned, code):
     assert run(lambda arguments: returned) == (code, "", "")
 
 
-@pytest.fixture
-def signals():
-    """Let signals do as in a terminal, whatever this was started from, and restore their handlers."""
-    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in cli.STOP_SIGNALS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_is_one_line_and_its_code_and_a_second_one_leaves_the_clean_up_alone(run, signals, name):
+def test_a_signal_is_one_line_and_its_code_and_a_second_one_leaves_the_clean_up_alone(run, name):
     cleaned = []
 
     def stopped(arguments):
@@ -174,7 +165,7 @@ def test_a_signal_is_one_line_and_its_code_and_a_second_one_leaves_the_clean_up_
     assert cleaned
 
 
-def test_a_signal_long_after_the_first_ends_a_clean_up_that_hangs(run, signals, monkeypatch):
+def test_a_signal_long_after_the_first_ends_a_clean_up_that_hangs(run, monkeypatch):
     def hanging(arguments):
         for now in (0.0, 0.5, 2.0):
             monkeypatch.setattr(cli.time, "monotonic", lambda now=now: now)
@@ -185,7 +176,7 @@ def test_a_signal_long_after_the_first_ends_a_clean_up_that_hangs(run, signals, 
     assert run(hanging)[0] == 143
 
 
-def test_what_a_command_was_started_to_ignore_stays_ignored(run, signals):
+def test_what_a_command_was_started_to_ignore_stays_ignored(run):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script's background does, and nohup with SIGHUP
     assert run(lambda arguments: signal.raise_signal(signal.SIGINT)) == (0, "", "")
 
