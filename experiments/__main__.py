@@ -45,7 +45,7 @@ from judge.common.cli import (
     subcommands,
 )
 from judge.common.errors import UserError
-from judge.common.files import file_lock
+from judge.common.files import FileLock
 
 STUDY_ERRORS = (OSError, ValueError, KeyError)  # of a file that is not a study's table
 # Each command imports what it needs when it runs, after the first refusals: torch and NNI take seconds.
@@ -112,7 +112,7 @@ def resume(options: Namespace) -> int:
     interrupted = find_experiment(options.experiment)
     from experiments import resume, search
 
-    with file_lock(interrupted.folder / ".resume.lock", f"resuming experiment {interrupted.id}"):
+    with FileLock(interrupted.folder / ".resume.lock", f"resuming experiment {interrupted.id}"):
         file = resume.write(interrupted, options.trials)
         return shown(*search.run(file, options.keep, **start_options(options)))
 
@@ -235,7 +235,7 @@ def promote(options: Namespace) -> int:
     check_yardstick(options, options.size)
     from experiments import confirmation, search
 
-    with file_lock(source.folder / ".promote.lock", f"promoting experiment {source.id}"):
+    with FileLock(source.folder / ".promote.lock", f"promoting experiment {source.id}"):
         file = confirmation.write(
             source, options.top, options.seeds, options.size, options.judge, options.steps, options.score)
         confirmed, code = search.run(file, **start_options(options))

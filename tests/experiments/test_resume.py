@@ -13,7 +13,7 @@ from experiments.nni_adapter.manager import free_port, is_running
 from experiments.tuner import Tpe
 from judge.common.cli import Namespace
 from judge.common.errors import UserError
-from judge.common.files import file_lock
+from judge.common.files import FileLock
 from trials.cyclegan import Settings
 
 PUBLISHED = {"identity_weight": Settings().identity_weight, "cycle_weight": Settings().cycle_weight}
@@ -144,5 +144,5 @@ def test_two_processes_do_not_train_the_same_trials(broken, monkeypatch, command
     options = Namespace(experiment=str(broken.folder), keep=1, trials=None, size=None, yardstick=None,
                         yardstick_data=None, unmeasured=True, long=False, any_judge=False, mps=False)
     refused = pytest.raises(UserError, match=f"another process is {doing} experiment broken")
-    with file_lock(broken.folder / f".{command}.lock", "first"), refused:
+    with FileLock(broken.folder / f".{command}.lock", "first"), refused:
         getattr(commands, command)(options)

@@ -17,7 +17,7 @@ import torch
 
 from judge.common.device import device_name, gpu_facts, tf32
 from judge.common.errors import UserError
-from judge.common.files import as_user_error, atomic_write, file_lock
+from judge.common.files import FileLock, as_user_error, atomic_write
 from judge.common.schema import NUMBER, matches
 
 RECORD = {  # the form of run.json
@@ -103,25 +103,32 @@ def git_commit() -> str | None:
 class Record:
     """The locked folder of a trial, and `facts`, the content of its run.json.
 
+    Nothing is written before `begin`: the folder may hold a trial that has finished, and what is refused must
+    not change it.
+
     Raises UserError if the folder cannot be written, is in use, or holds another trial or another run.json.
     """
 
     def __init__(self, folder: Path, system: str, settings: Any, parameters: dict, device: torch.device):
         self.folder, self._settings, self._inputs = folder, asdict(settings), {}
         self._Settings = type(settings)
+        self._begun = False
         # A trial whose NNI manager was killed may still write here when the search is resumed.
-        self._lock = file_lock(folder / ".lock", f"training in {folder}")
-        self._previous = self._read_previous()
+        self._lock = FileLock(folder / ".lock", f"training in {folder}")
+        try:
+            self._previous = self._read_previous()
+        except UserError:
+            self.close()
+            raise
         self.facts = {
             "system": system, "parameters": parameters or self._previous.get("parameters", {}),
             "settings": self._settings, "status": "running", "reason": None, "score": None,
             "device": device_name(device), "gpu": gpu_facts(device), "tf32": tf32(device),
             "threads": torch.get_num_threads(), "versions": versions(), "commit": git_commit(),
         }  # fmt: skip
-        self.update()
 
     def _read_previous(self) -> dict:
-        """Return the run.json of an earlier run, and remove the temporary files of a killed one."""
+        """Return the run.json of an earlier run here."""
         file = self.folder / "run.json"
         previous = read_json(file)
         if not matches(previous, {"settings?": {}, "parameters?": {}}):
@@ -133,18 +140,31 @@ class Record:
             changed = ", ".join(name for name in settings | self._settings if name not in UNHASHED
                                 and settings.get(name) != self._settings.get(name))
             raise UserError(f"{self.folder} holds a trial with another {changed}: choose another --out")
-        for part in self.folder.glob("*.part") if previous else ():
-            part.unlink()
         if trained:
             return previous
         # The earlier run failed before its first report, so there is nothing to protect or to continue.
         return {"parameters": previous.get("parameters") or {}} if same else {}
 
-    def update(self, **facts: Any) -> None:
-        """Add `facts` and write run.json. Raises UserError if it cannot be written."""
-        self.facts |= facts
+    @property
+    def final_score(self) -> dict | None:
+        """The score of an earlier run that has finished here, until this one begins; else None."""
+        finished = not self._begun and self._previous.get("status") == "finished"
+        return self._previous.get("score") if finished else None
+
+    def begin(self) -> None:
+        """Write run.json, now and at each update, and remove the temporary files of a killed run."""
+        self._begun = True
         with as_user_error(self.folder):
-            write_json(self.folder / "run.json", self.facts)
+            for part in self.folder.glob("*.part"):
+                part.unlink()
+        self.update()
+
+    def update(self, **facts: Any) -> None:
+        """Add `facts`, and write run.json if this run has begun. Raises UserError if it cannot be written."""
+        self.facts |= facts
+        if self._begun:
+            with as_user_error(self.folder):
+                write_json(self.folder / "run.json", self.facts)
 
     def add_inputs(self, **inputs: dict) -> None:
         """Add facts of the data, the judge and so on. Raises UserError if an earlier run had other inputs."""
@@ -154,22 +174,20 @@ class Record:
         self._inputs = inputs
         self.update(**inputs)
 
-    def copy_earlier(self, earlier: Path) -> None:
-        """Copy the files of the run below `earlier` that has trained this trial longest, if there is one."""
+    def find_earlier(self, earlier: Path) -> Path | None:
+        """Return the folder below `earlier` of the run that has trained this trial longest; None without."""
         folders = {file.parent for file in earlier.rglob("checkpoint.pt")}
         runs = [(len(read_lines(folder / "stats.jsonl")), folder)
                 for folder in folders if self._is_same_trial(read_record(folder))]  # fmt: skip
-        if not runs:
-            return
-        _, folder = max(runs)
-        print(f"continues from a copy of {folder}")
+        return max(runs)[1] if runs else None
+
+    def copy_earlier(self, folder: Path) -> None:
+        """Copy the files of the run in `folder`, except its run.json and stats.jsonl; its checkpoint last."""
         with as_user_error(self.folder):
             for name in ("samples", "paintings", "tensorboard"):
                 if (folder / name).is_dir():
                     shutil.copytree(folder / name, self.folder / name, dirs_exist_ok=True)
-            for name in ("stats.jsonl", "checkpoint.pt"):  # the checkpoint last: then the copy is complete
-                atomic_write(self.folder / name, partial(shutil.copy2, folder / name))
-        self.update(continues=str(folder))
+            atomic_write(self.folder / "checkpoint.pt", partial(shutil.copy2, folder / "checkpoint.pt"))
 
     def _is_same_trial(self, record: dict) -> bool:
         """Return whether `record` has the same system, settings and inputs."""
