@@ -26,6 +26,7 @@ import sys
 import webbrowser
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from experiments.nni_adapter.database import (
     Experiment,
@@ -112,8 +113,9 @@ def resume(options: Namespace) -> int:
     interrupted = find_experiment(options.experiment)
     from experiments import resume, search
 
-    with FileLock(interrupted.folder / ".resume.lock", f"resuming experiment {interrupted.id}"):
-        file = resume.write(interrupted, options.trials)
+    with (FileLock(interrupted.folder / ".resume.lock", f"resuming experiment {interrupted.id}"),
+          TemporaryDirectory() as folder):  # fmt: skip
+        file = resume.write(interrupted, options.trials, folder=Path(folder))
         return shown(*search.run(file, options.keep, **start_options(options)))
 
 
@@ -235,9 +237,10 @@ def promote(options: Namespace) -> int:
     check_yardstick(options, options.size)
     from experiments import confirmation, search
 
-    with FileLock(source.folder / ".promote.lock", f"promoting experiment {source.id}"):
-        file = confirmation.write(
-            source, options.top, options.seeds, options.size, options.judge, options.steps, options.score)
+    with (FileLock(source.folder / ".promote.lock", f"promoting experiment {source.id}"),
+          TemporaryDirectory() as folder):  # fmt: skip
+        file = confirmation.write(source, options.top, options.seeds, options.size, options.judge,
+                                  options.steps, options.score, folder=Path(folder))
         confirmed, code = search.run(file, **start_options(options))
     print()
     show_report(confirmed, options.yardstick, options.yardstick_data)

@@ -37,8 +37,8 @@ COPIED_KEYS = ("trialCodeDirectory", "experimentWorkingDirectory", "trialConcurr
 
 
 def write(search: Experiment, top: int, seeds: int, size: str | None = None, judge: str | None = None,
-          steps: int | None = None, score: str | None = None) -> Path:
-    """Write the experiment file of a confirmation into the search's folder, and return the file.
+          steps: int | None = None, score: str | None = None, *, folder: Path) -> Path:
+    """Write the experiment file of a confirmation of `search` into `folder`, and return the file.
 
     It trains the published setting and the best `top` other trials that finished, each with `seeds` seeds, at
     the search's size or as `at_size` describes; with `score`, as for `find_formula`, the best ones by that
@@ -74,7 +74,7 @@ def write(search: Experiment, top: int, seeds: int, size: str | None = None, jud
         "earlier": search.config["experimentWorkingDirectory"],
     }  # fmt: skip
     fixed = {name: value for name, value in common.items() if name not in choices}
-    return write_config(search.folder / f"{file}.yml", {
+    return write_config(folder / f"{file}.yml", {
         "experimentName": title,
         **{key: search.config[key] for key in COPIED_KEYS if search.config.get(key) is not None},
         "trialCommand": trial_command.render(module, fixed, **options),

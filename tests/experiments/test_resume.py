@@ -49,9 +49,9 @@ def broken(recorded, tmp_path) -> database.Experiment:
 
 def test_what_is_left_is_the_same_search_with_fewer_trials_and_the_name_in_its_file(broken, tmp_path):
     (broken.folder / search.FILE_NAME).write_text("maxTrialNumber: 8")
-    assert "experimentName" not in yaml.safe_load(resume.write(broken).read_text())
+    assert "experimentName" not in yaml.safe_load(resume.write(broken, folder=tmp_path).read_text())
     (broken.folder / search.FILE_NAME).write_text("experimentName: A | search  # as the user wrote it")
-    left = yaml.safe_load(resume.write(broken).read_text())
+    left = yaml.safe_load(resume.write(broken, folder=tmp_path).read_text())
     assert left["maxTrialNumber"] == 8 - 3 and left["experimentName"] == "A | search"
     for key in ("assessor", "searchSpace", "trialConcurrency", "trialCodeDirectory"):
         assert left[key] == broken.config[key]
@@ -99,7 +99,7 @@ def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_pat
     line = search.progress(trials, rest.max_trials, 1).plain
     assert line.startswith("4 of 8 trials, 1 failed, best so far 0.5")
 
-    again = yaml.safe_load(resume.write(rest).read_text())  # interrupted once more
+    again = yaml.safe_load(resume.write(rest, folder=tmp_path).read_text())  # interrupted once more
     assert again["maxTrialNumber"] == 8 - 4 and again["experimentName"] == "A search | sample"
     tuner = Tpe("trials.cyclegan", resumes=again["tuner"]["classArgs"]["resumes"])
     tuner.update_search_space(SPACE)
@@ -117,16 +117,16 @@ def test_what_cannot_go_on_is_refused_in_one_line(recorded, tmp_path, changes, l
     trials = [("a", PUBLISHED, "SUCCEEDED", [0.4], 0.4)]
     refused = database.find_experiment(str(recorded("whole", config(tmp_path, **changes), trials)))
     with pytest.raises(UserError, match=line) as caught:
-        resume.write(refused)
+        resume.write(refused, folder=tmp_path)
     assert "\n" not in str(caught.value) and not list(refused.folder.glob("*.yml"))
 
 
-def test_a_search_is_extended_to_a_number_of_trials_in_all_and_refused_if_it_has_as_many(broken):
-    assert yaml.safe_load(resume.write(broken, 40).read_text())["maxTrialNumber"] == 40 - 3
-    assert yaml.safe_load(resume.write(broken, 4).read_text())["maxTrialNumber"] == 1
+def test_a_search_is_extended_to_a_number_of_trials_in_all_and_refused_if_it_has_as_many(broken, tmp_path):
+    assert yaml.safe_load(resume.write(broken, 40, folder=tmp_path).read_text())["maxTrialNumber"] == 40 - 3
+    assert yaml.safe_load(resume.write(broken, 4, folder=tmp_path).read_text())["maxTrialNumber"] == 1
     for trials in (2, 3):
         with pytest.raises(UserError, match="is complete: 3 trials; --trials 11 adds 8$"):
-            resume.write(broken, trials)
+            resume.write(broken, trials, folder=tmp_path)
 
 
 def test_a_search_that_is_still_running_is_refused(broken, tmp_path, monkeypatch):
@@ -135,7 +135,7 @@ def test_a_search_that_is_still_running_is_refused(broken, tmp_path, monkeypatch
     assert not is_running(broken)  # nothing listens at that port
     monkeypatch.setattr(resume, "is_running", lambda experiment: experiment is broken)
     with pytest.raises(UserError, match="^experiment broken is still running: nnictl stop broken ends it$"):
-        resume.write(broken)
+        resume.write(broken, folder=tmp_path)
 
 
 @pytest.mark.parametrize("command, doing", [("resume", "resuming"), ("promote", "promoting")])
