@@ -78,7 +78,8 @@ def draft_judge(tmp_path) -> str:
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_at_a_larger_size_its_preset_fills_in_what_the_smaller_ones_did_and_choices_stay(
-    search, recorded, draft_judge, resumed, tmp_path):
+    search, recorded, draft_judge, resumed, tmp_path,
+):
     command = "python -m trials.cyclegan --batch-size 2 --blocks 5"
     search.config["trialCommand"] = command
     for file in search.folder.glob("trials/*/run.json"):
@@ -142,10 +143,10 @@ def test_an_independent_judge_of_another_size_is_refused_before_training(judge_f
         check_yardstick(options, "draft")
 
 
-def test_a_search_without_a_finished_trial_is_refused_in_one_line(recorded):
+def test_a_search_without_a_finished_trial_is_refused_in_one_line(recorded, tmp_path):
     folder = recorded("zzz", {"trialCommand": "python -m trials.cyclegan"}, [("a", GOOD, "FAILED", [], None)])
     with pytest.raises(UserError, match="^experiment zzz has no finished trial to promote$"):
-        confirmation.write(database.find_experiment(str(folder)), 3, 3)
+        confirmation.write(database.find_experiment(str(folder)), 3, 3, folder=tmp_path)
 
 
 def test_the_tuner_proposes_every_setting_with_the_first_seed_then_the_next():

@@ -11,7 +11,7 @@ from experiments import resume, search
 from experiments.nni_adapter import database
 from experiments.nni_adapter.manager import free_port, is_running
 from experiments.tuner import Tpe
-from judge.common.cli import Namespace
+from judge.common.cli import Namespace, Parser
 from judge.common.errors import UserError
 from judge.common.files import FileLock
 from trials.cyclegan import Settings
@@ -138,11 +138,29 @@ def test_a_search_that_is_still_running_is_refused(broken, tmp_path, monkeypatch
         resume.write(broken, folder=tmp_path)
 
 
+def options_of(command: str, search: database.Experiment) -> Namespace:
+    """The options of `python -m experiments COMMAND FOLDER --unmeasured`."""
+    parser = Parser()
+    commands.add_options(command, parser)
+    return parser.parse_args([str(search.folder), "--unmeasured"])
+
+
+@pytest.mark.parametrize("command", ["resume", "promote"])
+def test_what_is_refused_after_its_experiment_was_written_leaves_no_file(recorded, tmp_path, command):
+    """The judge is away."""
+    old = config(tmp_path)
+    old["trialCommand"] += " --judge nowhere.pt"
+    folder = recorded("half", old, [("aaaaa", proposal(20.0), "SUCCEEDED", [0.4], 0.4)])
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(UserError):
+        getattr(commands, command)(options_of(command, database.find_experiment(str(folder))))
+    assert sorted(folder.rglob("*")) == before
+
+
 @pytest.mark.parametrize("command, doing", [("resume", "resuming"), ("promote", "promoting")])
 def test_two_processes_do_not_train_the_same_trials(broken, monkeypatch, command, doing):
     monkeypatch.setattr(search, "run", lambda *_: pytest.fail("it went on"))
-    options = Namespace(experiment=str(broken.folder), keep=1, trials=None, size=None, yardstick=None,
-                        yardstick_data=None, unmeasured=True, long=False, any_judge=False, mps=False)
+    options = options_of(command, broken)
     refused = pytest.raises(UserError, match=f"another process is {doing} experiment broken")
     with FileLock(broken.folder / f".{command}.lock", "first"), refused:
         getattr(commands, command)(options)
