@@ -1,5 +1,6 @@
 """`experiments check` finds mistakes that NNI reports late, or not at all."""
 
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -125,19 +126,36 @@ def test_a_file_that_is_missing_or_that_nni_cannot_read_is_named(tmp_path):
 @pytest.mark.parametrize("space, said", [
     ({"identiy_weight": {"_type": "uniform", "_value": [1, 9]}}, "identiy_weight is not a setting"),
     ({"cycle_weight": {"_type": "unifrom", "_value": [1, 20]}}, "'unifrom'"),
-    ({"cycle_weight": {"_type": "uniform", "_value": [1]}}, "takes 2 numbers"),
-    ({"cycle_weight": {"_type": "uniform", "_value": [20, 1]}}, "lower end"),
-    ({"cycle_weight": {"_type": "uniform", "_value": ["1", "20"]}}, "takes 2 numbers"),
-    ({"cycle_weight": {"_type": "uniform", "_value": 20}}, "_value must be a list"),
-    ({"cycle_weight": {"_type": "loguniform", "_value": [0, 20]}}, "must begin above 0"),
+    ({"cycle_weight": {"_type": "uniform", "_value": [1]}}, "must have 2 values"),
+    ({"cycle_weight": {"_type": "uniform", "_value": [20, 1]}}, "must have high > low"),
+    ({"cycle_weight": {"_type": "uniform", "_value": ["1", "20"]}}, "must have float values"),
+    ({"cycle_weight": {"_type": "uniform", "_value": 20}}, "is not a list"),
+    ({"cycle_weight": {"_type": "loguniform", "_value": [0, 20]}}, "must have low > 0"),
     ({"cycle_weight": {"_type": "uniform", "_value": [-5, 20]}}, "cycle_weight"),
-    ({"cycle_weight": {"_value": [1, 20]}}, "needs _type and _value"),
+    ({"cycle_weight": {"_value": [1, 20]}}, 'does not have "_type" or "_value"'),
     ({"cycle_weight": {"_type": "uniform", "_value": [11, 20]}}, "does not contain the published"),
     ({"cycle_weight": {"_type": "choice", "_value": [5, 20]}}, "does not contain the published"),
     ({"cycle_weight": {"_type": "choice", "_value": [10, "twenty"]}}, "cycle_weight"),
     ({"batch_size": {"_type": "uniform", "_value": [1, 4.5]}}, "batch_size"),
     ({"batch_size": {"_type": "randint", "_value": [0, 5]}}, "batch_size"),
     ({"ngf": {"_type": "choice", "_value": [16, 32]}}, "depends on --size"),
+    ({"cycle_weight": [1, 20]}, "is a list, expect a dict"),
+    ({"cycle_weight": {"_type": ["uniform"], "_value": [1, 20]}}, "unsupported type"),
+    ({"cycle_weight": {"_type": "uniform", "_value": [1, math.inf]}}, "cycle_weight is inf"),
+    ({"cycle_weight": {"_type": "uniform", "_value": [math.nan, 20]}}, "cycle_weight is nan"),
+    ({"batch_size": {"_type": "uniform", "_value": [1, 4]}}, "1.0, expected a whole number from 1"),
+    ({"batch_size": {"_type": "quniform", "_value": [1, 8, 1]}}, "1.0, expected a whole number from 1"),
+    ({"batch_size": {"_type": "qlognormal", "_value": [1, 0.1, 1]}}, "expected a whole number from 1"),
+    ({"batch_size": {"_type": "randint", "_value": [1.5, 5]}}, "must have int values"),
+    ({"cycle_weight": {"_type": "normal", "_value": [10, 3]}}, "cycle_weight is -2.0"),
+    ({"cycle_weight": {"_type": "normal", "_value": [10, -1]}}, "must have sigma > 0"),
+    ({"cycle_weight": {"_type": "lognormal", "_value": [2000, 1]}}, "NNI cannot draw from lognormal"),
+    ({"cycle_weight": {"_type": "quniform", "_value": [5, 20, 0]}}, "float division by zero"),
+    ({"cycle_weight": {"_type": "choice", "_value": []}}, "NNI cannot draw from choice []"),
+    ({"cycle_weight": {"_type": "choice", "_value": [10, None]}}, "numbers or strings"),
+    ({"upsampling": {"_type": "choice", "_value": [{"_name": "resize"}]}}, "expected one of"),
+    ({"beta1": {"_type": "uniform", "_value": [0, 1]}}, "beta1 is 1.0, expected a number from 0, below 1"),
+    ({"seed": {"_type": "randint", "_value": [0, 10**9]}}, "give at most 1,000,000"),  # TPE would take 8 GB
     ({}, "search space"),
 ])
 def test_a_wrong_search_space_is_named(experiment, space, said):
@@ -150,7 +168,24 @@ def test_good_spaces_of_every_kind_pass(experiment):
         "batch_size": {"_type": "randint", "_value": [1, 5]},
         "pool_size": {"_type": "choice", "_value": [0, 50]},
         "generator_lr": {"_type": "qloguniform", "_value": [1e-4, 1e-3, 1e-4]},
+        "identity_weight": {"_type": "lognormal", "_value": [1.6, 0.5]},
+        "adversarial_weight": {"_type": "normal", "_value": [1, 0.1]},
     }))  # fmt: skip
+
+
+def test_settings_that_do_not_go_together_are_refused_though_each_is_good(experiment):
+    space = {name: {"_type": "choice", "_value": [2, 4]} for name in ("steps", "epochs")}
+    listed = {"className": "experiments.tuner.Listed", "classArgs": {"settings": {}, "seeds": [0]}}
+    file = experiment(space, tuner=listed, assessor=None)
+    assert "--steps and --epochs both set the length of the schedule" in refusal(file)
+
+
+@pytest.mark.parametrize("trials, ends", [(6, True), (2, False), (None, True)])
+def test_a_space_with_fewer_settings_than_trials_is_pointed_out(experiment, trials, ends):
+    two = {"upsampling": {"_type": "choice", "_value": ["transposed", "resize"]}}
+    file = experiment(two, maxTrialNumber=trials)
+    said = "the search space has only 2 different settings: the search ends when all are tried"
+    assert (said in check(file).notes) == ends
 
 
 @pytest.mark.parametrize("changes, said", [
