@@ -58,8 +58,9 @@ def check(options: Namespace) -> None:
     from experiments import search
 
     plan = search.check(options.file, given(options))
-    print(search.describe(plan, options.keep), flush=True)
-    search.measure(plan, options.unmeasured, options.long, options.any_judge)
+    with search.trials_folder(plan.config):
+        print(search.describe(plan, options.keep), flush=True)
+        search.measure(plan, options.unmeasured, options.long, options.any_judge)
 
 
 def run(options: Namespace) -> int:

@@ -5,6 +5,10 @@ import hashlib
 import importlib
 import io
 import logging
+import os
+import shutil
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -23,9 +27,11 @@ from sklearn.metrics import roc_auc_score
 
 from experiments import overrides
 from experiments.nni_adapter import remote
-from experiments.nni_adapter.database import RESUMES, error_prefix
+from experiments.nni_adapter.database import RESUMES, ROOT, error_prefix
+from experiments.nni_adapter.manager import search_path
+from experiments.nni_adapter.place import check_place
 from experiments.overrides import NO_OVERRIDES, Overrides
-from experiments.trial_command import parse, published, python_of
+from experiments.trial_command import parse, published, python_of, quoted
 from judge import evaluation, images, model
 from judge.common import cache
 from judge.common.device import available_cores
@@ -102,22 +108,36 @@ def check(file: Path, given: Overrides = NO_OVERRIDES) -> Plan:
     """
     config = load(file)
     refuse(config.tuner is None, f"{file} names no tuner")
-    notes = overrides.change(config, given)
-    module, chosen, run_options = parse(config.trial_command)
-    with error_prefix("trialCommand", UserError):
-        device = run_options.torch_device()
-        settings = chosen.complete(device)
-    for name in ("trial_code_directory", "experiment_working_directory"):
-        path = str(getattr(config, name))
-        refuse(" " in path, f"{name}: NNI cannot run in a path with a space: {path}")  # it does not quote
-    check_tuner(config, module)
-    check_space(config, module, chosen)
-    notes += check_draws(config, chosen, device)
-    notes += check_machine(config, settings, run_options)
-    if config.assessor:
-        notes += check_assessor(config.assessor, settings.report_count())
-    return Plan(file, config, module, settings, run_options, module.check(settings),
-                gpus_used(config, run_options), notes, overrides.source(file, config, given))
+    overrides.set_command(config, quoted(config.trial_command or ""))
+    notes, source = overrides.change(config, given), overrides.source(file, config, given)
+    check_place("the repository", ROOT)
+    check_place("trialCodeDirectory", config.trial_code_directory)
+    check_place("experimentWorkingDirectory", config.experiment_working_directory)
+    with trials_folder(config):
+        module, chosen, run_options = parse(config.trial_command)
+        with error_prefix("trialCommand", UserError):
+            device = run_options.torch_device()
+            settings = chosen.complete(device)
+        check_tuner(config, module)
+        check_space(config, module, chosen)
+        notes += check_draws(config, chosen, device)
+        notes += check_machine(config, settings, run_options)
+        footprint = module.check(settings)
+        if config.assessor:
+            notes += check_assessor(config.assessor, settings.report_count())
+        return Plan(file, config, module, settings, run_options, footprint,
+                    gpus_used(config, run_options), notes, source)
+
+
+@contextlib.contextmanager
+def trials_folder(config: Any) -> Iterator[None]:
+    """Work where trials will: names of data and judges are relative to that folder."""
+    before = Path.cwd()
+    os.chdir(config.trial_code_directory)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def load(file: Path) -> Any:
@@ -130,7 +150,11 @@ def load(file: Path) -> Any:
             config = ExperimentConfig.load(file)
             # The address that workers call: their own loopback (experiments.nni_adapter.remote).
             config.nni_manager_ip = "127.0.0.1"
-            return config.canonical_copy()
+            try:
+                return config.canonical_copy()
+            except AssertionError as error:  # NNI's have no text: the condition is in their line
+                condition = traceback.extract_tb(error.__traceback__)[-1].line.removeprefix("assert ")
+                raise ValueError(f"this must hold: {condition.replace('self.', '')}") from None
     finally:
         unset_base_path()  # NNI sets it in nni/experiment/config/base.py:144 and leaves it after an error
 
@@ -271,6 +295,8 @@ def check_machine(config: Any, settings: Any, run_options: RunOptions) -> list[s
                                   "trialConcurrency to the number of GPUs")
     if is_remote(config):
         return check_workers(config, settings, run_options)
+    python = python_of(config.trial_command)
+    refuse(not shutil.which(python, path=search_path()), f"trialCommand: there is no program {python}")
     gpus = torch.cuda.device_count()
     refuse(wanted and not gpus, "trialGpuNumber 1, but torch sees no GPU here, and NNI would wait forever: "
                                 "use experiments/cyclegan.yml")

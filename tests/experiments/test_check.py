@@ -264,7 +264,61 @@ def test_gpus_that_do_not_exist_and_folders_with_a_space_are_refused(experiment,
     assert "NNI would wait forever" in refusal(file)
     (tmp_path / "my runs").mkdir()
     file = experiment(experimentWorkingDirectory=str(tmp_path / "my runs"))
-    assert "path with a space" in refusal(file)
+    assert refusal(file).startswith("experimentWorkingDirectory ") and "a path with ' '" in refusal(file)
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"maxTrialNumber": 0}, "this must hold: max_trial_number is None or max_trial_number > 0"),
+    ({"trialConcurrency": 0}, "this must hold: trial_concurrency > 0"),
+    ({"trialConcurrency": -1}, "this must hold: trial_concurrency > 0"),
+    ({"maxExperimentDuration": "0s"}, "max_experiment_duration"),
+    ({"maxTrialDuration": "0m"}, "max_trial_duration"),
+    ({"logLevel": "loud"}, "this must hold: log_level in ['fatal'"),
+    ({"maxExperimentDuration": "2 weeks"}, "Bad unit"),
+    ({"maxTrialNumber": 2.5}, "max_trial_number (2.5) is not"),
+])
+def test_a_number_that_nni_cannot_have_is_named(experiment, changes, said):
+    assert said in refusal(experiment(**changes))
+
+
+def test_a_program_that_is_not_there_is_named(experiment):
+    file = experiment()
+    file.write_text(file.read_text().replace("trialCommand: python ", "trialCommand: pyhton "))
+    assert refusal(file) == "trialCommand: there is no program pyhton"
+
+
+def test_what_nni_runs_is_what_was_read(experiment):
+    """A second line, which the shell would take as a command of its own, is part of the command."""
+    file = experiment()
+    content = yaml.safe_load(file.read_text())
+    content["trialCommand"] = content["trialCommand"].replace(" --judge", "\n  --judge") + "\n"
+    file.write_text(yaml.safe_dump(content))
+    config = check(file).config
+    assert "\n" not in config.trial_command and config.training_service.trial_command == config.trial_command
+    content["trialCommand"] += "--identity-weight $(echo 5)"
+    file.write_text(yaml.safe_dump(content))
+    assert "$(echo" in refusal(file)
+
+
+def test_names_are_looked_for_where_trials_will_look(experiment, sample_data, judge_file, tmp_path, monkeypatch):
+    """From any folder; nothing is written there, nor is there anything if the search is refused."""
+    code, here = tmp_path / "code", tmp_path / "here"
+    (code / "models").mkdir(parents=True)
+    (code / "data").mkdir()
+    here.mkdir()
+    shutil.copy(judge_file, code / "models/judge.pt")
+    (code / "data/mine").symlink_to(sample_data)
+    monkeypatch.chdir(here)
+    file = experiment(trialCodeDirectory=str(code))
+    for data, judge in (("mine", "models/judge.pt"), ("mine", "nowhere.pt"), ("sample", "nowhere.pt")):
+        content = yaml.safe_load(file.read_text())
+        content["trialCommand"] = f"python -m trials.cyclegan --data {data} --judge {judge} --size sketch"
+        file.write_text(yaml.safe_dump(content))
+        if judge == "nowhere.pt":
+            assert "no judge at nowhere.pt" in refusal(file)
+        else:
+            assert check(file).settings.data == "mine"
+        assert Path.cwd() == here and not list(here.iterdir()) and not (code / "data/sample").exists()
 
 
 ONE_GPU = {"trialGpuNumber": 1, "trainingService": {"useActiveGpu": True}}
