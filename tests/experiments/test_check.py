@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from experiments import check as checks
 from experiments import disk
@@ -300,7 +301,9 @@ def test_what_nni_runs_is_what_was_read(experiment):
     assert "$(echo" in refusal(file)
 
 
-def test_names_are_looked_for_where_trials_will_look(experiment, sample_data, judge_file, tmp_path, monkeypatch):
+def test_names_are_looked_for_where_trials_will_look(
+    experiment, sample_data, judge_file, tmp_path, monkeypatch,
+):
     """From any folder; nothing is written there, nor is there anything if the search is refused."""
     code, here = tmp_path / "code", tmp_path / "here"
     (code / "models").mkdir(parents=True)
