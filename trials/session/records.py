@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from judge import images
 from judge.common.device import device_name, gpu_facts, tf32
 from judge.common.errors import UserError
 from judge.common.files import FileLock, as_user_error, atomic_write
@@ -35,6 +36,8 @@ REPORT = {  # the form of a line of stats.jsonl
     "score": {"default": NUMBER, "*": NUMBER}, "losses?": {"*": NUMBER}, "early?": bool,
 }  # fmt: skip
 UNHASHED = ("budget", "reports", "graphs", "compile")  # settings that do not change what a step computes
+ROOT = Path(__file__).parents[2]  # of the repository
+PATHS = ("data", "judge", "score", "content", "style")  # settings that may be paths
 RECORDED_VERSIONS = ("torch", "torchvision", "torchmetrics", "numpy", "nni")
 
 
@@ -83,6 +86,18 @@ def recorded_settings(Settings: type, record: dict) -> dict:
     return getattr(Settings, "OLDER", {}) | (record.get("settings") or {})
 
 
+def from_root(settings: dict) -> dict:
+    """Return recorded settings whose files are found from any folder: those of a search are relative to the
+    root of the repository."""
+    def found(value: str) -> str:
+        here, places = (Path(), images.DATA), (ROOT, ROOT / images.DATA)
+        if any((place / value).exists() for place in here):
+            return value
+        return next((str(place / value) for place in places if (place / value).exists()), value)
+
+    return settings | {name: found(settings[name]) for name in PATHS if isinstance(settings.get(name), str)}
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that the figures depend on."""
     installed = {"python": platform.python_version()}
@@ -98,6 +113,11 @@ def git_commit() -> str | None:
     with suppress(OSError):  # git is not installed
         folder = Path(__file__).parent
         return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout.strip() or None
+
+
+def same_input(a: Any, b: dict) -> bool:
+    """Return whether two records, of the data or the judge for example, are of the same, wherever it is."""
+    return isinstance(a, dict) and a | {"file": None} == b | {"file": None}
 
 
 class Record:
@@ -169,7 +189,7 @@ class Record:
     def add_inputs(self, **inputs: dict) -> None:
         """Add facts of the data, the judge and so on. Raises UserError if an earlier run had other inputs."""
         for name, facts in inputs.items():
-            if self._previous.get(name, facts) != facts:
+            if not same_input(self._previous.get(name, facts), facts):
                 raise UserError(f"{self.folder} was trained with another {name}: choose another --out")
         self._inputs = inputs
         self.update(**inputs)
@@ -192,11 +212,12 @@ class Record:
     def _is_same_trial(self, record: dict) -> bool:
         """Return whether `record` has the same system, settings and inputs."""
         return (record.get("system") == self.facts["system"] and self._has_settings(record)
-                and all(record.get(name) == facts for name, facts in self._inputs.items()))
+                and all(same_input(record.get(name), facts) for name, facts in self._inputs.items()))
 
     def _has_settings(self, record: dict) -> bool:
         """Return whether a trial of these settings would take the same steps as that of `record`."""
-        return settings_hash(recorded_settings(self._Settings, record)) == settings_hash(self._settings)
+        recorded = from_root(recorded_settings(self._Settings, record))
+        return settings_hash(recorded) == settings_hash(self._settings)
 
     def close(self) -> None:
         """Unlock the folder."""
