@@ -275,7 +275,7 @@ def test_gpus_that_do_not_exist_and_folders_with_a_space_are_refused(experiment,
     ({"maxExperimentDuration": "0s"}, "max_experiment_duration"),
     ({"maxTrialDuration": "0m"}, "max_trial_duration"),
     ({"logLevel": "loud"}, "this must hold: log_level in ['fatal'"),
-    ({"maxExperimentDuration": "2 weeks"}, "Bad unit"),
+    ({"maxExperimentDuration": "2 fortnight"}, "Bad unit"),
     ({"maxTrialNumber": 2.5}, "max_trial_number (2.5) is not"),
 ])
 def test_a_number_that_nni_cannot_have_is_named(experiment, changes, said):
@@ -284,7 +284,9 @@ def test_a_number_that_nni_cannot_have_is_named(experiment, changes, said):
 
 def test_a_program_that_is_not_there_is_named(experiment):
     file = experiment()
-    file.write_text(file.read_text().replace("trialCommand: python ", "trialCommand: pyhton "))
+    content = yaml.safe_load(file.read_text())
+    content["trialCommand"] = content["trialCommand"].replace("python", "pyhton")
+    file.write_text(yaml.safe_dump(content))
     assert refusal(file) == "trialCommand: there is no program pyhton"
 
 
@@ -414,10 +416,10 @@ def test_a_mistake_about_workers_is_named(on_workers, wrong, said):
     assert said in refusal(on_workers(**wrong))
 
 
-def test_workers_need_the_file_of_the_score_at_an_absolute_path(on_workers, tmp_path, monkeypatch):
+def test_workers_need_the_file_of_the_score_at_an_absolute_path(on_workers, tmp_path):
     (tmp_path / "mine.json").write_text('{"format": "salon score 1", "weights": {"style": 1}}')
-    monkeypatch.chdir(tmp_path)
-    assert "mine.json is not found on other" in refusal(on_workers(options="--score mine.json"))
+    file = on_workers(options="--score mine.json", trialCodeDirectory=str(tmp_path))
+    assert "mine.json is not found on other" in refusal(file)
     for score in ("plain", tmp_path / "mine.json"):
         check(on_workers(options=f"--score {score}"))
 

@@ -23,10 +23,10 @@ GOOD, BETTER = PUBLISHED | {"cycle_weight": 20.0}, PUBLISHED | {"cycle_weight": 
 
 
 @pytest.fixture
-def search(recorded) -> database.Experiment:
+def search(recorded, tmp_path) -> database.Experiment:
     """A search in which the published setting is the best, then trials 2 and 1; 3 was stopped, 4 crashed."""
     config = {
-        "experimentName": "A search", "experimentWorkingDirectory": "/runs",
+        "experimentName": "A search", "experimentWorkingDirectory": str(tmp_path),
         "trialCommand": "/env/bin/python -m trials.cyclegan --budget 0.2 --threads 1 --seed 5",
         "trialCodeDirectory": "/code", "trialConcurrency": 2, "trainingService": {
             "platform": "local", "reuseMode": False, "trialCommand": "python -m trials.cyclegan"},
@@ -57,7 +57,7 @@ def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_see
     _, settings, options = trial_command.parse(config["trialCommand"])
     recorded = {"ngf": 16, "steps": 5000, "precision": "fp32"}
     assert settings == Settings(data="/data/here", judge="j.pt", size="sketch", **recorded)  # budget 1
-    assert options.threads == 1 and str(options.earlier) == "/runs"
+    assert options.threads == 1 and str(options.earlier) == str(tmp_path)
     assert trial_command.python_of(config["trialCommand"]) == "/env/bin/python"
     assert config["maxTrialNumber"] == 9 and config["trialConcurrency"] == 2 and "assessor" not in config
     assert config["trainingService"] == {"platform": "local", "reuseMode": False}  # without the old command

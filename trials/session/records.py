@@ -156,7 +156,7 @@ class Record:
         same = not previous.get("settings") or self._has_settings(previous)
         trained = (self.folder / "checkpoint.pt").exists() or read_lines(self.folder / "stats.jsonl")
         if trained and not same:
-            settings = recorded_settings(self._Settings, previous)
+            settings = from_root(recorded_settings(self._Settings, previous))
             changed = ", ".join(name for name in settings | self._settings if name not in UNHASHED
                                 and settings.get(name) != self._settings.get(name))
             raise UserError(f"{self.folder} holds a trial with another {changed}: choose another --out")

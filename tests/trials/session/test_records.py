@@ -112,7 +112,7 @@ def test_files_of_a_record_are_found_from_any_folder_and_its_trial_goes_on_there
     assert trial(Placed(**settings), tmp_path / "t").run(training(at=steps.append)) == 0
     assert steps == [5, 6, 7, 8, 9] and not list(here.iterdir())
     with pytest.raises(Exception, match="another data: choose another --out"):
-        trial(Placed(data="other"), tmp_path / "t")
+        trial(Placed(**settings | {"data": "other"}), tmp_path / "t")
 
 
 def test_what_does_not_change_a_step_does_not_change_the_hash():
