@@ -6,20 +6,23 @@
     python -m experiments.answer pairs --out DIR       # sheets for viewers, without names
     python -m experiments.answer votes --out DIR NAME=FILE ...
     python -m experiments.answer results               # all tables and answers
+    python -m experiments.answer figures --search ID   # the figures of judge/RESULTS.md
 """
 
 from pathlib import Path
 
 import pandas as pd
 
-from experiments.answer import analysis, confirmation, pairs
+from experiments.answer import analysis, confirmation, figures, pairs
 from experiments.answer import searches as tables
+from experiments.api import load
 from judge.common.cli import Fraction, Namespace, Parser, from_namespace, subcommands
 from judge.common.errors import UserError
 
 FOLDER = Path(__file__).parent
 SEARCHES, CONFIRMED, VOTES, SIZES = (
     FOLDER / f"{name}.csv" for name in ("searches", "confirmed", "votes", "sizes"))  # fmt: skip
+STUDY, PICTURES = FOLDER.parent / "study", FOLDER.parent / "pictures"
 
 
 def searches(options: Namespace) -> None:
@@ -60,6 +63,19 @@ def results(options: Namespace) -> None:
                                           for file in (CONFIRMED, VOTES, SIZES))))
 
 
+def draw_figures(options: Namespace) -> None:
+    """Draw the figures of judge/RESULTS.md that there are data for; --search adds its contact sheet."""
+    drawn = {"early_and_end": figures.early_and_end(read(STUDY / "seeds.csv")),
+             "left_out": figures.left_out(read(STUDY / "leave_out.csv"))}
+    if CONFIRMED.exists():
+        drawn["intervals"] = figures.intervals(read(CONFIRMED))
+    for name, figure in drawn.items():
+        figure.savefig(PICTURES / f"{name}.png", dpi=100)
+    if options.search:
+        figures.contact_sheet(load(options.search)).save(PICTURES / "contact_sheet.png")
+    print(f"figures in {PICTURES}")
+
+
 def read(file: Path) -> pd.DataFrame:
     """Return a table of this folder. Raises UserError if it was not made yet."""
     if not file.exists():
@@ -86,9 +102,14 @@ def add_votes(parser: Parser) -> None:
     parser.add_argument("answers", nargs="+", metavar="NAME=FILE", help="viewer and file")
 
 
+def add_search(parser: Parser) -> None:
+    parser.add_argument("--search", metavar="ID", help="search whose trials' paintings are shown together")
+
+
 if __name__ == "__main__":
     subcommands("python -m experiments.answer", __doc__, {
         "searches": (lambda parser: parser.add_argument("experiments", nargs="+", metavar="ID"), searches),
         "confirm": (add_confirmation, confirm), "sizes": (add_sizes, sizes), "pairs": (add_out, draw_pairs),
         "votes": (add_votes, votes), "results": (lambda parser: None, results),
+        "figures": (add_search, draw_figures),
     })  # fmt: skip
