@@ -20,26 +20,27 @@ from judge.common.cli import Fraction, Namespace, Parser, from_namespace, subcom
 from judge.common.errors import UserError
 
 FOLDER = Path(__file__).parent
-SEARCHES, CONFIRMED, VOTES, SIZES = (
-    FOLDER / f"{name}.csv" for name in ("searches", "confirmed", "votes", "sizes"))  # fmt: skip
+CONFIRMED, VOTES, SIZES = (FOLDER / f"{name}.csv" for name in ("confirmed", "votes", "sizes"))
 STUDY, PICTURES = FOLDER.parent / "study", FOLDER.parent / "pictures"
 
 
 def searches(options: Namespace) -> None:
-    """Write the table of all reports of the searches."""
-    tables.collect(options.experiments).to_csv(SEARCHES, index=False, float_format="%.6g")
-    print(f"wrote {SEARCHES}")
+    """Write a table of all reports of the searches for each pair of domains."""
+    for pair, table in tables.collect(options.experiments).groupby("pair"):
+        file = FOLDER / f"searches-{pair}.csv"
+        table.to_csv(file, index=False, float_format="%.6g")
+        print(f"wrote {file}")
 
 
 def confirm(options: Namespace) -> None:
     """Train winners and published settings with fresh seeds, and measure them; the same command continues."""
-    settings = tables.confirmed_settings(read(SEARCHES), options.pair)
+    settings = tables.confirmed_settings(read_searches(), options.pair)
     confirmation.run(from_namespace(confirmation.Confirmation, options), settings, CONFIRMED)
 
 
 def sizes(options: Namespace) -> None:
     """Train six settings at two sizes; the same command continues."""
-    settings = tables.sizes_settings(read(SEARCHES), options.pair)
+    settings = tables.sizes_settings(read_searches(), options.pair)
     confirmation.compare_sizes(from_namespace(confirmation.Confirmation, options), settings,
                                options.draft_judge, options.budget, SIZES)  # fmt: skip
 
@@ -59,7 +60,7 @@ def votes(options: Namespace) -> None:
 
 def results(options: Namespace) -> None:
     """Print all tables and what they answer."""
-    print(analysis.text(read(SEARCHES), *(pd.read_csv(file) if file.exists() else None
+    print(analysis.text(read_searches(), *(pd.read_csv(file) if file.exists() else None
                                           for file in (CONFIRMED, VOTES, SIZES))))
 
 
@@ -74,6 +75,12 @@ def draw_figures(options: Namespace) -> None:
     if options.search:
         figures.contact_sheet(load(options.search)).save(PICTURES / "contact_sheet.png")
     print(f"figures in {PICTURES}")
+
+
+def read_searches() -> pd.DataFrame:
+    """Return the tables of the searches as one. Raises UserError if there is none yet."""
+    files = sorted(FOLDER.glob("searches-*.csv"))
+    return pd.concat(map(read, files or [FOLDER / "searches-monet.csv"]), ignore_index=True)
 
 
 def read(file: Path) -> pd.DataFrame:
