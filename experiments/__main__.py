@@ -15,7 +15,7 @@
     python -m experiments prefer ID                        # which sheets are better? a page asks you
     python -m experiments taste                            # a score that agrees with your votes
     python -m experiments study --data DIR ...             # does the early score predict the end?
-    python -m experiments ranks                            # results of the last study
+    python -m experiments ranks runs/study.csv             # its results; without a table those of ours
     python -m experiments reliability TABLE                # how much of a score is chance?
     python -m experiments simulate ID ID                   # does stopping trials early pay?
 
@@ -410,7 +410,7 @@ def add_options(name: str, parser: Parser) -> None:
         from experiments.study import simulation, study
 
         if name == "ranks":
-            table = study.Study.table
+            table = study.SHIPPED_TABLE
             parser.add_argument("table", type=Path, nargs="?", default=table, help="a study's table")
             parser.add_argument("--style", type=Fraction, default=study.STYLE_WEIGHT,
                                 help="weight of style against content in final quality")
