@@ -87,6 +87,16 @@ def test_the_tuner_knows_the_results_and_proposes_the_unfinished_first(broken):
     assert tuner.generate_parameters(2) not in [t.parameters for t in broken.trials()]
 
 
+def test_a_resumed_random_start_does_not_draw_what_was_drawn_before(recorded, tmp_path):
+    first = Tpe("trials.cyclegan", seed=0)
+    first.update_search_space(SPACE)
+    drawn = [first.generate_parameters(at) for at in range(4)]
+    trials = [(f"t{at}", each, "SUCCEEDED", [0.1], 0.1) for at, each in enumerate(drawn)]
+    rest = Tpe("trials.cyclegan", seed=0, resumes=str(recorded("start", config(tmp_path), trials)))
+    rest.update_search_space(SPACE)
+    assert not [each for each in map(rest.generate_parameters, range(4)) if each in drawn]
+
+
 def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_path):
     left = config(tmp_path, maxTrialNumber=5)
     left["tuner"]["classArgs"]["resumes"] = str(broken.folder)
