@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import cost, disk
-from experiments.check import Plan, check, is_remote, judge_on_data, trials_per_gpu
+from experiments.check import Plan, check, is_remote, judge_on_data, trials_folder, trials_per_gpu
 from experiments.mps import daemon
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import Experiment, Trial, find_experiment
@@ -58,6 +58,13 @@ def run(file: Path, keep: int | None = None, given: Overrides = NO_OVERRIDES, *,
     """
     interrupt_on_signals()  # whatever ends us, NNI must be stopped
     plan = check(file, given)
+    with trials_folder(plan.config):
+        return run_plan(plan, keep, unmeasured, long, any_judge, mps, port, show)
+
+
+def run_plan(plan: Plan, keep: int | None, unmeasured: bool, long: bool, any_judge: bool, mps: bool,
+             port: int, show: bool) -> tuple[Experiment, int]:  # fmt: skip
+    """Run a checked experiment, as `run` does."""
     description = describe(plan, keep)
     with (served(prepared(plan), port, show) as page,
           daemon(plan.gpus) if mps else nullcontext({}) as variables):  # fmt: skip
