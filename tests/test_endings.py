@@ -71,7 +71,9 @@ ELSEWHERE = {  # commands whose endings are tested where they are, and why
         "run", "resume", "promote")},
     "experiments study": "starts trials: tests/experiments/study/test_study.py",
     "experiments.gpu_check": "starts all others, on a GPU: tests/experiments/test_gpu_check.py",
+    "experiments.answer": "writes tables of this repository: tests/experiments/answer",
     "experiments.nni_adapter.nnictl": "only `run` starts it",
+    "experiments.nni_adapter.place": "only NNI starts it",
 }
 COMMANDS = [
     Command("judge train --data {data} --size sketch --epochs 1 --out out/j.pt", "--epochs 0", "out/j.pt",
