@@ -183,10 +183,12 @@ def test_a_picture_that_cannot_be_written_is_one_line_after_the_figures(
         judge, workplace, sample_data, judge_file):
     data = shutil.copytree(sample_data, workplace / "data")
     (data / "testB/broken.jpg").write_text("not an image")
-    for sheet in ("nowhere/sheet.png", "sheet.nonsense"):
-        result = judge("evaluate", "--judge", judge_file, "--data", data, "--sheet", sheet)
-        result.refused(sheet)
-        assert "auc" in result.out and "1 files could not be read" in result.out
+    result = judge("evaluate", "--judge", judge_file, "--data", data, "--sheet", "nowhere/sheet.png")
+    result.refused("nowhere/sheet.png")
+    assert "auc" in result.out and "1 files could not be read" in result.out
+    result = judge("evaluate", "--judge", judge_file, "--data", data, "--sheet", "sheet.nonsense")
+    result.refused("--sheet sheet.nonsense: give the name of an image file")
+    assert not result.out
 
 
 @pytest.fixture
