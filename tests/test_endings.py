@@ -330,12 +330,12 @@ def stop_by_hand(command: Command) -> Fault:
 @pytest.fixture
 def place(world, command, tmp_path) -> Path:
     """Return the folder in which the command runs; what it replaces is there, as an old file."""
+    _, finished = world.finish(command, tmp_path)  # first of all: it fills the cache
     place = world.copy(tmp_path)
-    if command.replaces:
-        for name in changed(snapshot(place), world.finish(command, tmp_path)[1]):
-            if name in world.sizes[command.line] and not is_temporary(name):
-                (place / name).parent.mkdir(parents=True, exist_ok=True)
-                (place / name).write_text("old")
+    for name in changed(snapshot(place), finished) if command.replaces else ():
+        if name in world.sizes[command.line] and not is_temporary(name):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text("old")
     return place
 
 
