@@ -28,7 +28,8 @@ def write(folders: Sequence[Path], reports: int, out: Path) -> tuple[int, int]:
             for step, file in sheets:
                 out.mkdir(parents=True, exist_ok=True)
                 for number, image in enumerate(cut_images(file, lower=True, pixels=size)):
-                    image.save(out / f"{folder.name}-{step:06}-{number:02}.png")
+                    # The first number tells trials of equal names apart.
+                    image.save(out / f"{trials:03}-{folder.name}-{step:06}-{number:02}.png")
                     images += 1
         trials += bool(sheets)
     if not images:

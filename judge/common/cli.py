@@ -243,6 +243,8 @@ def main(prog: str, command: Callable[[list[str]], int | None]) -> None:
 
     A `UserError` or a lack of memory ends in one line on stderr and exit code 2; Ctrl-C in 130.
     """
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by the shell
+        stream.reconfigure(errors="backslashreplace")  # no character ends a job, whatever the terminal knows
     try:
         code = command(sys.argv[1:])
     except (UserError, MemoryError, RuntimeError) as error:

@@ -42,7 +42,8 @@ def as_user_error(path: Path) -> Iterator[None]:
 
 def atomic_write(file: Path, write: Callable[[Path], Any]) -> None:
     """Call `write` with a temporary path and rename that to `file`, which is complete or unchanged always."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    # 60 characters are at most 240 bytes in UTF-8; a name may have 255.
+    part = file.with_name(f"{file.name[:60]}.{os.getpid()}.part")
     try:
         write(part)
         with open(part) as written:

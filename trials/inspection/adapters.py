@@ -109,6 +109,9 @@ def load(folder: Path, device: torch.device, trained: bool = True) -> TrainedMod
     """
     net, record = load_networks(folder, device, trained)
     model = ADAPTERS[record["system"]](net, device)
+    if len(names := classes_of(record)) > 1 and names != model.data.classes:  # the networks know their order
+        raise UserError(f"{folder} was trained on {', '.join(names)}; now {model.data.name} has "
+                        f"{', '.join(model.data.classes)}")
     judge = record.get("judge") or {}
     if trained and judge.get("sha256") and sha256_of(judge["file"]) != judge["sha256"]:
         print(f"note: {judge['file']} has changed since it scored this trial", file=sys.stderr)
