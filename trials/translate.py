@@ -114,14 +114,17 @@ def load_trained(folder: Path, device: torch.device) -> CycleGAN:
 def find_images(photos: Path, out: Path) -> dict[Path, Path]:
     """Return the image `photos`, or those in this folder but not in `out` inside it, with the file for each's
     translation. Raises UserError if there is none, or a translation would replace an image."""
-    folder, inside = photos.resolve(), out.resolve()
+    # os.path.realpath: Path.resolve raises an error for a link to itself.
+    folder, painted = (Path(os.path.realpath(path)) for path in (photos, out))
     if photos.is_file():
         targets = {photos: out / f"{photos.stem}.png"}
+        own = os.path.realpath(targets[photos]) == str(folder)
     else:
+        own, outside = folder == painted, folder.is_relative_to(painted)
         paths = [path for path in list_images([photos])
-                 if folder not in inside.parents or inside not in path.resolve().parents]
+                 if outside or not Path(os.path.realpath(path)).is_relative_to(painted)]
         targets = {path: out / f"{name}.png" for name, path in name_apart(paths, photos).items()}
-    if folder == inside or any(target.resolve() == path.resolve() for path, target in targets.items()):
+    if own:
         raise UserError(f"--out is the folder of --photos, {photos}: give another one")
     return targets
 

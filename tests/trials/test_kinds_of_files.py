@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def animated(suffix: str) -> Make:
 
 def tiff(pixels: np.ndarray, bits: int, kind: int = 1, white: int = 1, order: str = "<", tile: int = 0) -> Make:
     """A plain grey TIFF; `kind` is 1 for unsigned numbers, 2 for signed ones, 3 for floats."""
-    height, width = pixels.shape
+    height, width = pixels.shape[0], pixels.shape[1] * pixels.itemsize * 8 // bits
     if tile:
         pixels = pixels.reshape(height // tile, tile, width // tile, tile).swapaxes(1, 2)
     data = pixels.tobytes()
@@ -110,6 +111,14 @@ def tiff(pixels: np.ndarray, bits: int, kind: int = 1, white: int = 1, order: st
     return written(head + data + table + sizes + struct.pack(f"{order}H", len(rows)) + packed + bytes(4))
 
 
+def packed_12_bits(values: np.ndarray) -> np.ndarray:
+    """Two values of 12 bits as three bytes, [H, W] to [H, W * 3 / 2]."""
+    pairs = values.reshape(-1, 2)
+    first, second = pairs[:, 0], pairs[:, 1]
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1)
+    return packed.astype(np.uint8).reshape(len(values), -1)
+
+
 def png_of_16_bits(path: Path) -> None:
     """An RGB PNG of 16 bits a channel, which Pillow reads but does not write."""
     def chunk(kind: bytes, content: bytes) -> bytes:
@@ -118,7 +127,8 @@ def png_of_16_bits(path: Path) -> None:
     rows = (np.asarray(quarters("RGB")).astype(">u2") * 257).reshape(EDGE, -1)
     content = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     header = struct.pack(">IIBBBBB", EDGE, EDGE, 16, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b""))
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
 
 
 def palette(path: Path, **options) -> None:
@@ -253,16 +263,15 @@ TABLE: list[tuple[str, Make, object]] = [
     *((f"animated{suffix}", animated(suffix), Read()) for suffix in (".gif", ".apng", ".webp")),
     # TIFF
     ("plain.tif", rgb(".tif"), Read()),
-    *((f"{name}.tiff", rgb(".tif", compression=name), Read()) for name in ("tiff_lzw", "tiff_deflate", "packbits")),
+    *((f"{name}.tiff", rgb(".tif", compression=name), Read())
+      for name in ("tiff_lzw", "tiff_deflate", "packbits")),
     ("pages.tif", rgb(".tif", save_all=True, append_images=[Image.new("RGB", (9, 9))]), Read()),
     ("tiled.tif", tiff(greys(255, np.uint8), 8, tile=16), GREY),
     ("0-is-white.tif", tiff(255 - greys(255, np.uint8), 8, white=0), GREY),
     ("16.tif", tiff(greys(65535, np.uint16), 16), GREY),
     ("16-motorola.tif", tiff(greys(65535, ">u2"), 16, order=">"), GREY),
     ("16-0-is-white.tif", tiff(65535 - greys(65535, np.uint16), 16, white=0), GREY),
-    ("12.tif", tiff(np.frombuffer(b"".join(
-        bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in greys(4095, np.uint16).reshape(-1, 2).tolist()),
-        np.uint8).reshape(EDGE, -1), 12), GREY),
+    ("12.tif", tiff(packed_12_bits(greys(4095, np.uint16)), 12), GREY),
     ("ink.tif", saved(quarters("CMYK", ((0, 255, 255, 0), (255, 0, 255, 0), (255, 255, 0, 0), (0, 0, 0, 0)))),
      Read()),
     ("lab.tif", saved(quarters("LAB", ((0, 128, 128), (255, 128, 128), (0, 128, 128), (255, 128, 128)))),
@@ -293,7 +302,7 @@ TABLE: list[tuple[str, Make, object]] = [
     ("broken-link", lambda path: path.symlink_to("nowhere"), Named("broken link")),
     ("loop.png", lambda path: path.symlink_to("loop.png"), Skipped("symbolic link")),
     ("linked", linked_folder, Read(name="linked/there.png", painted="linked/there.png")),
-    ("back", lambda path: path.symlink_to(".."), SILENT),  # which holds this folder
+    ("back", lambda path: path.symlink_to("."), SILENT),
     ("folder.jpg", folder("inside.png"), Read(name="folder.jpg/inside.png", painted="folder.jpg/inside.png")),
     ("empty-folder.png", folder(), SILENT),
     ("pipe.png", lambda path: os.mkfifo(path), Skipped("not a regular file")),
@@ -302,10 +311,10 @@ TABLE: list[tuple[str, Make, object]] = [
     ("mode.png", unreadable, Read() if ROOT else Skipped("Permission denied")),
     # names
     (os.fsdecode(b"latin-\xe9.png"), rgb(".png"), Read()),
-    (os.fsdecode(b"latin-\xe9.heic"), written(b""), Named(".heic")),
+    (os.fsdecode(b"latin-\xe7.heic"), written(b""), Named(".heic")),
     (os.fsdecode(b"latin-\xe8.jpg"), written(b"no image"), NO_FORMAT),
     ("line\nbreak.png", rgb(".png"), Read()),
-    ("line\nbreak.jpg ", written(b""), Named(".jpg ")),
+    ("line\nbroken.jpg ", written(b""), Named(".jpg ")),
     ("red\x1b[31m.jpg", written(b"no image"), NO_FORMAT),
     ("-dash.png", rgb(".png"), Read()),
     (" two  spaces .png", rgb(".png"), Read()),
@@ -315,8 +324,8 @@ TABLE: list[tuple[str, Make, object]] = [
     (f"{WIDE}.png", rgb(".png"), Read()),  # 255 bytes, all that there may be
     ("IMG_0.original.png", rgb(".png"), Read()),
     ("IMG_0.png", rgb(".png"), Read()),
-    ("same.png", rgb(".png"), Read(painted="same.png.png")),
-    ("same.bmp", rgb(".bmp"), Read(painted="same.bmp.png")),
+    ("same.png", rgb(".png"), Read()),
+    ("same.bmp", rgb(".bmp"), Read()),
     ("same.bmp.gif", rgb(".gif"), Read(painted="same.bmp.gif.png")),
     # hidden files, and those that systems leave behind
     (".hidden.png", rgb(".png"), SILENT),
@@ -329,6 +338,9 @@ TABLE: list[tuple[str, Make, object]] = [
     *((name, folder("x.png"), Named("folder of a system"))
       for name in ("@eaDir", "__MACOSX", "$RECYCLE.BIN", "#recycle", "lost+found")),
 ]
+
+
+STEMS = Counter(Path(name).stem for name, _, expected in TABLE if isinstance(expected, Read | Skipped))
 
 
 @pytest.fixture(scope="module")
@@ -381,7 +393,8 @@ def test_each_kind_of_file_is_read_right_or_skipped_with_the_reason(loaded, pain
     (pixels, lines), (out, said) = loaded, painted
     if isinstance(expected, Read):
         inside = expected.name or name
-        target = out / (expected.painted or f"{Path(name).stem}.png")
+        short = Path(name).stem  # or with the ending, where another file differs in nothing else
+        target = out / (expected.painted or f"{short if STEMS[short] == 1 else name}.png")
         for found in (pixels[inside], np.asarray(Image.open(target))):
             difference = np.abs(corners(found) - np.array([colour[:3] for colour in expected.colours]))
             assert difference.max() <= expected.tolerance, corners(found)
@@ -396,7 +409,7 @@ def test_each_kind_of_file_is_read_right_or_skipped_with_the_reason(loaded, pain
     else:
         assert f"{shown}: " not in lines and f"{shown} " not in said
         note = lines.splitlines()[0]
-        assert (f" {printable(expected.kind)} (" in note) if expected else (printable(name) not in note)
+        assert (f" {printable(expected.kind)} (" in note) if expected else (f"({printable(name)}" not in note)
 
 
 def test_the_kinds_are_counted_and_what_is_said_has_a_line_for_each_and_fits_any_terminal(loaded, painted):
