@@ -150,7 +150,8 @@ def _load_folder(folder: Path, size: int) -> LabelledImages:
     visible = sorted(path for path in folder.iterdir() if is_visible(path.name))
     subfolders = [path for path in visible if path.is_dir()]
     if loose := len(visible) - len(subfolders) if subfolders else 0:
-        note(f"note: {printable(folder)}: {loose} files beside the subfolders are left out, each is a class")
+        files = "file beside the subfolders is" if loose == 1 else "files beside the subfolders are"
+        note(f"note: {printable(folder)}: {loose} {files} left out; each subfolder is a class")
     files = {}
     for class_folder in subfolders or [folder]:
         paths = images.list_images([class_folder])

@@ -27,6 +27,7 @@ from trials import translate
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 QUARTERS = (RED, GREEN, BLUE, WHITE)  # upper left, upper right, lower left, lower right
 GREYS = (0, 100, 200, 255)
+INKS = ((0, 255, 255, 0), (255, 0, 255, 0), (255, 255, 0, 0), (0, 0, 0, 0))  # of the same four in CMYK
 EDGE = 32  # pixels of most pictures
 NOISE = np.random.default_rng(0).integers(0, 256, (EDGE, EDGE, 3), dtype=np.uint8)
 
@@ -84,10 +85,11 @@ def turned(orientation: int) -> Make:
 
 def animated(suffix: str) -> Make:
     others = [Image.new("RGB", (EDGE, EDGE), colour) for colour in (GREEN, BLUE)]
-    return rgb(suffix, save_all=True, append_images=others, **({"lossless": True} if suffix == ".webp" else {}))
+    return rgb(suffix, save_all=True, append_images=others, lossless=True)
 
 
-def tiff(pixels: np.ndarray, bits: int, kind: int = 1, white: int = 1, order: str = "<", tile: int = 0) -> Make:
+def tiff(pixels: np.ndarray, bits: int, kind: int = 1, white: int = 1, order: str = "<",
+         tile: int = 0) -> Make:  # fmt: skip
     """A plain grey TIFF; `kind` is 1 for unsigned numbers, 2 for signed ones, 3 for floats."""
     height, width = pixels.shape[0], pixels.shape[1] * pixels.itemsize * 8 // bits
     if tile:
@@ -122,7 +124,8 @@ def packed_12_bits(values: np.ndarray) -> np.ndarray:
 def png_of_16_bits(path: Path) -> None:
     """An RGB PNG of 16 bits a channel, which Pillow reads but does not write."""
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
     rows = (np.asarray(quarters("RGB")).astype(">u2") * 257).reshape(EDGE, -1)
     content = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
@@ -220,6 +223,7 @@ TABLE: list[tuple[str, Make, object]] = [
     # wrong and missing endings, formats that are not read
     ("is-png.jpg", written(PNG), Read()),
     ("is-icon.png", written(encoded(quarters("RGB"), "ICO")), NO_FORMAT),
+    ("program.eps", rgb(".eps"), Named(".eps")),  # Pillow would run it
     ("is-postscript.jpg", written(encoded(quarters("RGB"), "EPS")), NO_FORMAT),
     ("is-tga.png", written(encoded(quarters("RGB"), "TGA")), NO_FORMAT),
     ("is-heic.jpg", written(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99)), NO_FORMAT),
@@ -238,8 +242,7 @@ TABLE: list[tuple[str, Make, object]] = [
     ("turned9.jpg", turned(9), LOSSY),  # there is no such orientation
     ("exif.jpg", rgb(".jpg", quality=95, exif=b"Exif\0\0nonsense"), LOSSY),
     # colours
-    ("ink.jpg", saved(quarters("CMYK", ((0, 255, 255, 0), (255, 0, 255, 0), (255, 255, 0, 0), (0, 0, 0, 0))),
-                      quality=95), LOSSY),
+    ("ink.jpg", saved(quarters("CMYK", INKS), quality=95), LOSSY),
     ("grey.jpg", saved(quarters("L", GREYS), quality=95), Read(three(GREYS), tolerance=8)),
     ("bits.png", saved(quarters("1", (0, 1, 1, 0))), Read((BLACK, WHITE, WHITE, BLACK))),
     ("16.png", saved(Image.fromarray(greys(65535, np.uint16))), GREY),
@@ -272,8 +275,7 @@ TABLE: list[tuple[str, Make, object]] = [
     ("16-motorola.tif", tiff(greys(65535, ">u2"), 16, order=">"), GREY),
     ("16-0-is-white.tif", tiff(65535 - greys(65535, np.uint16), 16, white=0), GREY),
     ("12.tif", tiff(packed_12_bits(greys(4095, np.uint16)), 12), GREY),
-    ("ink.tif", saved(quarters("CMYK", ((0, 255, 255, 0), (255, 0, 255, 0), (255, 255, 0, 0), (0, 0, 0, 0)))),
-     Read()),
+    ("ink.tif", saved(quarters("CMYK", INKS)), Read()),
     ("lab.tif", saved(quarters("LAB", ((0, 128, 128), (255, 128, 128), (0, 128, 128), (255, 128, 128)))),
      Read((BLACK, WHITE, BLACK, WHITE), tolerance=3)),
     ("clear.tif", saved(quarters("RGBA", ((*RED, 0), RED, BLUE, BLUE))), Read((WHITE, RED, BLUE, BLUE))),
@@ -290,6 +292,8 @@ TABLE: list[tuple[str, Make, object]] = [
     ("cut.tif", written(encoded(Image.fromarray(NOISE), "TIFF")[:-600]), Skipped("")),
     ("cut.gif", written(encoded(quarters("RGB"), "GIF")[:-30]), Skipped("")),
     ("cut.webp", written(encoded(Image.fromarray(NOISE), "WEBP")[:-60]), Skipped("")),
+    # Without the box that says which item is the image.
+    ("cut.avif", written(encoded(quarters("RGB"), "AVIF").replace(b"pitm", b"free")), Skipped("")),
     ("bomb.pgm", written(b"P5 60000 60000 255\n"), Skipped("more than 537 million pixels")),
     # sizes
     ("dot.png", saved(Image.new("RGB", (1, 1), RED)), Read((RED,) * 4)),

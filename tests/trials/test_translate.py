@@ -177,7 +177,8 @@ def test_its_own_translations_are_not_translated(run, photos, tmp_path):
     assert "0 of 1 images translated" in done.stdout and "1 was there already" in done.stdout
     assert [file.name for file in out.rglob("*.png")] == ["wide.png"]
     (photos / "linked").symlink_to("deeper/painted")  # nor by way of a link
-    assert "0 of 6 images" in run("--photos", photos, "--out", out.parent.parent / "linked").stdout
+    for count in ("4 of 5", "0 of 5"):
+        assert count in run("--photos", photos, "--out", photos / "linked").stdout
     same = photos / "deeper/.." / "deeper"
     for given, folder in ((photos / "deeper", same), (out / "wide.png", out)):
         done = run("--photos", given, "--out", folder)
@@ -190,8 +191,7 @@ def test_a_folder_inside_the_one_for_the_translations_is_translated(run, photos)
     assert (photos / "wide.png").exists()
 
 
-def test_memory_that_does_not_do_for_an_image_skips_it_and_a_full_disk_ends_all(photos, tmp_path, monkeypatch):
-    """The first of the two is the image's fault, the second nobody's."""
+def test_an_image_too_large_for_the_memory_is_skipped_and_a_full_disk_ends_all(photos, tmp_path, monkeypatch):
     options = translate.Options(Path("run"), photos, tmp_path / "o", tile=64)
     painted = iter([MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 
@@ -206,7 +206,8 @@ def test_memory_that_does_not_do_for_an_image_skips_it_and_a_full_disk_ends_all(
     painted = iter([OSError("a mistake in the program")])
     with pytest.raises(OSError, match="a mistake"):
         translate.translate_folder(torch.nn.Identity(), replace(options, out=tmp_path / "p"), CPU)
-    monkeypatch.setattr(translate, "atomic_write", lambda *_: os.write(os.open("/dev/full", os.O_WRONLY), b"x"))
+    full = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(translate, "atomic_write", lambda *_: os.write(full, b"x"))
     with pytest.raises(UserError, match="No space left on device: make room"):
         translate.translate_folder(torch.nn.Identity(), replace(options, out=tmp_path / "q"), CPU)
 
