@@ -61,7 +61,8 @@ def train(
     """
     started = time.perf_counter()
     neither_files = list_images(neither)  # first, because a missing folder is an error
-    check_disjoint({f"train{name}": paths for name, paths in data.train.items()} | {"--neither": neither_files})
+    real = {f"train{domain}": paths for domain, paths in data.train.items()}
+    check_disjoint(real | {"--neither": neither_files})
     judge, initial_weights = initial_judge(options, size, device)
     families = () if options.two_classes else tuple(name for name in FAMILIES if name != leave_out)
     pixels, labels, counts, paths = load_both_domains(data.train, round(size * CROP_MARGIN))

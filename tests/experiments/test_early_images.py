@@ -1,6 +1,7 @@
 """Claims about the export of first reports: the images that a trial made, as they are on its sheets."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -39,6 +40,12 @@ def test_each_image_of_the_first_reports_becomes_a_file_of_its_own_size(runs, tm
             assert pixels.shape == (64, 64, 3)
             assert np.abs(pixels - made[trial, 100][number]).max() <= 1
     assert early_images.write([folder / "abc", folder], 2, tmp_path / "all") == (72, 2)
+
+
+def test_two_trials_of_one_name_keep_their_images(runs, tmp_path):
+    shutil.copytree(runs[0] / "abc", tmp_path / "others/abc")
+    assert early_images.write([runs[0] / "abc", tmp_path / "others"], 1, tmp_path / "out") == (36, 2)
+    assert len(list((tmp_path / "out").iterdir())) == 36
 
 
 def test_folders_without_sheets_are_refused(tmp_path):

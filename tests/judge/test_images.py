@@ -1,5 +1,6 @@
 """Images: which files are found, what a file decodes to, what is skipped, what is cached."""
 
+import errno
 import os
 import shutil
 import struct
@@ -279,6 +280,22 @@ def test_a_change_of_size_files_or_decoder_is_decoded_anew(tmp_path, monkeypatch
     monkeypatch.setattr(images, "DECODER_VERSION", images.DECODER_VERSION + 1)
     monkeypatch.setattr(images, "decode", lambda path, size: (np.full((size, size, 3), 7, np.uint8), False))
     assert first_pixel(images.load_images([path], 16)) == (7, 7, 7)
+
+
+def test_a_file_that_was_made_readable_is_read(tmp_path, monkeypatch):
+    """chmod changes neither size nor time of the content; this test may be run by root, who may read all."""
+    paths, decode = [save_image(tmp_path / "0.png"), save_image(tmp_path / "1.png")], images.decode
+
+    def may(path: Path, size: int):
+        if not path.stat().st_mode & 0o400:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return decode(path, size)
+
+    monkeypatch.setattr(images, "decode", may)
+    paths[1].chmod(0)
+    assert images.load_images(paths, 16).skipped == [f"{paths[1]}: Permission denied"]
+    paths[1].chmod(0o600)
+    assert len(images.load_images(paths, 16).paths) == 2
 
 
 def test_the_bytes_that_decoding_will_add_to_the_cache_are_known_before(tmp_path, cache_folder):

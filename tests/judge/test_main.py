@@ -500,6 +500,15 @@ def test_halves_keep_neighbours_by_name_together(judge, workplace):
     assert [int(path.resolve().stem) for path in half] == [*range(10), *range(20, 30)]
 
 
+def test_halves_link_files_whose_names_are_as_long_as_they_may_be(judge, workplace, sample_data):
+    data = shutil.copytree(sample_data, workplace / "set")
+    for name in ("w" * 251, "画" * 83):
+        shutil.copy(data / "trainA/000.png", data / f"trainA/{name}.png")
+    judge("halves", "--data", data, "--out", "parts").succeeded()
+    found = [images.find_dataset(f"parts/{half}").train[images.PAINTINGS] for half in ("search", "yardstick")]
+    assert sum(map(len, found)) == 14
+
+
 def test_help_lists_the_commands_and_explains_their_options(judge):
     result = judge("--help")
     result.succeeded(*COMMANDS)

@@ -114,7 +114,7 @@ def test_images_that_cannot_be_read_are_named_and_counted(tmp_path, inputs, samp
     (data / "trainB/text.jpg").write_text("not an image")
     done = command("trials.cyclegan", *inputs, "--data", data, "--steps", 10, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    assert "broken.png" in done.stdout and "text.jpg" in done.stdout
+    assert "broken.png" in done.stderr and "text.jpg" in done.stderr
     assert "the judge was trained on sample, not on mine" in done.stdout
     photos = record(tmp_path / "run")["data"]["train"]["photos"]
     assert photos["images"] == 12 and len(photos["skipped"]) == 2

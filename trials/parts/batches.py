@@ -120,8 +120,8 @@ def load_enough(paths: list[Path], size: int) -> Images:
     """Return `load_images`. Raises UserError, before training, if too few of them can be read for a score."""
     loaded = load_images(paths, size)
     if len(loaded.paths) < min(MIN_IMAGES, len(paths)):
-        raise UserError(f"{paths[0].parent}: only {len(loaded.paths)} of {len(paths)} test images can be read, "
-                        f"a score needs at least {MIN_IMAGES}")
+        raise UserError(f"{paths[0].parent}: {len(loaded.paths)} of {len(paths)} test images can be read, a "
+                        f"score needs at least {MIN_IMAGES}")
     return loaded
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -307,6 +308,16 @@ def test_a_mistake_is_one_line(digits, tmp_path, command):
     assert_refused(command, "there is no output 9", "neighbours", digits, "--samples", 9, "--show", 9)
     assert_refused(command, "at least 4", "metrics", digits, "--samples", 3)
     assert_refused(command, "no data folder", "features", digits, "--data", tmp_path / "no")
+
+
+def test_a_trial_whose_data_has_other_classes_now_is_refused_because_their_order_counts(monkeypatch):
+    """A new subfolder would shift the others."""
+    record = {"system": "stargan", "data": {"classes": ["dawn", "night"]}}
+    now = SimpleNamespace(data=SimpleNamespace(name="sky", classes=("dawn", "day", "night")))
+    monkeypatch.setattr(adapters, "load_networks", lambda *_: (None, record))
+    monkeypatch.setitem(adapters.ADAPTERS, "stargan", lambda *_: now)
+    with pytest.raises(UserError, match="run was trained on dawn, night; now sky has dawn, day, night"):
+        adapters.load(Path("run"), CPU)
 
 
 @pytest.mark.parametrize("system, changes, checkpoint, message", [
