@@ -205,19 +205,14 @@ def score(options: Namespace) -> None:
     import pandas as pd
 
     from judge import images, model
-    from judge.folders import pair_by_name
     from judge.score import FinePatterns, Scorer
 
     device = compute_device(options)
     judge, _ = model.load_judge(options.judge, device)
     dataset = images.find_dataset(options.data)
     paintings = dataset.test[images.PAINTINGS]
-    made, photos = images.list_images([options.images]), []
-    if options.sources:
-        pairs = list(zip(*pair_by_name(options.images, options.sources)))
-        read = {path for paths in zip(*pairs) for path in images.load_images(paths, judge.size).paths}
-        pairs = [pair for pair in pairs if read.issuperset(map(str, pair))]  # both, or neither
-        made, photos = [image for image, _ in pairs], [source for _, source in pairs]
+    made, photos = (images.read_pairs(options.images, options.sources, judge.size) if options.sources
+                    else (images.list_images([options.images]), []))
 
     def load(paths: list[Path], size: int = judge.size) -> "torch.Tensor":
         return images.load_images(paths, size).pixels

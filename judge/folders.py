@@ -106,17 +106,3 @@ def name_apart(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
     counts = Counter(str(name) for full in names.values() for name in (full, full.with_suffix("")))
     return {str(full if counts[short := str(full.with_suffix(""))] > 1 else short): path
             for path, full in names.items()}
-
-
-def pair_by_name(folder: Path, sources: Path) -> tuple[list[Path], list[Path]]:
-    """Return the images of `folder` and, for each, the one in `sources` of the same name (`name_apart`).
-
-    Raises UserError if an image has no partner.
-    """
-    made, photos = (name_apart(list_images([each]), each) for each in (folder, sources))
-    if alone := sorted(made.keys() ^ photos.keys()):
-        path = made.get(alone[0]) or photos[alone[0]]
-        other = sources if alone[0] in made else folder
-        more = f"; {len(alone) - 1} more have none" if len(alone) > 1 else ""
-        raise UserError(f"{path} has no partner in {other}{more}: give both the same name, up to the ending")
-    return list(made.values()), [photos[name] for name in made]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from judge.common.constants import SIZES as SIZES  # callers say images.SIZES
 from judge.common.device import available_cores
 from judge.common.errors import UserError, one_line, printable
 from judge.common.files import as_user_error
-from judge.folders import FORMATS, check_disjoint, list_images, note
+from judge.folders import FORMATS, check_disjoint, list_images, name_apart, note
 
 DATA = Path("data")  # folder of the data sets that have a name
 DECODER_VERSION = 2  # part of the cache's key: raise it when `decode` returns other pixels for a file
@@ -90,8 +91,11 @@ def resolve_name(data: str) -> str:
 
 def from_folders(paintings: Sequence[Path], photos: Sequence[Path]) -> DataSet:
     """Return a data set of any folders with ten images or more; every tenth of a domain is a test image."""
-    files = {PAINTINGS: list_images(paintings), PHOTOS: list_images(photos)}
-    check_disjoint({"--paintings": files[PAINTINGS], "--photos": files[PHOTOS]})
+    by_folder = {domain: {f"{option} {folder}": list_images([folder]) for folder in folders}
+                 for domain, option, folders in (
+                     (PAINTINGS, "--paintings", paintings), (PHOTOS, "--photos", photos))}  # fmt: skip
+    check_disjoint(by_folder[PAINTINGS] | by_folder[PHOTOS])
+    files = {domain: [*chain(*lists.values())] for domain, lists in by_folder.items()}
     for paths in files.values():
         if len(paths) < 10:
             raise UserError(f"{paths[0].parent}: {len(paths)} images are too few, give at least 10")
@@ -131,6 +135,25 @@ def load_images(paths: Sequence[Path], size: int) -> Images:
     if len(loaded.skipped) > MAX_NAMED:
         note(f"left out, cannot be read: {len(loaded.skipped)} of {len(paths)} files, first those above")
     return loaded
+
+
+def read_pairs(folder: Path, sources: Path, size: int) -> tuple[list[Path], list[Path]]:
+    """Return the images of `folder` and, for each, the one in `sources` of the same name (`name_apart`).
+
+    Pairs of which one cannot be decoded are left out; `size` is that of `load_images`, which names it. Raises
+    UserError if another image has no partner, or none is left.
+    """
+    made, photos = (name_apart(list_images([each]), each) for each in (folder, sources))
+    read = {path for named in (made, photos) for path in load_images([*named.values()], size).paths}
+    broken = {name for named in (made, photos) for name, path in named.items() if str(path) not in read}
+    if alone := sorted((made.keys() ^ photos.keys()) - broken):
+        path, other = (made[alone[0]], sources) if alone[0] in made else (photos[alone[0]], folder)
+        more = f"; {len(alone) - 1} more have none" if len(alone) > 1 else ""
+        raise UserError(f"{path} has no partner in {other}{more}: give both the same name, up to the ending")
+    names = [name for name in made if name not in broken]
+    if not names:
+        raise UserError(f"no pair of images in {folder} and {sources} can be read")
+    return [made[name] for name in names], [photos[name] for name in names]
 
 
 def bytes_to_cache(paths: Sequence[Path], size: int) -> int:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from judge import folders, labelled
 from judge.common.errors import UserError
-from judge.folders import check_disjoint, list_images, name_apart, pair_by_name
+from judge.folders import check_disjoint, list_images, name_apart
 
 
 def save(*paths: Path) -> list[Path]:
@@ -77,18 +77,6 @@ def test_names_are_apart_without_endings_where_they_can_be(tmp_path):
     named = name_apart([tmp_path / name for name in names], tmp_path)
     assert named == {name: tmp_path / file for name, file in zip(
         ["a", "a.original", "b.jpg", "b.png", "c/a", "d", "d.jpg.png"], names)}
-
-
-def test_pairs_are_of_equal_names_whatever_the_order_of_the_endings(tmp_path):
-    names = ["a", "a.original", "a-1", "sub/a", "b.jpg", "b.png"]
-    sources = save(*(tmp_path / "in" / (name if "b" in name[:1] else f"{name}.jpg") for name in names))
-    made = save(*(tmp_path / "out" / f"{name}.png" for name in names))
-    assert sorted(zip(*pair_by_name(tmp_path / "out", tmp_path / "in"))) == sorted(zip(made, sources))
-    made[2].unlink()
-    refused(f"{sources[2]} has no partner in {tmp_path / 'out'}: give both the same name",
-            pair_by_name, tmp_path / "out", tmp_path / "in")
-    save(tmp_path / "out/a.bmp")  # a second one for a source
-    refused("has no partner", pair_by_name, tmp_path / "out", tmp_path / "in")
 
 
 def test_a_picture_is_in_one_group_only_also_by_way_of_links(tmp_path):

@@ -126,6 +126,26 @@ def test_of_many_broken_files_twenty_are_named_and_all_are_counted(tmp_path, cap
     assert len(named) == 20 and last == "left out, cannot be read: 30 of 31 files, first those above"
 
 
+def test_pairs_are_of_equal_names_whatever_the_order_of_the_endings(tmp_path):
+    names = ["a", "a.original", "a-1", "sub/a", "b.jpg", "b.png"]
+    sources = [save_image(tmp_path / "in" / (name if "b" in name[:1] else f"{name}.jpg")) for name in names]
+    made = [save_image(tmp_path / "out" / f"{name}.png") for name in names]
+    folders = tmp_path / "out", tmp_path / "in", 16
+    assert sorted(zip(*images.read_pairs(*folders))) == sorted(zip(made, sources))
+    made[2].unlink()
+    refused(images.read_pairs, *folders,
+            words=[f"{sources[2]} has no partner in {folders[0]}: give both the same name"])
+    sources[2].write_text("not an image")  # needs none
+    del made[2], sources[2]
+    assert sorted(zip(*images.read_pairs(*folders))) == sorted(zip(made, sources))
+    save_image(tmp_path / "out/a.bmp")  # a second one for a source
+    refused(images.read_pairs, *folders, words=["has no partner"])
+    for number, path in enumerate(made):
+        (path if number % 2 else sources[number]).write_text("not an image")
+    (tmp_path / "out/a.bmp").unlink()
+    refused(images.read_pairs, *folders, words=["no pair of images", "can be read"])
+
+
 def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 

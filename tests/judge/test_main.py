@@ -238,6 +238,8 @@ def test_an_unreadable_image_is_left_out_by_name_and_its_source_with_it(score, w
     (sources / "005.png").write_text("not an image")
     result = score("--images", painted, "--sources", sources, "--json")
     assert "in/005.png" in result.err and json.loads(result.out)["content"] == pytest.approx(1)
+    (painted / "005.png").unlink()  # as translate leaves it
+    assert json.loads(score("--images", painted, "--sources", sources, "--json").out)["content"] > 0.99
 
 
 def test_images_are_paired_with_their_sources_by_name_and_not_by_their_places(score, workplace, sample_data):
@@ -281,7 +283,10 @@ def test_a_folder_is_not_of_paintings_and_of_photographs(judge, workplace, sampl
     shutil.copytree(sample_data / "trainB", workplace / "same/inside")
     (workplace / "linked").symlink_to("same/inside")
     arguments = ("--paintings", "same", "--photos", photos, "--weights", "none", "--epochs", 1)
-    judge("train", *arguments).refused("is in --paintings and in --photos: a picture belongs to one of them")
+    judge("train", *arguments).refused(
+        f"is in --paintings same and in --photos {photos}: a picture belongs to one of them")
+    judge("train", "--paintings", "same", "same/inside", "--photos", sample_data / "testB").refused(
+        "is in --paintings same and in --paintings same/inside")  # it would be trained on and tested with
     judge("train", "--data", sample_data, "--neither", sample_data / "trainA", "--weights", "none").refused(
         "000.png is in trainA and in --neither")
     assert not list(workplace.glob("models/*.pt"))
