@@ -1,8 +1,8 @@
 """Confirmation of a search: do its best trials beat the published setting?
 
 All are trained to the end of the schedule with several seeds, at the search's image size or at a larger one.
-A confirmation is an experiment of NNI's like a search, but its tuner proposes a fixed list of settings. Its
-trials go on from copies of the checkpoints of the search, or of a confirmation that was cut off.
+A confirmation is an experiment of NNI's like a search, but its tuner proposes a fixed list of settings, with
+seeds that the search did not use. Its trials go on from copies of a confirmation's that was cut off.
 """
 
 import math
@@ -40,10 +40,10 @@ def write(search: Experiment, top: int, seeds: int, size: str | None = None, jud
           steps: int | None = None, score: str | None = None) -> Path:
     """Write the experiment file of a confirmation into the search's folder, and return the file.
 
-    It trains the published setting and the best `top` other trials that finished, each with `seeds` seeds, at
-    the search's size or as `at_size` describes; with `score`, as for `find_formula`, the best ones by that
-    score, and scored by it. Raises UserError if no trial has finished, the options do not fit or the file
-    cannot be written.
+    It trains the published setting and the best `top` other trials that finished, each with `seeds` fresh
+    seeds, at the search's size or as `at_size` describes; with `score`, as for `find_formula`, the best ones
+    by that score, and scored by it. Raises UserError if no trial has finished, the options do not fit or the
+    file cannot be written.
     """
     formula = find_formula(score) if score else None
     best = [row for row in results.finished(results.rows(search, formula)) if not row.published][:top]
@@ -68,7 +68,8 @@ def write(search: Experiment, top: int, seeds: int, size: str | None = None, jud
         common |= {"score": score if score in FORMULAS else str(Path(score).resolve())}
         file, title = f"{file}-{Path(score).stem}", f"{title}, by {score}"
     choices = {name: list(dict.fromkeys(each[name] for each in settings.values())) for name in searched}
-    choices["seed"] = list(range(common["seed"], common["seed"] + seeds))
+    # Not the search's own seed: with it, the best were chosen for their luck, too.
+    choices["seed"] = list(range(common["seed"] + 1, common["seed"] + 1 + seeds))
     options = vars(run_options) | {
         "python": trial_command.python_of(command), "budget": 1.0,
         "earlier": search.config["experimentWorkingDirectory"],
@@ -200,7 +201,8 @@ def text(confirmation: Experiment, table: pd.DataFrame) -> str:
     lines += [f"{row.setting} diverged with seed {row.seed}: it counts as the worst, {WORST_SCORE:g}"
               for row in table[table["diverged"]].itertuples()]  # fmt: skip
     if PUBLISHED in mean.index:
-        lines += [verdict(table, name, target) for name in mean.index if name != PUBLISHED]
+        others = [name for name in mean.index if name != PUBLISHED]
+        lines += [verdict(table, name, target, len(others)) for name in others]
     return "\n".join(lines)
 
 
@@ -209,12 +211,16 @@ def number_texts(values: pd.DataFrame | pd.Series, form: str) -> pd.DataFrame | 
     return values.map(lambda value: "" if math.isnan(value) else form.format(value))
 
 
-def verdict(table: pd.DataFrame, name: str, target: str) -> str:
-    """Return how a setting compares with the published one: 95 % interval over seeds by Welch's test."""
+def verdict(table: pd.DataFrame, name: str, target: str, comparisons: int = 1) -> str:
+    """Return how a setting compares with the published one: an interval over seeds by Welch's test.
+
+    With several `comparisons` all their intervals hold together with 95 % (Bonferroni).
+    """
     ours, published = (table.loc[table["setting"] == each, target] for each in (name, PUBLISHED))
     if min(len(ours), len(published)) < 2:
         return f"{name}: no comparison with one seed, which shows no spread"
-    low, high = ttest_ind(ours, published, equal_var=False).confidence_interval()
+    low, high = ttest_ind(ours, published, equal_var=False).confidence_interval(
+        1 - 0.05 / comparisons)
     word = "better than" if low > 0 else "worse than" if high < 0 else "not clearly different from"
     return (f"{name} is {word} {PUBLISHED}: {target} {ours.mean() - published.mean():+.3f} "
-            f"[{low:+.3f}, {high:+.3f}], 95 % over {len(ours)} seeds")
+            f"[{low:+.3f}, {high:+.3f}], 95 %{' for all together' * (comparisons > 1)}, {len(ours)} seeds")

@@ -6,37 +6,41 @@
     python -m experiments.answer pairs --out DIR       # sheets for viewers, without names
     python -m experiments.answer votes --out DIR NAME=FILE ...
     python -m experiments.answer results               # all tables and answers
+    python -m experiments.answer figures --search ID   # the figures of judge/RESULTS.md
 """
 
 from pathlib import Path
 
 import pandas as pd
 
-from experiments.answer import analysis, confirmation, pairs
+from experiments.answer import analysis, confirmation, figures, pairs
 from experiments.answer import searches as tables
+from experiments.api import load
 from judge.common.cli import Fraction, Namespace, Parser, from_namespace, subcommands
 from judge.common.errors import UserError
 
 FOLDER = Path(__file__).parent
-SEARCHES, CONFIRMED, VOTES, SIZES = (
-    FOLDER / f"{name}.csv" for name in ("searches", "confirmed", "votes", "sizes"))  # fmt: skip
+CONFIRMED, VOTES, SIZES = (FOLDER / f"{name}.csv" for name in ("confirmed", "votes", "sizes"))
+STUDY, PICTURES = FOLDER.parent / "study", FOLDER.parent / "pictures"
 
 
 def searches(options: Namespace) -> None:
-    """Write the table of all reports of the searches."""
-    tables.collect(options.experiments).to_csv(SEARCHES, index=False, float_format="%.6g")
-    print(f"wrote {SEARCHES}")
+    """Write a table of all reports of the searches for each pair of domains."""
+    for pair, table in tables.collect(options.experiments).groupby("pair"):
+        file = FOLDER / f"searches-{pair}.csv"
+        table.to_csv(file, index=False, float_format="%.6g")
+        print(f"wrote {file}")
 
 
 def confirm(options: Namespace) -> None:
     """Train winners and published settings with fresh seeds, and measure them; the same command continues."""
-    settings = tables.confirmed_settings(read(SEARCHES), options.pair)
+    settings = tables.confirmed_settings(read_searches(), options.pair)
     confirmation.run(from_namespace(confirmation.Confirmation, options), settings, CONFIRMED)
 
 
 def sizes(options: Namespace) -> None:
     """Train six settings at two sizes; the same command continues."""
-    settings = tables.sizes_settings(read(SEARCHES), options.pair)
+    settings = tables.sizes_settings(read_searches(), options.pair)
     confirmation.compare_sizes(from_namespace(confirmation.Confirmation, options), settings,
                                options.draft_judge, options.budget, SIZES)  # fmt: skip
 
@@ -56,8 +60,27 @@ def votes(options: Namespace) -> None:
 
 def results(options: Namespace) -> None:
     """Print all tables and what they answer."""
-    print(analysis.text(read(SEARCHES), *(pd.read_csv(file) if file.exists() else None
+    print(analysis.text(read_searches(), *(pd.read_csv(file) if file.exists() else None
                                           for file in (CONFIRMED, VOTES, SIZES))))
+
+
+def draw_figures(options: Namespace) -> None:
+    """Draw the figures of judge/RESULTS.md that there are data for; --search adds its contact sheet."""
+    drawn = {"early_and_end": figures.early_and_end(read(STUDY / "seeds.csv")),
+             "left_out": figures.left_out(read(STUDY / "leave_out.csv"))}
+    if CONFIRMED.exists():
+        drawn["intervals"] = figures.intervals(read(CONFIRMED))
+    for name, figure in drawn.items():
+        figure.savefig(PICTURES / f"{name}.png", dpi=100)
+    if options.search:
+        figures.contact_sheet(load(options.search)).save(PICTURES / "contact_sheet.png")
+    print(f"figures in {PICTURES}")
+
+
+def read_searches() -> pd.DataFrame:
+    """Return the tables of the searches as one. Raises UserError if there is none yet."""
+    files = sorted(FOLDER.glob("searches-*.csv"))
+    return pd.concat(map(read, files or [FOLDER / "searches-monet.csv"]), ignore_index=True)
 
 
 def read(file: Path) -> pd.DataFrame:
@@ -86,9 +109,14 @@ def add_votes(parser: Parser) -> None:
     parser.add_argument("answers", nargs="+", metavar="NAME=FILE", help="viewer and file")
 
 
+def add_search(parser: Parser) -> None:
+    parser.add_argument("--search", metavar="ID", help="search whose trials' paintings are shown together")
+
+
 if __name__ == "__main__":
     subcommands("python -m experiments.answer", __doc__, {
         "searches": (lambda parser: parser.add_argument("experiments", nargs="+", metavar="ID"), searches),
         "confirm": (add_confirmation, confirm), "sizes": (add_sizes, sizes), "pairs": (add_out, draw_pairs),
         "votes": (add_votes, votes), "results": (lambda parser: None, results),
+        "figures": (add_search, draw_figures),
     })  # fmt: skip

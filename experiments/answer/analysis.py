@@ -79,7 +79,7 @@ def proposals(searches: pd.DataFrame) -> pd.DataFrame:
     all_trials, rows = trials(searches), []
     later = all_trials[all_trials["trial"] >= SHARED]
     for pair, group in later.groupby("pair"):
-        tpe, random = (group.loc[group["kind"] == kind, "score"] for kind in ("tpe", "random"))
+        tpe, random = (group.loc[group["kind"] == kind, "final"] for kind in ("tpe", "random"))
         test = mannwhitneyu(tpe, random)
         rows.append({"pair": pair, "tpe": tpe.median(), "random": random.median(),
                      "share": test.statistic / len(tpe) / len(random), "p": test.pvalue})
@@ -135,8 +135,8 @@ def best_scores(searches: pd.DataFrame) -> pd.DataFrame:
     ended = trials(searches)
     others = ended[ended["trial"] > 0]
     return pd.DataFrame({
-        "published": ended[ended["trial"] == 0].set_index(SEARCH)["score"],
-        "best": others.groupby(SEARCH)["score"].max(), "trials": ended.groupby(SEARCH).size()})
+        "published": ended[ended["trial"] == 0].set_index(SEARCH)["final"],
+        "best": others.groupby(SEARCH)["final"].max(), "trials": ended.groupby(SEARCH).size()})
 
 
 def _lines(table: pd.DataFrame) -> str:

@@ -53,7 +53,7 @@ def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_see
     assert config["tuner"] == {
         "className": "experiments.tuner.Listed", "codeDirectory": "/code", "classArgs": {
             "settings": {"published": PUBLISHED, "trial 2": BETTER, "trial 1": GOOD},
-            "seeds": [5, 6, 7], "search": "abcdefgh"}}  # fmt: skip
+            "seeds": [6, 7, 8], "search": "abcdefgh"}}  # fmt: skip
     _, settings, options = trial_command.parse(config["trialCommand"])
     recorded = {"ngf": 16, "steps": 5000, "precision": "fp32"}
     assert settings == Settings(data="/data/here", judge="j.pt", size="sketch", **recorded)  # budget 1
@@ -61,7 +61,7 @@ def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_see
     assert trial_command.python_of(config["trialCommand"]) == "/env/bin/python"
     assert config["maxTrialNumber"] == 9 and config["trialConcurrency"] == 2 and "assessor" not in config
     assert config["trainingService"] == {"platform": "local", "reuseMode": False}  # without the old command
-    assert config["searchSpace"]["seed"] == {"_type": "choice", "_value": [5, 6, 7]}
+    assert config["searchSpace"]["seed"] == {"_type": "choice", "_value": [6, 7, 8]}  # the search had 5
 
     config = yaml.safe_load(confirmation.write(search, top=9, seeds=1).read_text())  # more than have finished
     assert list(config["tuner"]["classArgs"]["settings"]) == ["published", "trial 2", "trial 1"]
@@ -231,3 +231,11 @@ def test_the_text_has_mean_and_spread_the_best_first_and_a_verdict(confirmed, wi
     names = [line.split()[0] for line in lines[-3:-1]]
     assert names == (["published", "winner"] if "worse" in verdict else ["winner", "published"])
     assert "no trial has finished yet" in confirmation.text(confirmed, table[:0])
+
+
+def test_the_intervals_of_several_comparisons_hold_together():
+    scores = {"published": [0.30, 0.32, 0.34], "a": [0.36, 0.38, 0.40], "b": [0.1, 0.2, 0.3]}
+    table = pd.DataFrame([{"setting": name, "score": score} for name in scores for score in scores[name]])
+    alone, among_six = (confirmation.verdict(table, "a", "score", count) for count in (1, 6))
+    assert alone.startswith("a is better than") and alone.endswith("95 %, 3 seeds")
+    assert among_six.startswith("a is not clearly") and among_six.endswith("95 % for all together, 3 seeds")

@@ -148,7 +148,7 @@ def test_a_search_runs_to_its_end_on_loopback_and_its_promotion_trains_the_best_
 
     yardstick = ("--yardstick", str(judge_file), "--yardstick-data", str(sample_data))
     output = finish(run_command(folder, "--top", "1", "--seeds", "2", *yardstick, command="promote"))
-    assert "quality" in output and "published" in output and output.count("95 % over 2 seeds") == 1
+    assert "quality" in output and "published" in output and output.count("95 %, 2 seeds") == 1
     promotion = newest(folder.parent)
     assert promotion != folder
     records = [read_json(file) for file in promotion.glob("trials/*/run.json")]

@@ -75,8 +75,8 @@ def searches(advantage: float) -> pd.DataFrame:
         for trial in range(16):
             score = 10 ** (rng.normal(-2, 0.3) + advantage * (kind == "tpe" and trial > 5))
             row = {"pair": pair, "kind": kind, "seed": seed, "trial": trial, "state": "succeeded",
-                   "score": score, **dict.fromkeys(PARAMETERS, trial)}  # fmt: skip
-            rows += [row | {"step": 100, "default": 0}, row | {"step": 200, "default": score}]
+                   "final": score, **dict.fromkeys(PARAMETERS, trial)}  # fmt: skip
+            rows += [row | {"step": 100, "score": 0}, row | {"step": 200, "score": score}]
     return pd.DataFrame(rows)
 
 
@@ -84,7 +84,7 @@ def test_proposals_are_compared_without_the_trials_that_both_searches_share():
     table = analysis.proposals(searches(1.0))
     assert (table["share"] > 0.9).all() and (table["p"] < 0.001).all()
     first = searches(0.0)
-    first.loc[(first["kind"] == "tpe") & (first["trial"] < 6), "score"] = 1.0
+    first.loc[(first["kind"] == "tpe") & (first["trial"] < 6), "final"] = 1.0
     assert (analysis.proposals(first)["p"] > 0.05).all()
 
 

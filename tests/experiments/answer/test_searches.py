@@ -10,7 +10,7 @@ from judge.common.errors import UserError
 
 def table(scores: dict[tuple[str, int], list[float]], states=None) -> pd.DataFrame:
     """Return the table of searches of monet, by kind and seed, whose trials have these scores."""
-    rows = [{"pair": "monet", "kind": kind, "seed": seed, "trial": trial, "score": score,
+    rows = [{"pair": "monet", "kind": kind, "seed": seed, "trial": trial, "final": score,
              "state": (states or {}).get(trial, "succeeded"), **dict.fromkeys(PARAMETERS, 100 * seed + trial),
              "step": step}
             for (kind, seed), all_scores in scores.items() for trial, score in enumerate(all_scores)
