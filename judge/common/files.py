@@ -11,7 +11,7 @@ from typing import IO, Any
 from judge.common.errors import UserError, one_line
 
 
-class FileLock:
+class file_lock:
     """A lock on `file` until `close`, or until this process ends, however it ends.
 
     `close` removes the file, and folders that were made for it if nothing else has come into them, so that a
@@ -50,11 +50,12 @@ class FileLock:
     def close(self) -> None:
         """Remove the file and unlock it."""
         if not self._lock.closed:
-            self._file.unlink(missing_ok=True)
+            with suppress(OSError):  # somebody has removed it
+                self._file.unlink()
             self._lock.close()
             self._remove_folders()
 
-    def __enter__(self) -> "FileLock":
+    def __enter__(self) -> "file_lock":
         return self
 
     def __exit__(self, *_: object) -> None:
