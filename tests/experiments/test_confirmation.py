@@ -110,10 +110,10 @@ def test_at_a_larger_size_the_schedule_can_have_another_length(search, draft_jud
 def test_the_length_of_the_schedule_is_not_the_commands_which_is_for_its_size(
     search, draft_judge, tmp_path, length,
 ):
-    search.config["trialCommand"] += f" {length} --reports 5"
+    search.config["trialCommand"] += f" {length}"
     file = confirmation.write(search, 2, 3, size="draft", judge=draft_judge, folder=tmp_path)
     _, settings, _ = trial_command.parse(yaml.safe_load(file.read_text())["trialCommand"])
-    assert settings.steps is settings.epochs is None and settings.reports == 5
+    assert settings.size == "draft" and settings.steps is settings.epochs is None
 
 
 def test_a_judge_is_found_from_the_users_folder_by_trials_that_run_elsewhere(
