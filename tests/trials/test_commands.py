@@ -101,7 +101,8 @@ def test_a_search_gives_a_trial_one_thread_by_default(tmp_path, inputs, options,
     nni = {"NNI_PLATFORM": "test", "NNI_TRIAL_JOB_ID": "x", "NNI_EXP_ID": "x", "NNI_TRIAL_SEQ_ID": "0",
            "NNI_SYS_DIR": str(tmp_path), "NNI_OUTPUT_DIR": str(tmp_path / "run")}
     wrong = ["--judge", "nowhere.pt"] if searched else []  # by hand it would leave no record
-    run("-m", "trials.cyclegan", *inputs, "--steps", 4, "--out", tmp_path / "run", *wrong, *options,
+    given = [*TINY[:-2], *inputs[len(TINY):]]  # without --threads
+    run("-m", "trials.cyclegan", *given, "--steps", 4, "--out", tmp_path / "run", *wrong, *options,
         OMP_NUM_THREADS="3", MKL_DYNAMIC="false", **(nni if searched else {}))
     facts = record(tmp_path / "run")
     assert facts["threads"] == threads and facts["parameters"] == parameters
