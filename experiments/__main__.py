@@ -46,7 +46,7 @@ from judge.common.cli import (
     subcommands,
 )
 from judge.common.errors import UserError
-from judge.common.files import file_lock
+from judge.common.files import FileLock
 
 STUDY_ERRORS = (OSError, ValueError, KeyError)  # of a file that is not a study's table
 # Each command imports what it needs when it runs, after the first refusals: torch and NNI take seconds.
@@ -114,7 +114,7 @@ def resume(options: Namespace) -> int:
     interrupted = find_experiment(options.experiment)
     from experiments import resume, search
 
-    with (file_lock(interrupted.folder / ".resume.lock", f"resuming experiment {interrupted.id}"),
+    with (FileLock(interrupted.folder / ".resume.lock", f"resuming experiment {interrupted.id}"),
           TemporaryDirectory() as folder):  # fmt: skip
         file = resume.write(interrupted, options.trials, folder=Path(folder))
         return shown(*search.run(file, options.keep, **start_options(options)))
@@ -238,7 +238,7 @@ def promote(options: Namespace) -> int:
     check_yardstick(options, options.size)
     from experiments import confirmation, search
 
-    with (file_lock(source.folder / ".promote.lock", f"promoting experiment {source.id}"),
+    with (FileLock(source.folder / ".promote.lock", f"promoting experiment {source.id}"),
           TemporaryDirectory() as folder):  # fmt: skip
         file = confirmation.write(source, options.top, options.seeds, options.size, options.judge,
                                   options.steps, options.score, folder=Path(folder))

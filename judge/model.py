@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate, linear
 
 from judge.common.constants import DEFAULT_JUDGE, SIZES
 from judge.common.errors import UserError
-from judge.common.files import as_user_error, atomic_write, file_lock
+from judge.common.files import FileLock, as_user_error, atomic_write
 from judge.common.schema import matches
 from judge.common.tensors import read_tensors
 from judge.images import luma
@@ -120,7 +120,7 @@ def check_writable(file: Path) -> None:
     """Raise UserError, before training, if a judge cannot be written to `file`."""
     if file.is_dir():
         raise UserError(f"cannot write to {file}: it is a folder")
-    file_lock(file.with_name(f".{file.name}.lock"), f"training {file}").close()  # leaves nothing
+    FileLock(file.with_name(f".{file.name}.lock"), f"training {file}").close()  # leaves nothing
 
 
 def save_judge(judge: Judge, card: ModelCard, file: Path) -> None:

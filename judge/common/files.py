@@ -11,7 +11,7 @@ from typing import IO, Any
 from judge.common.errors import UserError, one_line
 
 
-class file_lock:
+class FileLock:
     """A lock on `file` until `close`, or until this process ends, however it ends.
 
     `close` removes the file, and folders that were made for it if nothing else has come into them, so that a
@@ -55,7 +55,7 @@ class file_lock:
             self._lock.close()
             self._remove_folders()
 
-    def __enter__(self) -> "file_lock":
+    def __enter__(self) -> "FileLock":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,7 +15,7 @@ from experiments.report import results
 from experiments.tuner import Tpe
 from judge.common.cli import Namespace, Parser
 from judge.common.errors import UserError
-from judge.common.files import file_lock
+from judge.common.files import FileLock
 from trials.cyclegan import Settings
 
 PUBLISHED = {"identity_weight": Settings().identity_weight, "cycle_weight": Settings().cycle_weight}
@@ -184,5 +184,5 @@ def test_two_processes_do_not_train_the_same_trials(broken, monkeypatch, command
     monkeypatch.setattr(search, "run", lambda *_: pytest.fail("it went on"))
     options = options_of(command, broken)
     refused = pytest.raises(UserError, match=f"another process is {doing} experiment broken")
-    with file_lock(broken.folder / f".{command}.lock", "first"), refused:
+    with FileLock(broken.folder / f".{command}.lock", "first"), refused:
         getattr(commands, command)(options)

@@ -18,7 +18,7 @@ import torch
 from judge import images
 from judge.common.device import device_name, gpu_facts, tf32
 from judge.common.errors import UserError
-from judge.common.files import as_user_error, atomic_write, file_lock
+from judge.common.files import FileLock, as_user_error, atomic_write
 from judge.common.schema import NUMBER, matches
 
 RECORD = {  # the form of run.json
@@ -134,7 +134,7 @@ class Record:
         self._Settings = type(settings)
         self._begun = False
         # A trial whose NNI manager was killed may still write here when the search is resumed.
-        self._lock = file_lock(folder / ".lock", f"training in {folder}")
+        self._lock = FileLock(folder / ".lock", f"training in {folder}")
         try:
             self._previous = self._read_previous()
         except UserError:
