@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import cost, disk
-from experiments.check import Plan, check, is_remote, judge_on_data, trials_per_gpu
+from experiments.check import Plan, check, is_remote, judge_on_data, trials_folder, trials_per_gpu
 from experiments.mps import daemon
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import Experiment, Trial, find_experiment
@@ -58,6 +58,13 @@ def run(file: Path, keep: int | None = None, given: Overrides = NO_OVERRIDES, *,
     """
     interrupt_on_signals()  # whatever ends us, NNI must be stopped
     plan = check(file, given)
+    with trials_folder(plan.config):
+        return run_plan(plan, keep, unmeasured, long, any_judge, mps, port, show)
+
+
+def run_plan(plan: Plan, keep: int | None, unmeasured: bool, long: bool, any_judge: bool, mps: bool,
+             port: int, show: bool) -> tuple[Experiment, int]:  # fmt: skip
+    """Run a checked experiment, as `run` does."""
     description = describe(plan, keep)
     with (served(prepared(plan), port, show) as page,
           daemon(plan.gpus) if mps else nullcontext({}) as variables):  # fmt: skip
@@ -130,7 +137,7 @@ def describe(plan: Plan, keep: int | None = None) -> str:
         cache_folder(): 0 if is_remote(config) else disk.cache_needed(settings),
     }  # fmt: skip
     return "\n".join([
-        f"{plan.file}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
+        f"{plan.file.name}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
         f"{config.trial_concurrency} at once, over {', '.join(config.search_space)}",
         inputs, device(plan), disk.check(needed), *(f"note: {note}" for note in plan.notes)])
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import nni
+import numpy as np
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
 from nni.common.hpo_utils import format_parameters
 from nni.runtime import msg_dispatcher
@@ -31,6 +32,8 @@ class Tpe(TpeTuner):
         super().__init__(optimize_mode, **options)
         self._reference = reference
         self._earlier = database.find_experiment(resumes).trials() if resumes else []
+        if self._earlier and options.get("seed") is not None:  # else it draws again what it has drawn
+            self.rng = np.random.default_rng((options["seed"], len(self._earlier)))
         self._fixed: list[dict] | None = None  # proposed before TPE's own
         self._learnt = set()  # parameter ids whose result is in the history
         # Let NNI pass the last report of an early-stopped trial to the tuner (runtime/msg_dispatcher.py:242).

@@ -17,12 +17,12 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from judge.common.cli import ComputeOptions, Namespace, Parser, from_namespace, subcommands
 from judge.common.constants import DEFAULT_FORMULA, DEFAULT_JUDGE, SIZES, STAND_IN
 from judge.common.errors import UserError, printable
-from judge.common.files import as_user_error, file_lock
+from judge.common.files import FileLock, as_user_error
 from judge.training_options import TrainingOptions
 
 if TYPE_CHECKING:  # each command imports what it needs when it runs: torch and torchvision take seconds
@@ -121,9 +121,9 @@ def pixels_of(options: Namespace, device: "torch.device") -> int:
     return SIZES[images.default_size(device) if options.size == "auto" else options.size]
 
 
-def lock_output(file: Path) -> IO:
+def lock_output(file: Path) -> FileLock:
     """Keep other processes from making `file` until the lock is closed."""
-    return file_lock(file.with_name(f".{file.name}.lock"), f"training {file}")
+    return FileLock(file.with_name(f".{file.name}.lock"), f"training {file}")
 
 
 def train(options: Namespace) -> None:

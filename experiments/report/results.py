@@ -16,6 +16,7 @@ from judge.score import Formula
 from trials.session.records import read_lines, read_record, recorded_settings
 from trials.session.steady import score_text, steady
 
+COLUMNS = ["trial", "id", "data", "state", "reports", "score"]  # of a table without trials
 LOG_BYTES = 4000  # of a log's end, in which its last line is looked for
 
 
@@ -145,7 +146,7 @@ def frame(rows: list[Row]) -> pd.DataFrame:
             "data": data and data["name"] + " (stand-in)" * data["stand_in"], "state": row.state,
             "reports": len(trial.reports), "score": row.score, **parts, **trial.parameters,
         })  # fmt: skip
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=None if lines else COLUMNS)
 
 
 def text(experiment: Experiment, formula: Formula | None = None) -> str:

@@ -86,8 +86,8 @@ def test_a_space_may_choose_between_words_but_only_of_settings(tmp_path):
 
 
 def test_the_table_that_ships_is_said_to_be_of_the_earlier_sketch(capsys, tmp_path):
-    shipped = study.read_table(Study.table)
-    assert f"{Study.table}: {study.OLD_SKETCH}\n" == capsys.readouterr().err
+    shipped = study.read_table(study.SHIPPED_TABLE)
+    assert f"{study.SHIPPED_TABLE}: {study.OLD_SKETCH}\n" == capsys.readouterr().err
     assert "combined" in study.text(shipped)  # though it lacks the parameter `upsampling`
     shipped.assign(judge="another").to_csv(tmp_path / "new.csv")
     study.read_table(tmp_path / "new.csv")
@@ -125,12 +125,22 @@ def test_trials_and_measures_have_the_size_that_is_the_default_on_their_device(s
     assert options["--size"] == "sketch" and options["--device"] == "cpu"
 
 
+def test_a_table_with_results_of_another_judge_is_refused_before_training_and_stays(small, monkeypatch):
+    pd.DataFrame([{**study.StudyTable(small).conditions, "judge": "other", "setting": 0}]).to_csv(small.table)
+    before = small.table.read_bytes()
+    monkeypatch.setattr(study.subprocess, "run", lambda *_, **__: pytest.fail("it trains"))
+    with pytest.raises(UserError, match="has results of other trials or judges: choose another --table$"):
+        study.StudyTable(small).complete([(0, 0)])
+    assert small.table.read_bytes() == before
+
+
 def test_rows_and_trials_of_other_settings_are_not_taken_for_these(small):
     rows = study.StudyTable(small)
     pd.DataFrame([rows.conditions | {"setting": 0, "seed": 0}]).to_csv(small.table, index=False)
     assert len(rows._read()) == 1 and study.StudyTable(replace(small, steps=40))._read().empty
     pd.read_csv(small.table).drop(columns="trials").to_csv(small.table, index=False)
     assert rows._read().empty  # of an older version, whose sketch was another
+    small.table.unlink()
     other = {"status": "finished", "settings": asdict(replace(rows.common, ngf=15))}
     (small.out / "00-0").mkdir(parents=True)
     (small.out / "00-0" / "run.json").write_text(json.dumps(other))
