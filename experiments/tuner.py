@@ -5,16 +5,22 @@ They run in NNI's tuner process; experiment files name them, for example `classN
 
 import json
 import logging
+import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import nni
+import psutil
+import requests
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
 from nni.common.hpo_utils import format_parameters
 from nni.runtime import msg_dispatcher
 from nni.tuner import Tuner
 
-from experiments.nni_adapter import database
+from experiments.nni_adapter import database, dispatcher, manager, remote
+from judge.common.errors import UserError
 
 
 class Tpe(TpeTuner):
@@ -43,6 +49,7 @@ class Tpe(TpeTuner):
         """Set the space; at the first call also add what the resumed search has learnt."""
         super().update_search_space(space)
         if self._fixed is None:
+            check_plain_nni()
             self.import_data([{"parameter": trial.parameters, "value": trial.latest}
                               for trial in self._earlier if trial.settled and trial.latest])
             self._fixed = [trial.parameters for trial in self._earlier if not trial.settled]
@@ -109,3 +116,26 @@ def default_settings(module: str) -> dict:
     code = (f"import json, {module} as trial; from experiments.trial_command import published; "
             "print(json.dumps(published(trial)))")
     return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=database.ROOT))
+
+
+def check_plain_nni() -> None:
+    """Check an experiment that was started by plain `nnictl create`, as `run` does before it starts one.
+
+    Else each of its trials would fail, one after the other. Raises UserError with what `check` says: in NNI's
+    web UI the experiment's state is then ERROR, and the line is in its dispatcher's log.
+    """
+    if manager.EXPERIMENT in os.environ:
+        return
+    dispatcher.report_errors()
+    url = os.environ["NNI_TUNER_COMMAND_CHANNEL"].replace("ws://", "http://").removesuffix("/tuner")
+    with requests.Session() as local, tempfile.TemporaryDirectory() as folder:
+        local.trust_env = False  # no proxy
+        config = local.get(f"{url}/api/v1/nni/experiment", timeout=60).json()["params"]
+        file = manager.write_config(Path(folder) / "experiment.yml", database.without_repeats(config))
+        # NNI hides the GPUs from its tuner, but not from its manager.
+        nni_manager = next(p for p in psutil.Process().parents() if manager.MANAGER in p.cmdline())
+        command = [sys.executable, "-m", "experiments", "check", str(file), "--unmeasured"]
+        checked = subprocess.run(command, env=nni_manager.environ(), cwd=database.ROOT, text=True,
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if checked.returncode:
+        raise UserError(remote.last_line(checked.stderr))

@@ -4,11 +4,13 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from judge.common.errors import UserError, one_line
+
+LOG_BYTES = 4000  # of a log's end, in which its last line is looked for
 
 
 def file_lock(file: Path, doing: str, wait: bool = False) -> IO:
@@ -50,3 +52,12 @@ def atomic_write(file: Path, write: Callable[[Path], Any]) -> None:
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+
+
+def last_line(file: Path, start: str = "") -> str | None:
+    """Return the last line of a text file that is not empty and begins so; None if there is none."""
+    with suppress(OSError), open(file, "rb") as log:
+        log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_BYTES))
+        return next((line.strip() for line in reversed(log.read().decode(errors="replace").splitlines())
+                     if line.strip() and line.startswith(start)), None)
+    return None

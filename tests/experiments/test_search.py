@@ -16,7 +16,7 @@ import torch
 
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import find_experiment
-from experiments.nni_adapter.manager import create, free_port, status, stop
+from experiments.nni_adapter.manager import create, free_port, new_id, status, stop
 from experiments.search import TITLE
 from tests.experiments import long_run
 from tests.experiments.helpers import (
@@ -42,7 +42,7 @@ def test_every_trial_gets_its_own_parameters_though_others_crash(tmp_path, start
     """NNI 3.0 gives them to whichever trial asks first."""
     running, port = started(long_run.write_experiment(
         tmp_path / "search", trials=8, at_once=4, trialCommand="python -m tests.experiments.tiny --crash"))
-    until(lambda: status(port) == "DONE")
+    until(lambda: status(port)[0] == "DONE")
     trials = running.trials()
     assert [trial.number for trial in trials] == list(range(8))
     for trial in trials:
@@ -72,7 +72,7 @@ def test_nni_waits_for_a_slow_start_and_a_port_taken_meanwhile_costs_one_retry(
         monkeypatch.setattr(manager, "free_port", lambda: ports.pop() if ports else free_port())
         running, port = started(experiment(options=f"{TINY} --steps 4 --reports 2", maxTrialNumber=1))
         assert port != other.getsockname()[1] and not ports
-    until(lambda: status(port) == "DONE")
+    until(lambda: status(port)[0] == "DONE")
     assert running.trials()[0].final
 
 
@@ -104,18 +104,19 @@ def test_two_searches_at_once_on_one_gpu_do_not_disturb_each_other(tmp_path, mon
     service = {"platform": "local", "useActiveGpu": True, "maxTrialNumberPerGpu": 1}
     files = [long_run.write_experiment(tmp_path / name, trials, 1, trialGpuNumber=1, trainingService=service)
              for name, trials in (("short", 1), ("long", 4))]
+    ids = [new_id(), new_id()]
     with ThreadPoolExecutor() as pool:  # both start at the same moment
-        searches = list(pool.map(create, files))
+        searches = list(pool.map(create, files, ids))
     try:
         (short, first), (long, second) = searches
         assert first != second
-        until(lambda: status(first) == "DONE")
-        assert status(second) in ("RUNNING", "NO_MORE_TRIAL")
+        until(lambda: status(first)[0] == "DONE")
+        assert status(second)[0] in ("RUNNING", "NO_MORE_TRIAL")
         stop(short.id)
-        until(lambda: status(second) == "DONE")
+        until(lambda: status(second)[0] == "DONE")
     finally:
-        for search, _ in searches:
-            stop(search.id)
+        for id_ in ids:
+            stop(id_)
     assert [trial.state for trial in short.trials() + long.trials()] == ["SUCCEEDED"] * 5
     until(lambda: not processes_of(tmp_path))
     log = (long.folder / "log" / "nnimanager.log").read_text()
@@ -236,7 +237,7 @@ def test_nnis_pages_show_all_parts_of_scores_and_its_tensorboard_scalars_and_pai
 ):
     search, port = started(
         experiment(SPACE, options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=2, **FEW))
-    until(lambda: status(port) == "DONE")
+    until(lambda: status(port)[0] == "DONE")
     trials = search.trials()
     tab, errors = browser(f"http://127.0.0.1:{port}/detail")
     for trial in trials:

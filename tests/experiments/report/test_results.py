@@ -158,9 +158,16 @@ def run(words: list) -> str:
 def test_a_trial_that_ended_early_has_a_reason_in_words(experiment):
     trials = {row.trial.id: row for row in results.rows(experiment)}
     trials["ddddd"].record.update(status="stopped", reason="SIGTERM at step 301", settings={"reports": 20})
-    assert results.reason(trials["ddddd"]) == "stopped by the assessor after 1 of 20 reports"
-    assert results.reason(trials["bbbbb"]) == "cycle_A loss is nan"
-    assert [results.reason(trials[id_]) for id_ in ("aaaaa", "ccccc", "fffff")] == [None] * 3
+    def reason(id_: str) -> str | None:
+        return results.reason(experiment, trials[id_])
+
+    assert reason("ddddd") == "stopped by the assessor after 1 of 20 reports"
+    assert reason("bbbbb") == "cycle_A loss is nan"
+    assert [reason(id_) for id_ in ("aaaaa", "ccccc", "fffff")] == [None] * 3
+    assert "maxTrialDuration" not in results.text(experiment)
+    experiment.config["maxTrialDuration"] = "1s"
+    assert reason("ddddd") == "stopped by maxTrialDuration 1s after 1 of 20 reports"
+    assert "\ntrial 3: stopped by maxTrialDuration 1s after" in results.text(experiment)
     log = trials["ccccc"].trial.folder / "stderr"
     log.parent.mkdir()
     log.write_text("Traceback ...\nModuleNotFoundError: No module named 'x'\n\n")
