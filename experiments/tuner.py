@@ -124,10 +124,11 @@ def check_plain_nni() -> None:
     Else each of its trials would fail, one after the other. Raises UserError with what `check` says: in NNI's
     web UI the experiment's state is then ERROR, and the line is in its dispatcher's log.
     """
-    if manager.EXPERIMENT in os.environ:
+    channel = os.environ.get("NNI_TUNER_COMMAND_CHANNEL")
+    if manager.EXPERIMENT in os.environ or channel is None:  # started by `run`, or not by NNI
         return
     dispatcher.report_errors()
-    url = os.environ["NNI_TUNER_COMMAND_CHANNEL"].replace("ws://", "http://").removesuffix("/tuner")
+    url = channel.replace("ws://", "http://").removesuffix("/tuner")
     with requests.Session() as local, tempfile.TemporaryDirectory() as folder:
         local.trust_env = False  # no proxy
         config = local.get(f"{url}/api/v1/nni/experiment", timeout=60).json()["params"]

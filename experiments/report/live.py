@@ -49,7 +49,14 @@ class LivePage:
         self._server = loopback.listen(port, partial(Handler, self, self._token))
         self.port = self._server.server_port
         self.address = f"http://{loopback.ADDRESS}:{self.port}/{self._token}/"
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        try:
+            self._server.serve_forever(0.1)
+        except Exception as error:  # of any kind: the search goes on
+            print(f"page: no longer served ({error}), python -m experiments show "
+                  f"{self.data.experiment.id or 'latest'} serves it again", file=sys.stderr)
 
     def begin(self, experiment: Experiment, port: int) -> None:
         """Show this experiment, which NNI has started at a port, instead of the one that was prepared."""

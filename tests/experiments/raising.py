@@ -1,9 +1,10 @@
-"""A tuner and an assessor that raise at their n-th call, in NNI's process."""
+"""A tuner and an assessor that raise, in NNI's process."""
 
 import sys
 
 from nni.assessor import Assessor, AssessResult
 
+from experiments.nni_adapter.database import ROOT
 from experiments.tuner import Tpe
 
 
@@ -31,3 +32,13 @@ class RaisingAssessor(Assessor):
 
     def assess_trial(self, trial_job_id: str, trial_history: list) -> AssessResult:
         raise ValueError("the assessor raises")
+
+
+def tuner(**arguments) -> dict:
+    """Return the part of an experiment file that names the tuner above."""
+    common = {"reference": "tests.experiments.tiny", "seed": 0, "tpe_args": {"n_startup_jobs": 2}}
+    return {"className": f"{__name__}.Tuner", "codeDirectory": str(ROOT), "classArgs": common | arguments}
+
+
+ASSESSOR = {"className": f"{__name__}.RaisingAssessor", "codeDirectory": str(ROOT),
+            "classArgs": {"start_step": 1}}

@@ -88,7 +88,7 @@ def test_nni_and_so_its_trials_find_the_daemon_and_its_end_is_noticed(
     def create(file, id_, prepare, variables):
         assert len(record()) == 1
         seen.update(variables)
-        return SimpleNamespace(folder=file.parent, id=id_), 1
+        return SimpleNamespace(folder=tmp_path, id=id_, trials=lambda: []), 1
 
     def watch(experiment, port, plan, keep, mps_daemon, *_):
         assert mps_daemon.problem() is None

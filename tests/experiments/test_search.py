@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -17,14 +18,17 @@ import torch
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import find_experiment
 from experiments.nni_adapter.manager import create, free_port, new_id, status, stop
+from experiments.nni_adapter.processes import with_variable, with_word
 from experiments.search import TITLE
-from tests.experiments import long_run
+from judge.common.files import last_line
+from tests.experiments import long_run, raising
 from tests.experiments.helpers import (
     FEW,
     ROOT,
     SPACE,
     TIMEOUT,
     TINY,
+    Forked,
     finish,
     folder_of,
     listening,
@@ -159,14 +163,92 @@ def test_a_search_runs_to_its_end_on_loopback_and_its_promotion_trains_the_best_
     assert all(r["resumed_at"] == 10 and str(folder) in r["continues"] for r in continued)
 
 
-def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
-    file = experiment(options=f"{TINY} --steps 100000 --reports 5000", maxTrialNumber=9)
-    run = run_command(file)
-    folder = folder_of(file, run)
-    until(lambda: list(folder.glob("trials/*/checkpoint.pt")), run)
-    run.send_signal(signal.SIGINT)
-    finish(run, 130)
-    until(lambda: not processes_of(folder))
+@pytest.fixture
+def forked(tmp_path, nni_home):
+    """Return a function that forks `run` off for a search of tiny trials, which at the end is killed."""
+    running = []
+
+    def start(terminal: bool = False, **changes) -> Forked:
+        file = long_run.write_experiment(tmp_path / "search", trials=3, at_once=1, **changes)
+        running.append(Forked("run", str(file), "--unmeasured", terminal=terminal))
+        return running[-1]
+
+    yield start
+    for process in (*running, *with_variable("HOME", str(tmp_path))):
+        with suppress(OSError, psutil.Error):
+            os.kill(process.pid, signal.SIGKILL)
+
+
+INT, TERM, HUP, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL
+HELD = {"trialCommand": "python -m tests.experiments.tiny --hold"}  # its first trial never ends
+CLOSED = "the terminal is closed"
+
+
+@pytest.mark.parametrize("phase, endings, code", [
+    ("disk: ", [INT], 130), ("nnictl", [INT, INT], 130), ("--experiment-id", [HUP], 129),
+    ("web UI: ", [TERM], 143), ("1 reports", [KILL], -KILL), ("1 reports", [INT, TERM, INT], 130),
+    ("1 reports", [HUP, HUP], 129), ("web UI: ", [CLOSED], 129), ("succeeded", [INT], 130),
+])
+def test_whatever_stops_a_search_at_whatever_time_nothing_of_it_is_left(
+    phase, endings, code, forked, tmp_path,
+):
+    """A phase has begun when a line has its words, or the command of a process of NNI's."""
+    run = forked(CLOSED in endings, **({} if phase == "succeeded" else HELD))
+
+    def of_nni() -> list[psutil.Process]:
+        return with_variable("HOME", str(tmp_path))
+
+    until(lambda: phase in run.text() or with_word(of_nni(), phase), run)
+    for ending in endings:
+        run.close() if ending == CLOSED else run.send_signal(ending)
+        time.sleep(0.3)
+    output = finish(run, code)
+    until(lambda: not of_nni())
+    if code == 130:
+        assert output.count("stopped by SIGINT") == 1 and "still running" not in output
+    if phase == "1 reports" and code == 129:
+        assert "to resume it: python -m experiments resume" in output
+
+
+@pytest.mark.parametrize("changes, kill, words", [
+    ({"tuner": raising.tuner(fails_at=1, leaves=True)}, None, "tuner or assessor has ended, its last line: "
+     "RuntimeError: SystemExit('the tuner leaves')"),
+    ({"assessor": raising.ASSESSOR}, None, "its last line: RuntimeError: ValueError('the assessor raises')"),
+    (HELD, manager.TUNER, "tuner or assessor has ended, its last line: "),
+    (HELD, manager.MANAGER, "NNI's manager has ended, its last line: ["),
+])
+def test_whichever_of_nnis_processes_ends_the_search_ends_and_says_so_with_its_log(
+    changes, kill, words, forked, tmp_path,
+):
+    run = forked(**changes)
+    if kill:
+        until(lambda: "trial   0" in run.text(), run)
+        for process in with_word(with_variable("HOME", str(tmp_path)), kill):
+            process.kill()
+    output = finish(run, 1)
+    line = next(line for line in output.splitlines() if line.startswith("the search failed: "))
+    assert words in line and line.endswith(".log)")
+    until(lambda: not with_variable("HOME", str(tmp_path)))
+
+
+def test_plain_nnictl_refuses_what_check_refuses(tmp_path, nni_home):
+    """The tuner runs `check`; the line is in its log, and NNI's state is ERROR."""
+    file = long_run.write_experiment(
+        tmp_path / "search", trials=3, at_once=1,
+        searchSpace={"x": {"_type": "uniform", "_value": [0.6, 1]}})  # without the published value
+    port = free_port()
+    try:
+        created = subprocess.run(
+            ["nnictl", "create", "--config", str(file), "--port", str(port)], text=True, cwd=ROOT,
+            capture_output=True, env=os.environ | {"PATH": manager.search_path()})
+        assert created.returncode == 0, created.stdout
+        until(lambda: status(port)[0] == "ERROR")
+        log = newest(tmp_path / "search" / "runs") / "log" / "dispatcher.log"
+        assert "does not contain the published value 0.5" in last_line(log)
+    finally:
+        for process in with_variable("HOME", str(tmp_path)):
+            process.terminate()
+    until(lambda: not with_variable("HOME", str(tmp_path)))
 
 
 def test_a_search_whose_manager_or_all_of_whose_processes_are_killed_is_resumed(experiment, run_command):

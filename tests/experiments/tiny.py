@@ -15,6 +15,7 @@ class Settings:
     y: float = 0.5
     crash: bool = False  # trial 3 before it asks for its parameters, trial 5 after
     hold: bool = False  # each waits after its first report until it is stopped
+    fail: bool = False  # each fails
 
     def complete(self, device) -> "Settings":
         return self
@@ -44,6 +45,8 @@ if __name__ == "__main__":
         sys.exit("before it asks")
     host = engine.current_engine()
     settings = Settings(**host.get_parameters())
+    if "--fail" in sys.argv:
+        sys.exit(f"process {os.getpid()} fails")
     if crash == 5:
         sys.exit("after it has asked")
     score = {"default": 1 - (settings.x - 0.3) ** 2 - (settings.y - 0.7) ** 2, "part": settings.x}

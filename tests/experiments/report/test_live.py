@@ -154,6 +154,18 @@ def test_the_file_is_written_when_something_is_new_and_not_again_at_once(served)
     assert file.stat().st_mtime_ns > first and '"new"' in file.read_text()
 
 
+def test_a_server_that_ends_by_itself_is_one_line_and_its_end_is_not_waited_for(search, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(live.loopback.Server, "service_actions", fail)
+    page = live.LivePage(PageData(search(1)))
+    until(lambda: page.address and not any("_serve" in thread.name for thread in threading.enumerate()))
+    page.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("page: no longer served (too many open files), python -m experiments show ")
+
+
 def test_errors_and_ctrl_c_end_the_server_and_are_told_to_the_page(search, capsys):
     for error, *told in ((UserError("no room"), "failed", "no room"),
                          (Interrupted(signal.SIGINT), "stopped", "by SIGINT")):

@@ -174,6 +174,15 @@ def test_a_trial_that_ended_early_has_a_reason_in_words(experiment):
     assert f"\ntrial 2: ModuleNotFoundError: No module named 'x' ({log})\n" in results.text(experiment)
 
 
+def test_a_trial_that_was_stopped_with_its_search_is_stopped_and_not_running(experiment):
+    folder = experiment.folder / "trials" / "fffff"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"status": "stopped", "reason": "SIGTERM at step 3"}))
+    assert results.text(experiment).count("stopped") == 3  # of its state, of all states, and "early stopped"
+    (folder / "run.json").write_text(json.dumps({"status": "running"}))
+    assert "1 running" in results.text(experiment)
+
+
 @pytest.mark.parametrize(("width", "left_out"), [
     (160, ""), (70, "left out here, in --csv: content"),
     (60, "left out here, in --csv: style, content, cycle_weight")])
