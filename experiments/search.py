@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import stat
 import sys
 import tempfile
 import textwrap
@@ -110,9 +111,9 @@ class Stops:
 
 
 def drop_output() -> None:
-    """Drop what is printed from now on to a terminal."""
+    """Drop what is printed from now on to a terminal, which may be closed already."""
     for stream in (sys.stdout, sys.stderr):
-        if stream.isatty():
+        if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

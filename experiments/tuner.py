@@ -39,6 +39,7 @@ class Tpe(TpeTuner):
         self._earlier = database.find_experiment(resumes).trials() if resumes else []
         self._fixed: list[dict] | None = None  # proposed before TPE's own
         self._learnt = set()  # parameter ids whose result is in the history
+        dispatcher.report_errors()  # `nnictl create` starts NNI's own dispatcher
         # Let NNI pass the last report of an early-stopped trial to the tuner (runtime/msg_dispatcher.py:242).
         # NNI reads this option from the environment at import; set here, it holds for `nnictl create` too. No
         # longer needed when it is an option of the experiment file.
@@ -127,7 +128,6 @@ def check_plain_nni() -> None:
     channel = os.environ.get("NNI_TUNER_COMMAND_CHANNEL")
     if manager.EXPERIMENT in os.environ or channel is None:  # started by `run`, or not by NNI
         return
-    dispatcher.report_errors()
     url = channel.replace("ws://", "http://").removesuffix("/tuner")
     with requests.Session() as local, tempfile.TemporaryDirectory() as folder:
         local.trust_env = False  # no proxy

@@ -18,9 +18,11 @@ def process_or_report(self: MsgDispatcherBase, command: Any, data: Any) -> None:
     """Do as NNI's method does, but tell NNI's manager whatever is raised: its state is then ERROR."""
     try:
         process_command(self, command, data)
-    except BaseException as error:  # SystemExit too, which would end the thread without a word
+    except BaseException as error:
         self.send(CommandType.Error, repr(error))
-        raise RuntimeError(repr(error)) from error
+        if isinstance(error, Exception):
+            raise
+        raise RuntimeError(repr(error)) from error  # SystemExit would end the thread without a word
 
 
 def report_errors() -> None:

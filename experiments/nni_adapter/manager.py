@@ -30,6 +30,7 @@ STOP_TIMEOUT = 120.0  # seconds for a soft end: NNI's manager may take 60, and i
 KILL_TIMEOUT = 5.0  # seconds until killed processes are gone
 MANAGER, TUNER = "--experiment-id", "--exp_params"  # words in the commands of NNI's manager and dispatcher
 TUNER_ERROR = "Dispatcher stream error, tuner may have crashed."  # of NNI (core/nnimanager.js:588)
+TRACEBACK_END = re.compile(r"^[\w.]+(?:: .*)?$", re.MULTILINE)  # the line with the error
 # Variables of the environment of all processes of an experiment: its id, and the process that started it.
 EXPERIMENT, STARTER = "SALON_EXPERIMENT", "SALON_STARTER"
 
@@ -167,7 +168,9 @@ def what_ended(experiment: Experiment, errors: list[str]) -> str:
     manager_log, tuner_log = logs / "nnimanager.log", logs / "dispatcher.log"
     if TUNER_ERROR in errors or (not with_word(with_variable(EXPERIMENT, experiment.id), TUNER)
                                  and not has_line(tuner_log, "Connection lost")):  # to the manager
-        return f"NNI's tuner or assessor has ended, its last line: {last_line(tuner_log)} ({tuner_log})"
+        raised = TRACEBACK_END.findall(tuner_log.read_text(errors="replace")) if tuner_log.is_file() else []
+        last = raised[-1] if raised else last_line(tuner_log)
+        return f"NNI's tuner or assessor has ended, its last line: {last} ({tuner_log})"
     if errors:
         return f"NNI's manager failed: {errors[-1]} ({manager_log})"
     return f"NNI's manager has ended, its last line: {last_line(manager_log, '[')} ({manager_log})"

@@ -31,9 +31,10 @@ childProcess.spawn = function (command, args, options, ...rest) {
     const onLoopback = (x) => (typeof x === 'string' ? x.replace('--bind_all', '--host=127.0.0.1') : x);
     if (!Array.isArray(args)) return spawn(onLoopback(command), args, options, ...rest);
     if (!args.includes('--exp_params')) return spawn(onLoopback(command), args.map(onLoopback), options, ...rest);
-    const PYTHONPATH = [root, options.env.PYTHONPATH].filter(Boolean).join(':');
+    const env = options.env ?? process.env;
+    const PYTHONPATH = [root, env.PYTHONPATH].filter(Boolean).join(':');
     const ours = args.map((x) => (x === 'nni' ? 'experiments.nni_adapter.dispatcher' : x));
-    tuner = spawn(command, ours, { ...options, env: { ...options.env, PYTHONPATH } });
+    tuner = spawn(command, ours, { ...options, env: { ...env, PYTHONPATH } });
     return tuner;
 };
 

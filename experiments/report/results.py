@@ -1,6 +1,8 @@
 """The table of an experiment's trials, best first, and the commands that repeat its best trial."""
 
+import fcntl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -47,10 +49,18 @@ class Row:
     def state(self) -> str:
         """NNI's state in lower case, or `diverged`, `failed` or `stopped` if the record says so."""
         status = self.record.get("status")
-        # NNI stores no end of the trials that it stops together with the search.
-        if status in ("diverged", "failed") or status == "stopped" and self.trial.state == RUNNING:
-            return status
-        return self.trial.state.lower().replace("_", " ")
+        # NNI stores no end of the trials that it stops with the search, nor of any when it is killed itself.
+        if self.trial.state == RUNNING and (status == "stopped" or status and was_killed(self.trial.folder)):
+            return "stopped"
+        return status if status in ("diverged", "failed") else self.trial.state.lower().replace("_", " ")
+
+
+def was_killed(folder: Path) -> bool:
+    """Return whether a trial's process has ended without a last word: it holds the folder's lock no more."""
+    with suppress(OSError), open(folder / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def rows(experiment: Experiment, formula: Formula | None = None,
