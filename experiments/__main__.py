@@ -17,7 +17,7 @@
     python -m experiments study --data DIR ...             # does the early score predict the end?
     python -m experiments ranks                            # results of the last study
     python -m experiments reliability TABLE                # how much of a score is chance?
-    python -m experiments simulate                         # does stopping trials early pay?
+    python -m experiments simulate ID ID                   # does stopping trials early pay?
 
 ID is the id that `run` printed, the experiment's name or folder, or `latest`, the one started last.
 """
@@ -312,11 +312,17 @@ def reliability(options: Namespace) -> None:
 
 
 def simulate(options: Namespace) -> None:
-    """Replay searches on a study's curves, with and without stopping trials early, in equal time."""
+    """Replay searches on the curves of others, with and without stopping trials early, in equal time."""
+    import pandas as pd
+
     from experiments.study import simulation
 
-    with error_prefix(f"{options.table} is not a study's table", STUDY_ERRORS):
-        result = simulation.run(from_namespace(simulation.Simulation, options))
+    if bool(options.experiments) == bool(options.table):
+        raise UserError("give the experiments whose curves are replayed, or --table")
+    with error_prefix(f"{options.table} is no table of curves", STUDY_ERRORS):
+        table = pd.read_csv(options.table) if options.table else simulation.curves_of(options.experiments)
+        curves = simulation.steady_curves(table, options.score)
+    result = simulation.run(from_namespace(simulation.Simulation, options), curves)
     print(result.to_csv(index=False).rstrip("\n") if options.csv else simulation.text(result))
 
 
@@ -405,6 +411,9 @@ def add_options(name: str, parser: Parser) -> None:
             parser.add_argument("--style", type=Fraction, default=study.STYLE_WEIGHT,
                                 help="weight of style against content in final quality")
         else:
+            if name == "simulate":
+                parser.add_argument("experiments", metavar="ID", nargs="*",
+                                    help="experiments whose trials were not stopped early")
             parser.add_fields(study.Study if name == "study" else simulation.Simulation)
 
 

@@ -1,8 +1,9 @@
 """Does stopping trials early pay? Searches are replayed on recorded learning curves, without training.
 
-A study (`study`) has trained settings to the end, with a score at each report. A replayed search proposes
-them in random order, and the assessors that NNI runs stop its trials. All searches have the same time. What
-counts is the final quality, by an independent judge, of the setting of a search's best completed trial.
+The curves are those of searches whose trials were not stopped early. A replayed search proposes their
+settings in random order, none twice, and the assessors that NNI runs stop its trials. All searches have the
+same time. What counts is the score, at the end of the recorded curve, of the setting of a search's best
+completed trial.
 """
 
 import heapq
@@ -15,40 +16,65 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.study.independent_judge import STYLE_WEIGHT, final_quality
-from experiments.study.study import REPORTS, Study, final_rows, read_table, scores_by
-from judge.common.cli import Fraction, NonNegativeFloat, PositiveInt
+from experiments.api import load
+from judge.common.cli import NonNegativeFloat, PositiveInt
 from judge.common.errors import UserError
 from judge.common.progress import progress
-from judge.score import combined, find_formula
+from judge.score import find_formula
+from trials.session.steady import MIN_SCORE, STEADY_REPORTS
 
-# These two describe the experiments/cyclegan.yml with which study.csv was made, of the earlier sketch.
-BUDGETS = (0.2, 0.5, 1.0)  # of a trial that is not stopped, as a share of the schedule
-MEDIANSTOP_START = 0.4  # share of a trial's reports before Medianstop may stop it
+LENGTHS = (0.5, 1.0)  # of a trial that is not stopped, as a share of the recorded curves
+MEDIANSTOP_START = 0.4  # share of a trial's reports before Medianstop may stop it: experiments/cyclegan.yml
 ETAS = (2, 3, 4)
 ORDERS = 5  # of proposals, per draw of settings
+MIN_CURVES = 30  # fewer are exhausted by one search
 
 
 @dataclass(frozen=True)
 class Simulation:
     """The searches to replay."""
 
-    table: Path = Study.table
-    """Table of a study."""
-    trials: PositiveInt = 24
-    """The time of all searches: that of so many trials of the smallest budget, none of them stopped."""
+    table: Path | None = None
+    """Table of learning curves, instead of experiments: trial, step, score and its parts."""
+    trials: PositiveInt = 8
+    """The time of all searches: that of so many whole trials."""
     searches: PositiveInt = 200
     """Number of searches, the same for each assessor; every five share a draw of settings, in five orders."""
     at_once: PositiveInt = 2
     """Trials at once."""
-    overhead: NonNegativeFloat = 0.02
-    """Time that a trial takes beside its training, in schedules: with the earlier sketch, of study.csv, two
-    searches by NNI took 24 s a trial beside steps of 0.22 s, of which a schedule had 5,000."""
-    score: str = combined.name
-    """Score by which trials are stopped and the best is chosen: a formula, or a file of `taste`. Not the
-    default score, because study.csv is older than its part `scene`."""
-    style: Fraction = STYLE_WEIGHT
-    """Weight of style against content in final quality."""
+    overhead: NonNegativeFloat = 0.1
+    """Time that a trial takes beside its training, as a share of a whole trial: its start and NNI's."""
+    score: str | None = None
+    """Score by which trials are stopped and the best is chosen: a formula, or a file of `taste`; by default
+    that of the searches."""
+
+
+def curves_of(names: Sequence[str], score: str | None = None) -> pd.DataFrame:
+    """Return the learning curves of experiments as a table: experiment, trial, step, score and its parts."""
+    return pd.concat([load(name, score).curves.assign(experiment=name) for name in names], ignore_index=True)
+
+
+def steady_curves(table: pd.DataFrame, score: str | None = None) -> np.ndarray:
+    """Return what each trial would have told NNI at each report (`trials.session.steady`), [trials, reports].
+
+    Left out are trials with fewer reports than others, which were stopped. Raises UserError if there are
+    fewer than `MIN_CURVES`, or parts of the score are missing.
+    """
+    if score:
+        formula = find_formula(score)
+        if not formula.weighed <= set(table):
+            raise UserError(f"the curves are older than parts of --score {score}")
+        table = table.assign(score=[formula(row) for row in table.to_dict("records")])
+    keys = [name for name in ("experiment", "search", "trial") if name in table]
+    logarithms = np.log(table.sort_values("step").set_index(keys)["score"].clip(lower=MIN_SCORE))
+    trials = [values for _, values in logarithms.groupby(keys)]
+    longest = max(map(len, trials), default=0)
+    whole = np.unique([values for values in trials if len(values) == longest], axis=0)  # a copy counts once
+    curves = np.exp(pd.DataFrame(whole).T.rolling(STEADY_REPORTS, min_periods=1).mean().T.to_numpy())
+    if len(curves) < MIN_CURVES:
+        raise UserError(f"{len(curves)} trials that were not stopped early: {MIN_CURVES} are needed, or a "
+                        "search would see all of them")
+    return curves
 
 
 def replay(
@@ -87,39 +113,29 @@ def replay(
     return started - len(running), sum(map(len, histories)), finals
 
 
-def run(simulation: Simulation) -> pd.DataFrame:
-    """Replay all searches, and return a table with a row per search, budget and assessor.
+def run(simulation: Simulation, curves: np.ndarray) -> pd.DataFrame:
+    """Replay all searches on `curves`, [trials, reports], and return a row per search, length and assessor.
 
-    Further columns: trials that ended; `through`, those of them that completed; schedules trained; regret,
-    how much worse than the best setting at hand the chosen one ends, as a share of the range of all. Raises
-    UserError if the time is too short for one trial, or reports are missing in the study's table.
+    Further columns: settings that could be proposed; trials that ended; `through`, those of them that
+    completed; `whole`, trainings in whole trials; loss, the base-10 logarithm of how many times better the
+    best setting of the draw ends than the chosen one.
     """
-    table, formula = read_table(simulation.table), find_formula(simulation.score)
-    if not formula.weighed <= set(table):
-        raise UserError(f"{simulation.table} is older than parts of --score {simulation.score}")
-    curves = table.assign(score=scores_by(formula, table)).pivot(
-        index=["setting", "seed"], columns="share", values="score")
-    if curves.shape[1] != REPORTS or curves.isna().any(axis=None):
-        raise UserError(f"{simulation.table} lacks some of a trial's {REPORTS} reports: repeat the study")
-    final = final_quality(final_rows(table), simulation.style).groupby("setting").mean()
-    overhead, at_once = simulation.overhead * REPORTS, simulation.at_once
-    time = simulation.trials * (BUDGETS[0] * REPORTS + overhead) / at_once
-    if time < BUDGETS[-1] * REPORTS + overhead:
-        raise UserError(f"--trials {simulation.trials} is less time than one over the whole schedule takes")
-    max_trials = math.ceil(time * at_once / (1 + overhead)) + at_once  # each stopped at its first report
+    reports, at_once = curves.shape[1], simulation.at_once
+    overhead = simulation.overhead * reports
+    time = simulation.trials * (reports + overhead) / at_once
     rows = []
     for search in progress(range(simulation.searches), "searches"):
-        settings, runs = proposals(curves, search, max_trials)
-        for budget in BUDGETS:
-            reports = round(budget * REPORTS)
-            shortened = [run[:reports] for run in runs]
-            for name, assessor in assessors(reports).items():
-                ended, reported, finals = replay(shortened, assessor, time, overhead, at_once)
-                chosen = settings[max(finals, key=finals.get)]
+        drawn = draw(curves, search)
+        for length in LENGTHS:
+            count = math.ceil(length * reports)
+            for name, assessor in assessors(count).items():
+                ended, reported, finals = replay(drawn[:, :count], assessor, time, overhead, at_once)
+                chosen = max(finals, key=finals.get)
                 rows.append({
-                    "budget": budget, "assessor": name, "search": search, "trials": ended,
-                    "through": len(finals), "schedules": reported / REPORTS,
-                    "regret": (final[settings].max() - final[chosen]) / np.ptp(final),
+                    "length": length, "assessor": name, "search": search,
+                    "settings": len(drawn), "trials": ended,
+                    "through": len(finals), "whole": reported / reports,
+                    "loss": math.log10(drawn[:, -1].max() / drawn[chosen, -1]),
                 })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -134,31 +150,29 @@ def assessors(reports: int) -> dict[str, Any]:
             **{f"halving, eta {eta}": SuccessiveHalving(start_step=1, eta=eta) for eta in ETAS}}
 
 
-def proposals(curves: pd.DataFrame, search: int, count: int) -> tuple[list[int], list[np.ndarray]]:
-    """Return `count` settings that a search proposes, and a learning curve of each, of a random seed.
-
-    They are drawn with replacement, as many as the study has; proposed in random order, then all again.
-    """
-    numbers = curves.index.unique("setting")
-    pool = np.random.default_rng(search // ORDERS).choice(numbers, len(numbers))
-    rng = np.random.default_rng([search, ORDERS])  # another random stream than the pool's
-    order = np.concatenate([rng.permutation(pool) for _ in range(math.ceil(count / len(pool)))])[:count]
-    return list(order), [rng.choice(curves.loc[setting].to_numpy()) for setting in order]
+def draw(curves: np.ndarray, search: int) -> np.ndarray:
+    """Return the curves that a search proposes, in its order: a bootstrap sample without its repeats."""
+    rng = np.random.default_rng(search // ORDERS)
+    drawn = np.unique(rng.integers(len(curves), size=len(curves)))
+    return curves[np.random.default_rng([search, ORDERS]).permutation(drawn)]
 
 
 def text(table: pd.DataFrame) -> str:
-    """Return means over the searches as text, a row per budget and assessor.
+    """Return means over the searches as text, a row per length and assessor.
 
-    `gain` is how much less the regret is than without an assessor at the smallest budget, with its 95 %
-    interval over draws of the settings; `best` is how often the best setting was chosen.
+    `share` is the chosen setting's score as a share of the best one's (geometric mean); `best` is how often
+    the best setting was chosen; `gain` is how many times better the chosen setting is than with whole trials
+    and without an assessor, with its 95 % interval over draws of the settings.
     """
-    table = table.assign(best=table["regret"] == 0, draw=table["search"] // ORDERS)
-    rows = table.groupby(["budget", "assessor"], sort=False)
-    cells = rows[["trials", "through", "schedules"]].mean().map("{:.1f}".format)
-    regret, by_draw = rows["regret"], table.pivot_table("regret", ["budget", "assessor"], "draw", sort=False)
-    gain = by_draw.loc[BUDGETS[0], "none"] - by_draw
-    low, high = (gain.quantile(q, axis=1).map("{:+.2f}".format) for q in (0.025, 0.975))
-    cells["regret"] = regret.mean().map("{:.2f}".format) + regret.std().map(" ± {:.2f}".format)
+    table = table.assign(best=table["loss"] == 0, draw=table["search"] // ORDERS)
+    rows = table.groupby(["length", "assessor"], sort=False)
+    cells = rows[["trials", "through", "whole"]].mean().map("{:.1f}".format)
+    by_draw = table.pivot_table("loss", ["length", "assessor"], "draw", sort=False)
+    gain = by_draw.loc[LENGTHS[-1], "none"] - by_draw
+    low, high = ((10 ** gain.quantile(q, axis=1)).map("{:.2f}".format) for q in (0.025, 0.975))
+    cells["share"] = (10 ** -rows["loss"].mean()).map("{:.2f}".format)
     cells["best"] = rows["best"].mean().map("{:.0%}".format)
-    cells["gain"] = gain.mean(axis=1).map("{:+.2f}".format) + " [" + low + ", " + high + "]"
-    return f"{table['search'].nunique()} searches of equal time each\n\n{cells.to_string()}"
+    cells["gain"] = (10 ** gain.mean(axis=1)).map("{:.2f}".format) + " [" + low + ", " + high + "]"
+    count, settings = table["search"].nunique(), table["settings"].mean()
+    return (f"{count} searches of equal time; each can propose about {settings:.0f} settings, and one "
+            f"that has seen them all has time left\n\n{cells.to_string()}")

@@ -1,5 +1,7 @@
 """Replayed searches: all have equal time, and stopping early pays where early scores predict the end."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from unittest.mock import Mock, call
 
@@ -10,10 +12,9 @@ from nni.assessor import Assessor, AssessResult
 
 from experiments.assessor import SuccessiveHalving
 from experiments.study import simulation
-from experiments.study.simulation import BUDGETS, Simulation, replay
-from experiments.study.study import REPORTS
+from experiments.study.simulation import LENGTHS, ORDERS, Simulation, replay
 from judge.common.errors import UserError
-from judge.score import PARTS
+from trials.session.steady import steady
 
 CURVES = [np.full(4, score) for score in (0.3, 0.9, 0.1, 0.5, 0.2)] * 10
 
@@ -49,54 +50,69 @@ def test_halving_finds_a_trial_that_comes_too_late_without_it():
 
 
 @pytest.fixture
-def predictive(tmp_path) -> Simulation:
-    """A study in which the score at each report predicts the end."""
-    rows = []
-    for number, quality in enumerate(np.linspace(0.1, 0.9, 12)):
-        for report in range(1, REPORTS + 1):
-            parts = dict.fromkeys(PARTS, 1.0) | {"style": quality * report / REPORTS, "kid": 0.0}
-            rows.append({"setting": number, "seed": 0, "share": report / REPORTS, **parts})
-        rows[-1] |= {"final_style": quality, "final_content": quality, "final_kid": -quality}
-    pd.DataFrame(rows).to_csv(tmp_path / "study.csv", index=False)
-    return Simulation(table=tmp_path / "study.csv", trials=12, searches=4)
+def predictive() -> pd.DataFrame:
+    """Curves whose score at each report predicts the end."""
+    return pd.DataFrame({"experiment": "a", "trial": trial, "step": 100 * report, "score": trial * report,
+                         "style": trial * report / 10} for trial in range(1, 201) for report in range(1, 11))
 
 
 def test_all_searches_have_equal_time_and_those_that_stop_early_see_more_trials(predictive):
-    table = simulation.run(predictive)
-    time = predictive.trials * (BUDGETS[0] + predictive.overhead)
-    spent = table["schedules"] + predictive.overhead * table["trials"]
-    assert (spent <= time + 1e-9).all()
-    assert (spent > time - predictive.at_once * (1 + predictive.overhead)).all()
-    trials = table.groupby(["budget", "assessor"])["trials"].mean()
-    assert trials[BUDGETS[0], "none"] == predictive.trials
-    assert all(trials[budget, "halving, eta 3"] > 1.5 * trials[budget, "none"] for budget in BUDGETS)
-    fewer = simulation.run(replace(predictive, searches=2))  # the same searches, without the last ones
-    pd.testing.assert_frame_equal(fewer, table[table["search"] < 2].reset_index(drop=True))
-    assert table.groupby("search")["regret"].mean().nunique() > 1
+    simulated, curves = Simulation(trials=12, searches=10), simulation.steady_curves(predictive)
+    table = simulation.run(simulated, curves)
+    time, spent = 12 * (1 + simulated.overhead), table["whole"] + simulated.overhead * table["trials"]
+    assert (spent <= time + 1e-9).all() and (spent > time - 2 * (1 + simulated.overhead)).all()
+    means = table.groupby(["length", "assessor"])[["trials", "loss"]].mean()
+    assert means["trials"][1.0, "none"] == 12
+    for length in LENGTHS:
+        assert means["trials"][length, "halving, eta 3"] > 1.5 * means["trials"][length, "none"]
+        assert means["loss"][length, "halving, eta 3"] < means["loss"][length, "none"]
+    fewer = simulation.run(replace(simulated, searches=5), curves)  # the same searches, without the last ones
+    pd.testing.assert_frame_equal(fewer, table[table["search"] < 5].reset_index(drop=True))
 
 
-def test_the_gain_is_against_no_assessor_at_the_smallest_budget():
-    regret = pd.DataFrame({"assessor": ["none", "halving"], "regret": [0.5, 0.2], "budget": BUDGETS[0]})
-    table = regret.merge(pd.DataFrame({"search": range(20)}), how="cross")
-    table = table.assign(trials=1, through=1, schedules=1.0)
-    text = simulation.text(table)
-    assert "+0.30 [+0.30, +0.30]" in text and "+0.00 [+0.00, +0.00]" in text
+def test_no_setting_is_proposed_twice_and_orders_differ():
+    curves = np.arange(1.0, 61)[:, None]
+    first, second = simulation.draw(curves, 0)[:, 0], simulation.draw(curves, 1)[:, 0]
+    assert len(set(first)) == len(first) and set(first) == set(second) and list(first) != list(second)
+    assert set(simulation.draw(curves, ORDERS)[:, 0]) != set(first)  # another draw of the settings
 
 
-def test_a_file_of_weights_is_a_score_like_a_formula(predictive, tmp_path):
-    file = tmp_path / "mine.json"
-    file.write_text('{"format": "salon score 1", "weights": {"style": 1}}')
-    mine, plain = (simulation.run(replace(predictive, score=score)) for score in (str(file), "plain"))
-    pd.testing.assert_frame_equal(mine, plain)
-    pd.read_csv(predictive.table).drop(columns="style").to_csv(predictive.table, index=False)
-    with pytest.raises(UserError, match="is older than parts of --score .*mine.json"):
-        simulation.run(replace(predictive, score=str(file)))
+def test_curves_are_what_a_trial_tells_the_tuner(predictive):
+    reports = predictive[predictive["trial"] == 7][["score"]].set_axis(["default"], axis=1)
+    reports = reports.to_dict("records")
+    told = [steady(reports[:count])["default"] for count in range(1, 11)]
+    curves = simulation.steady_curves(predictive)
+    assert min(np.abs(np.log(curves / told)).max(axis=1)) < 1e-9
 
 
-def test_too_little_time_and_missing_reports_are_refused_in_one_line(predictive):
-    with pytest.raises(UserError, match="--trials 2 is less time than one"):
-        simulation.run(replace(predictive, trials=2))
-    table = pd.read_csv(predictive.table)
-    table[table["share"].isin([0.05, 0.5, 1.0])].to_csv(predictive.table, index=False)
-    with pytest.raises(UserError, match="lacks some of a trial's 20 reports"):
-        simulation.run(predictive)
+def test_stopped_trials_and_copies_are_left_out(predictive):
+    stopped = predictive[(predictive["trial"] > 3) | (predictive["step"] < 500)]
+    copied = pd.concat([stopped, stopped.assign(experiment="b")])
+    assert simulation.steady_curves(copied).shape == (197, 10)
+    with pytest.raises(UserError, match="^20 trials that were not stopped early: 30 are needed"):
+        simulation.steady_curves(predictive[predictive["trial"] <= 20])
+
+
+def test_another_score_ranks_the_curves(predictive):
+    curves, plain = (simulation.steady_curves(predictive, score) for score in (None, "plain"))
+    assert plain == pytest.approx(curves / 10)
+    with pytest.raises(UserError, match="the curves are older than parts of --score combined"):
+        simulation.steady_curves(predictive, "combined")
+
+
+def test_the_gain_is_how_many_times_better_than_whole_trials_without_an_assessor():
+    loss = pd.DataFrame({"assessor": ["none", "halving"], "loss": [0.5, 0.2], "length": LENGTHS[-1]})
+    table = loss.merge(pd.DataFrame({"search": range(20)}), how="cross")
+    text = simulation.text(table.assign(settings=9, trials=1, through=1, whole=1.0))
+    assert "2.00 [2.00, 2.00]" in text and "1.00 [1.00, 1.00]" in text
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ([], "give the experiments whose curves are replayed, or --table"),
+    (["latest", "--table", "x.csv"], "give the experiments whose curves are replayed, or --table"),
+    (["--table", "nowhere.csv"], "nowhere.csv is no table of curves"),
+])
+def test_what_cannot_be_replayed_is_refused_in_one_line(words, message):
+    command = [sys.executable, "-m", "experiments", "simulate", *words]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1

@@ -1,0 +1,122 @@
+"""python -m experiments.answer COMMAND: the experiment of experiments/answer/PROTOCOL.md
+
+    python -m experiments.answer searches ID ...       # the searches as a table
+    python -m experiments.answer confirm --pair monet --halves DIR --judge FILE --yardstick FILE
+    python -m experiments.answer sizes   --pair monet --halves DIR --judge FILE --draft-judge FILE
+    python -m experiments.answer pairs --out DIR       # sheets for viewers, without names
+    python -m experiments.answer votes --out DIR NAME=FILE ...
+    python -m experiments.answer results               # all tables and answers
+    python -m experiments.answer figures --search ID   # the figures of judge/RESULTS.md
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.answer import analysis, confirmation, figures, pairs
+from experiments.answer import searches as tables
+from experiments.api import load
+from judge.common.cli import Fraction, Namespace, Parser, from_namespace, subcommands
+from judge.common.errors import UserError
+
+FOLDER = Path(__file__).parent
+CONFIRMED, VOTES, SIZES = (FOLDER / f"{name}.csv" for name in ("confirmed", "votes", "sizes"))
+STUDY, PICTURES = FOLDER.parent / "study", FOLDER.parent / "pictures"
+
+
+def searches(options: Namespace) -> None:
+    """Write a table of all reports of the searches for each pair of domains."""
+    for pair, table in tables.collect(options.experiments).groupby("pair"):
+        file = FOLDER / f"searches-{pair}.csv"
+        table.to_csv(file, index=False, float_format="%.6g")
+        print(f"wrote {file}")
+
+
+def confirm(options: Namespace) -> None:
+    """Train winners and published settings with fresh seeds, and measure them; the same command continues."""
+    settings = tables.confirmed_settings(read_searches(), options.pair)
+    confirmation.run(from_namespace(confirmation.Confirmation, options), settings, CONFIRMED)
+
+
+def sizes(options: Namespace) -> None:
+    """Train six settings at two sizes; the same command continues."""
+    settings = tables.sizes_settings(read_searches(), options.pair)
+    confirmation.compare_sizes(from_namespace(confirmation.Confirmation, options), settings,
+                               options.draft_judge, options.budget, SIZES)  # fmt: skip
+
+
+def draw_pairs(options: Namespace) -> None:
+    """Write the pictures that viewers compare: is the upper or the lower row the better painting?"""
+    key = pairs.draw(read(CONFIRMED), options.out)
+    print(f"{len(key)} pictures in {options.out}; {pairs.KEY} is not for the viewers")
+
+
+def votes(options: Namespace) -> None:
+    """Write the table of the viewers' votes."""
+    answers = dict(word.split("=", 1) for word in options.answers)
+    pairs.count(options.out, {name: Path(file) for name, file in answers.items()}).to_csv(VOTES, index=False)
+    print(f"wrote {VOTES}")
+
+
+def results(options: Namespace) -> None:
+    """Print all tables and what they answer."""
+    print(analysis.text(read_searches(), *(pd.read_csv(file) if file.exists() else None
+                                          for file in (CONFIRMED, VOTES, SIZES))))
+
+
+def draw_figures(options: Namespace) -> None:
+    """Draw the figures of judge/RESULTS.md that there are data for; --search adds its contact sheet."""
+    drawn = {"early_and_end": figures.early_and_end(read(STUDY / "seeds.csv")),
+             "left_out": figures.left_out(read(STUDY / "leave_out.csv"))}
+    if CONFIRMED.exists():
+        drawn["intervals"] = figures.intervals(read(CONFIRMED))
+    for name, figure in drawn.items():
+        figure.savefig(PICTURES / f"{name}.png", dpi=100)
+    if options.search:
+        figures.contact_sheet(load(options.search)).save(PICTURES / "contact_sheet.png")
+    print(f"figures in {PICTURES}")
+
+
+def read_searches() -> pd.DataFrame:
+    """Return the tables of the searches as one. Raises UserError if there is none yet."""
+    files = sorted(FOLDER.glob("searches-*.csv"))
+    return pd.concat(map(read, files or [FOLDER / "searches-monet.csv"]), ignore_index=True)
+
+
+def read(file: Path) -> pd.DataFrame:
+    """Return a table of this folder. Raises UserError if it was not made yet."""
+    if not file.exists():
+        raise UserError(f"no {file}: PROTOCOL.md says how it is made")
+    return pd.read_csv(file)
+
+
+def add_confirmation(parser: Parser) -> None:
+    parser.add_fields(confirmation.Confirmation)
+
+
+def add_sizes(parser: Parser) -> None:
+    add_confirmation(parser)
+    parser.add_argument("--draft-judge", type=Path, required=True, help="the judge of 128 px")
+    parser.add_argument("--budget", type=Fraction, default=0.25, help="share of a draft's schedule")
+
+
+def add_out(parser: Parser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
+
+
+def add_votes(parser: Parser) -> None:
+    add_out(parser)
+    parser.add_argument("answers", nargs="+", metavar="NAME=FILE", help="viewer and file")
+
+
+def add_search(parser: Parser) -> None:
+    parser.add_argument("--search", metavar="ID", help="search whose trials' paintings are shown together")
+
+
+if __name__ == "__main__":
+    subcommands("python -m experiments.answer", __doc__, {
+        "searches": (lambda parser: parser.add_argument("experiments", nargs="+", metavar="ID"), searches),
+        "confirm": (add_confirmation, confirm), "sizes": (add_sizes, sizes), "pairs": (add_out, draw_pairs),
+        "votes": (add_votes, votes), "results": (lambda parser: None, results),
+        "figures": (add_search, draw_figures),
+    })  # fmt: skip
