@@ -65,6 +65,7 @@ models/sample.pt: | $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))" 2>/dev/null || \
 	    { echo "Salon needs Python 3.10 or newer with its venv module, as '$(PYTHON)' or by make PYTHON=..."; exit 1; }
+	@$(PYTHON) -m experiments.nni_adapter.place
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) .
 	touch $@

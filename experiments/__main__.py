@@ -15,7 +15,7 @@
     python -m experiments prefer ID                        # which sheets are better? a page asks you
     python -m experiments taste                            # a score that agrees with your votes
     python -m experiments study --data DIR ...             # does the early score predict the end?
-    python -m experiments ranks                            # results of the last study
+    python -m experiments ranks runs/study.csv             # its results; without a table those of ours
     python -m experiments reliability TABLE                # how much of a score is chance?
     python -m experiments simulate ID ID                   # does stopping trials early pay?
 
@@ -26,6 +26,7 @@ import sys
 import webbrowser
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from experiments.nni_adapter.database import (
     Experiment,
@@ -45,7 +46,7 @@ from judge.common.cli import (
     subcommands,
 )
 from judge.common.errors import UserError
-from judge.common.files import file_lock
+from judge.common.files import FileLock
 
 STUDY_ERRORS = (OSError, ValueError, KeyError)  # of a file that is not a study's table
 # Each command imports what it needs when it runs, after the first refusals: torch and NNI take seconds.
@@ -57,8 +58,9 @@ def check(options: Namespace) -> None:
     from experiments import search
 
     plan = search.check(options.file, given(options))
-    print(search.describe(plan, options.keep), flush=True)
-    search.measure(plan, options.unmeasured, options.long, options.any_judge)
+    with search.trials_folder(plan.config):
+        print(search.describe(plan, options.keep), flush=True)
+        search.measure(plan, options.unmeasured, options.long, options.any_judge)
 
 
 def run(options: Namespace) -> int:
@@ -112,8 +114,9 @@ def resume(options: Namespace) -> int:
     interrupted = find_experiment(options.experiment)
     from experiments import resume, search
 
-    with file_lock(interrupted.folder / ".resume.lock", f"resuming experiment {interrupted.id}"):
-        file = resume.write(interrupted, options.trials)
+    with (FileLock(interrupted.folder / ".resume.lock", f"resuming experiment {interrupted.id}"),
+          TemporaryDirectory() as folder):  # fmt: skip
+        file = resume.write(interrupted, options.trials, folder=Path(folder))
         return shown(*search.run(file, options.keep, **start_options(options)))
 
 
@@ -235,9 +238,10 @@ def promote(options: Namespace) -> int:
     check_yardstick(options, options.size)
     from experiments import confirmation, search
 
-    with file_lock(source.folder / ".promote.lock", f"promoting experiment {source.id}"):
-        file = confirmation.write(
-            source, options.top, options.seeds, options.size, options.judge, options.steps, options.score)
+    with (FileLock(source.folder / ".promote.lock", f"promoting experiment {source.id}"),
+          TemporaryDirectory() as folder):  # fmt: skip
+        file = confirmation.write(source, options.top, options.seeds, options.size, options.judge,
+                                  options.steps, options.score, folder=Path(folder))
         confirmed, code = search.run(file, **start_options(options))
     print()
     show_report(confirmed, options.yardstick, options.yardstick_data)
@@ -406,7 +410,7 @@ def add_options(name: str, parser: Parser) -> None:
         from experiments.study import simulation, study
 
         if name == "ranks":
-            table = study.Study.table
+            table = study.SHIPPED_TABLE
             parser.add_argument("table", type=Path, nargs="?", default=table, help="a study's table")
             parser.add_argument("--style", type=Fraction, default=study.STYLE_WEIGHT,
                                 help="weight of style against content in final quality")

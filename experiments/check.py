@@ -5,6 +5,10 @@ import hashlib
 import importlib
 import io
 import logging
+import os
+import shutil
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +17,8 @@ from typing import Any
 
 import nni
 import torch
-from nni.algorithms.hpo.tpe_tuner import TpeTuner
+from nni.algorithms.hpo.tpe_tuner import TpeArguments, TpeTuner
+from nni.common.hpo_utils import deformat_parameters, format_search_space, validate_search_space
 from nni.experiment.config import ExperimentConfig
 from nni.experiment.config.utils import unset_base_path
 from nni.runtime.config import get_builtin_config_file, get_config_directory
@@ -22,9 +27,11 @@ from sklearn.metrics import roc_auc_score
 
 from experiments import overrides
 from experiments.nni_adapter import remote
-from experiments.nni_adapter.database import RESUMES, error_prefix
+from experiments.nni_adapter.database import RESUMES, ROOT, error_prefix
+from experiments.nni_adapter.manager import search_path
+from experiments.nni_adapter.place import check_place
 from experiments.overrides import NO_OVERRIDES, Overrides
-from experiments.trial_command import parse, published, python_of
+from experiments.trial_command import parse, published, python_of, quoted
 from judge import evaluation, images, model
 from judge.common import cache
 from judge.common.device import available_cores
@@ -34,10 +41,9 @@ from judge.score import FORMULAS
 from trials.session import DiskUse, RunOptions, with_parameters
 from trials.session.engine import NniEngine
 
-# NNI's types of search spaces and how many numbers they take; it reads a misspelt one as a float from 0 to 1.
-RANGES = {"uniform": 2, "loguniform": 2, "quniform": 3, "qloguniform": 3}
-NORMALS = {"normal": 2, "lognormal": 2, "qnormal": 3, "qlognormal": 3}
-TYPES = {"choice": None, "randint": 2, **RANGES, **NORMALS}
+DRAWS, MAX_DRAWS = 50, 200  # of a search space: at least, and at most for a search of many trials
+MAX_VALUES = 10**6  # of a randint or choice: TPE takes some 50 bytes for each
+SIGMAS = 4  # standard deviations from the mean, beyond which NNI draws one number of 16,000
 GOOD_AUC, REFUSED_AUC = 0.9, 0.7  # of a judge on the test images: below, it is warned of, and refused
 MAX_JUDGED_IMAGES = 200  # of each domain, which fix an AUC to about 0.02
 BUILT_IN = ("sample", "digits", "pattern", *FORMULAS)  # data, judges and scores that are not files
@@ -102,20 +108,36 @@ def check(file: Path, given: Overrides = NO_OVERRIDES) -> Plan:
     """
     config = load(file)
     refuse(config.tuner is None, f"{file} names no tuner")
-    notes = overrides.change(config, given)
-    module, settings, run_options = parse(config.trial_command)
-    with error_prefix("trialCommand", UserError):
-        settings = settings.complete(run_options.torch_device())
-    for name in ("trial_code_directory", "experiment_working_directory"):
-        path = str(getattr(config, name))
-        refuse(" " in path, f"{name}: NNI cannot run in a path with a space: {path}")  # it does not quote
-    check_space(config, module, settings)
-    notes += check_tuner(config, module)
-    notes += check_machine(config, settings, run_options)
-    if config.assessor:
-        notes += check_assessor(config.assessor, settings.report_count())
-    return Plan(file, config, module, settings, run_options, module.check(settings),
-                gpus_used(config, run_options), notes, overrides.source(file, config, given))
+    overrides.set_command(config, quoted(config.trial_command or ""))
+    notes, source = overrides.change(config, given), overrides.source(file, config, given)
+    check_place("the repository", ROOT)
+    check_place("trialCodeDirectory", config.trial_code_directory)
+    check_place("experimentWorkingDirectory", config.experiment_working_directory)
+    with trials_folder(config):
+        module, chosen, run_options = parse(config.trial_command)
+        with error_prefix("trialCommand", UserError):
+            device = run_options.torch_device()
+            settings = chosen.complete(device)
+        check_tuner(config, module)
+        check_space(config, module, chosen)
+        notes += check_draws(config, chosen, device)
+        notes += check_machine(config, settings, run_options)
+        footprint = module.check(settings)
+        if config.assessor:
+            notes += check_assessor(config.assessor, settings.report_count())
+        return Plan(file, config, module, settings, run_options, footprint,
+                    gpus_used(config, run_options), notes, source)
+
+
+@contextlib.contextmanager
+def trials_folder(config: Any) -> Iterator[None]:
+    """Work where trials will: names of data and judges are relative to that folder."""
+    before = Path.cwd()
+    os.chdir(config.trial_code_directory)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def load(file: Path) -> Any:
@@ -128,7 +150,11 @@ def load(file: Path) -> Any:
             config = ExperimentConfig.load(file)
             # The address that workers call: their own loopback (experiments.nni_adapter.remote).
             config.nni_manager_ip = "127.0.0.1"
-            return config.canonical_copy()
+            try:
+                return config.canonical_copy()
+            except AssertionError as error:  # NNI's have no text: the condition is in their line
+                condition = traceback.extract_tb(error.__traceback__)[-1].line.removeprefix("assert ")
+                raise ValueError(f"this must hold: {condition.replace('self.', '')}") from None
     finally:
         unset_base_path()  # NNI sets it in nni/experiment/config/base.py:144 and leaves it after an error
 
@@ -146,7 +172,8 @@ def write_nni_defaults() -> None:
 
 
 def check_space(config: Any, module: ModuleType, settings: Any) -> None:
-    """Check that each name is a setting, that values fit it, and that its published value is in the range."""
+    """Check that NNI can draw from the space of each setting, that the trial takes the ends of what it draws,
+    and that the published value is among it; `settings` are those of the trial's command, not completed."""
     space, names = config.search_space, sorted(field.name for field in fields(settings))
     refuse(not isinstance(space, dict) or not space,
            "search space: it must be an object of names with _type and _value")
@@ -154,80 +181,87 @@ def check_space(config: Any, module: ModuleType, settings: Any) -> None:
         where = f"search space: {name}"
         refuse(name not in names,
                f"{where} is not a setting of {module.__name__}; there are {', '.join(names)}")
-        values = extremes(where, spec)
-        with error_prefix("search space", UserError):
-            for value in values:
-                with_parameters(settings, {name: value})
+        with error_prefix(where):
+            validate_search_space({name: spec}, raise_exception=True)
+        kind, values = spec["_type"], spec["_value"]
+        with error_prefix(f"{where}: NNI cannot draw from {kind} {values}"):  # errors of many kinds
+            ends = extremes({name: spec})
+        with error_prefix(f"{where}: {kind} draws what trials refuse", UserError):
+            for parameters in ends:
+                with_parameters(settings, parameters)
         if "reference" not in (config.tuner.class_args or {}):
             continue
-        first, kind = published(module)[name], spec["_type"]
+        first = published(module)[name]
         refuse(first is None, f"{where} has no published value, it depends on --size")
-        refuse(first not in values and kind not in NORMALS
-               and (kind == "choice" or not values[0] <= first <= values[1]),
-               f"{where} {spec['_value']} does not contain the published value {first}, which every "
-               "search runs first")
+        within = first in values if kind == "choice" else "normal" in kind or (
+            values[0] <= first <= values[1] - (kind == "randint"))
+        refuse(not within, f"{where} {values} does not contain the published value {first}, which every "
+                           "search runs first")
 
 
-def extremes(where: str, spec: Any) -> list:
-    """Check that `_value` fits `_type`, and return values that fit a setting if all that NNI proposes do."""
-    refuse(not isinstance(spec, dict) or not {"_type", "_value"} <= set(spec),
-           f"{where} needs _type and _value, it is {spec}")
-    kind, value = spec["_type"], spec["_value"]
-    refuse(not isinstance(kind, str) or kind not in TYPES,
-           f"{where} has _type {kind!r}; NNI knows {', '.join(TYPES)}")
-    refuse(not isinstance(value, list) or not value, f"{where}: _value must be a list, it is {value}")
-    if kind == "choice":
-        return value
-    refuse(len(value) != TYPES[kind] or not all(type(x) in (int, float) for x in value),
-           f"{where}: {kind} takes {TYPES[kind]} numbers, it has {value}")
-    if kind in NORMALS:
-        return value[:1]
-    refuse(value[0] >= value[1], f"{where}: the first number of {value} must be the lower end")
-    refuse("log" in kind and value[0] <= 0,
-           f"{where}: a {kind} range must begin above 0, this one begins at {value[0]}")
-    return [value[0], value[1] - 1 if kind == "randint" else value[1]]  # randint does not draw its upper end
+def extremes(space: dict) -> list[dict]:
+    """Return parameters at the ends of all that NNI draws from the space of one setting, by NNI's own code:
+    every choice, the ends of a range, and `SIGMAS` away from the mean of a normal distribution."""
+    formatted, proposals = format_search_space(space), []
+    for key, spec in formatted.items():
+        if spec.categorical:
+            if spec.size > MAX_VALUES:
+                raise ValueError(f"TPE counts all of its {spec.size:,} values, give at most {MAX_VALUES:,}")
+            ends = range(spec.size) if spec.type == "choice" else (0, spec.size - 1)
+        elif spec.normal_distributed:
+            ends = spec.mu - SIGMAS * spec.sigma, spec.mu + SIGMAS * spec.sigma
+        else:
+            ends = spec.low, spec.high
+        proposals += [deformat_parameters({key: end}, formatted) for end in ends]
+    return proposals
 
 
-def check_tuner(config: Any, module: ModuleType) -> list[str]:
-    """Check that the tuner can be made and maximizes; return a note if it only draws at random."""
-    tuner, trials = config.tuner, config.max_trial_number
-    for part in filter(None, (tuner, config.assessor)):
+def check_tuner(config: Any, module: ModuleType) -> None:
+    """Check that the tuner can be made and maximizes, and the assessor likewise."""
+    for part in filter(None, (config.tuner, config.assessor)):
         # NNI's TPE minimizes by default, its assessors maximize.
         mode = (part.class_args or {}).get("optimize_mode", "minimize" if part.name == "TPE" else "maximize")
         refuse(mode != "maximize",
                f"{part.name or part.class_name}: optimize_mode is {mode!r}, but a score must be maximized")
-    arguments = tuner.class_args or {}
-    reference = arguments.get("reference", module.__name__)
+    reference = (config.tuner.class_args or {}).get("reference", module.__name__)
     refuse(reference != module.__name__, f"tuner: reference {reference} is not the trial, {module.__name__}")
-    make(tuner, "tuner")
-    if "TPE" not in (tuner.name or tuner.class_name).upper() or RESUMES in arguments:
-        return []  # a resumed search has had its random start
-    start = (arguments.get("tpe_args") or {}).get("n_startup_jobs", 20)
-    refuse(type(start) is not int, f"tuner: n_startup_jobs is {start!r}, but must be a whole number")
-    if trials is not None and start >= trials:
-        return [f"all {trials} trials are drawn at random: TPE begins after n_startup_jobs {start}"]
-    check_first_proposal(config.search_space, arguments.get("tpe_args"), start)
-    return []
+    make(config.tuner, "tuner")
 
 
-def check_first_proposal(space: dict, tpe_args: dict | None, start: int) -> None:
-    """Check that TPE's first proposal after the random ones, of which there are `start`, does not fail.
+def check_draws(config: Any, settings: Any, device: torch.device) -> list[str]:
+    """Draw settings as NNI's TPE will, read each as a trial does, and return notes on draws that waste.
 
-    NNI takes the best ceil(gamma x sqrt(n)) of n results as good ones, the others as bad ones. If one of the
-    two is empty, its numpy.bincount for a choice or randint fails (tpe_tuner.py:316). No longer needed when
-    NNI checks for that.
+    `settings` are those of the trial's command, not completed. Raises UserError if a draw is refused, or if
+    TPE fails: it takes the best ceil(gamma x sqrt(n)) of n results as good ones, the others as bad ones, and
+    if one of the two is empty, its numpy.bincount for a choice or randint fails (tpe_tuner.py:316). The
+    latter is no longer needed when NNI checks for that.
     """
+    arguments, trials = config.tuner.class_args or {}, config.max_trial_number
+    is_tpe = "TPE" in (config.tuner.name or config.tuner.class_name).upper()
+    tpe_args = (is_tpe and arguments.get("tpe_args")) or {}
+    start = tpe_args.get("n_startup_jobs", TpeArguments().n_startup_jobs)
+    refuse(type(start) is not int, f"tuner: n_startup_jobs is {start!r}, but must be a whole number")
     tuner = TpeTuner("maximize", seed=0, tpe_args=tpe_args)
-    tuner.update_search_space(space)
-    try:
-        for number in range(start + 1):
+    tuner.update_search_space(config.search_space)
+    for number in range(max(DRAWS, start + 1, min(trials or 0, MAX_DRAWS))):
+        try:
             parameters = tuner.generate_parameters(number)
-            tuner.receive_trial_result(number, parameters, 0.0)
-    except nni.NoMoreTrialError:  # all settings have been tried
-        pass
-    except Exception as error:  # any: it is NNI's fault
-        raise UserError(f"tuner: after n_startup_jobs {start}, NNI's TPE fails at a choice or randint "
-                        f"({one_line(error)}): set it higher, for example to 8") from None
+        except nni.NoMoreTrialError:
+            if trials and number >= trials or RESUMES in arguments:
+                break
+            return [f"the search space has only {number} different settings: the search ends when all are "
+                    "tried"]
+        except Exception as error:  # any: it is NNI's fault
+            if trials and number >= trials:
+                break  # the search does not come so far
+            raise UserError(f"tuner: after n_startup_jobs {start}, NNI's TPE fails at a choice or randint "
+                            f"({one_line(error)}): set it higher, for example to 8") from None
+        with error_prefix(f"search space: {len(config.search_space)} settings drawn by NNI", UserError):
+            with_parameters(settings, parameters).complete(device)
+        tuner.receive_trial_result(number, parameters, 0.0)
+    if is_tpe and trials and start >= trials and RESUMES not in arguments:  # which had its random start
+        return [f"all {trials} trials are drawn at random: TPE begins after n_startup_jobs {start}"]
+    return []
 
 
 def check_assessor(assessor: Any, reports: int) -> list[str]:
@@ -261,6 +295,8 @@ def check_machine(config: Any, settings: Any, run_options: RunOptions) -> list[s
                                   "trialConcurrency to the number of GPUs")
     if is_remote(config):
         return check_workers(config, settings, run_options)
+    python = python_of(config.trial_command)
+    refuse(not shutil.which(python, path=search_path()), f"trialCommand: there is no program {python}")
     gpus = torch.cuda.device_count()
     refuse(wanted and not gpus, "trialGpuNumber 1, but torch sees no GPU here, and NNI would wait forever: "
                                 "use experiments/cyclegan.yml")

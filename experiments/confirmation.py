@@ -17,6 +17,7 @@ from scipy.stats import ttest_ind
 from experiments import trial_command
 from experiments.nni_adapter.database import LISTED_TUNER, RESUMES, Experiment, find_experiment, search_of
 from experiments.nni_adapter.manager import write_config
+from experiments.overrides import from_folder
 from experiments.report import results
 from experiments.study.independent_judge import IndependentJudge, final_quality
 from judge import images, model
@@ -37,8 +38,8 @@ COPIED_KEYS = ("trialCodeDirectory", "experimentWorkingDirectory", "trialConcurr
 
 
 def write(search: Experiment, top: int, seeds: int, size: str | None = None, judge: str | None = None,
-          steps: int | None = None, score: str | None = None) -> Path:
-    """Write the experiment file of a confirmation into the search's folder, and return the file.
+          steps: int | None = None, score: str | None = None, *, folder: Path) -> Path:
+    """Write the experiment file of a confirmation of `search` into `folder`, and return the file.
 
     It trains the published setting and the best `top` other trials that finished, each with `seeds` seeds, at
     the search's size or as `at_size` describes; with `score`, as for `find_formula`, the best ones by that
@@ -56,6 +57,8 @@ def write(search: Experiment, top: int, seeds: int, size: str | None = None, jud
                 **{f"trial {row.trial.number}": row.trial.parameters for row in best}}
     common, file = results.settings_of(search, best[0]), f"promotion-{top}x{seeds}"
     title = f"confirmation of {search.id}"
+    # Trials run in another folder than the user's.
+    judge = judge and from_folder(judge, Path(search.config["trialCodeDirectory"]))
     given = {"size": size, "judge": judge, "steps": steps}
     if given := {key: value for key, value in given.items() if value}:
         old, common = common.get("size"), at_size(search, module, common, given)
@@ -64,7 +67,6 @@ def write(search: Experiment, top: int, seeds: int, size: str | None = None, jud
         file, title = f"{file}-{steps}", f"{title}, {steps} steps"
     if formula:
         check_are_settings(module, common, ["score"])
-        # Trials run in another folder than the user's.
         common |= {"score": score if score in FORMULAS else str(Path(score).resolve())}
         file, title = f"{file}-{Path(score).stem}", f"{title}, by {score}"
     choices = {name: list(dict.fromkeys(each[name] for each in settings.values())) for name in searched}
@@ -74,7 +76,7 @@ def write(search: Experiment, top: int, seeds: int, size: str | None = None, jud
         "earlier": search.config["experimentWorkingDirectory"],
     }  # fmt: skip
     fixed = {name: value for name, value in common.items() if name not in choices}
-    return write_config(search.folder / f"{file}.yml", {
+    return write_config(folder / f"{file}.yml", {
         "experimentName": title,
         **{key: search.config[key] for key in COPIED_KEYS if search.config.get(key) is not None},
         "trialCommand": trial_command.render(module, fixed, **options),
@@ -90,7 +92,8 @@ def at_size(search: Experiment, module: ModuleType, settings: dict, given: dict)
     """Return the `settings` of a trial of `search` changed by those `given`: size, judge of that size, steps.
 
     What the preset of the search's size filled in, such as the networks' widths and the length of the
-    schedule, is left to the preset of the new size. What the search's command or its tuner chose stays.
+    schedule, is left to the preset of the new size. What the search's command or its tuner chose stays, but
+    for the length of the schedule.
 
     Raises UserError if there is no such setting or size, or the judge is missing or of another size.
     """
@@ -107,6 +110,7 @@ def at_size(search: Experiment, module: ModuleType, settings: dict, given: dict)
         # Not this search's command if it resumes another: `resume` writes out what a preset had filled in.
         _, chosen, _ = trial_command.parse(first_search(search).config["trialCommand"])
         kept = {"data"} | {name for name, value in vars(chosen).items() if value not in (None, "auto")}
+        kept -= {"steps", "epochs"}  # a schedule's length is for a size
         settings = {name: value for name, value in settings.items() if name in kept}
     if "judge" in given:
         model.load_judge(given["judge"], size=images.SIZES[size])

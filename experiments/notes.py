@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from judge.common.errors import UserError
-from judge.common.files import as_user_error, atomic_write, file_lock
+from judge.common.files import FileLock, as_user_error, atomic_write
 from judge.common.schema import matches
 
 FILE_NAME = "notes.json"
@@ -52,7 +52,7 @@ def write(folder: Path, trial: str | None = None, *, note: str | None = None,
     """
     if note is not None and len(note) > MAX_NOTE:
         raise UserError(f"a note has at most {MAX_NOTE} characters, this one has {len(note)}")
-    with as_user_error(folder), file_lock(folder / ".notes.lock", "writing a note", wait=True):
+    with as_user_error(folder), FileLock(folder / ".notes.lock", "writing a note", wait=True):
         notes = read(folder)
         old = notes.search if trial is None else notes.trials.get(trial, Mark())
         new = Mark(old.note if note is None else note, old.pinned if pinned is None else pinned)

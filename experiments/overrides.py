@@ -65,8 +65,7 @@ def change(config: Any, given: Overrides) -> list[str]:
     values |= split(given.set or ())
     if not values:
         return []
-    command = with_values(config.trial_command, values, Path(config.trial_code_directory))
-    config.trial_command = config.training_service.trial_command = command  # NNI has copied it there
+    set_command(config, with_values(config.trial_command, values, Path(config.trial_code_directory)))
     space = config.search_space if isinstance(config.search_space, dict) else {}
     fixed = [name for name in values if name in space]
     if fixed:
@@ -75,6 +74,11 @@ def change(config: Any, given: Overrides) -> list[str]:
     if fixed and not config.search_space:
         raise UserError(f"nothing is left to search: the file searches only {', '.join(fixed)}")
     return [f"{name} is {values[name]} in all trials, so it is not searched" for name in fixed]
+
+
+def set_command(config: Any, command: str) -> None:
+    """Change the trial command of NNI's canonical `ExperimentConfig`."""
+    config.trial_command = config.training_service.trial_command = command  # NNI has copied it there
 
 
 def split(texts: Sequence[str]) -> dict[str, str]:

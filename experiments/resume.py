@@ -29,8 +29,8 @@ COPIED_KEYS = ("experimentWorkingDirectory", "searchSpace", "trialCodeDirectory"
 CONFIG = {"experimentName": str, "experimentWorkingDirectory": str, "tuner": {"classArgs": {}}}  # form
 
 
-def write(search: Experiment, trials: int | None = None) -> Path:
-    """Write the rest of `search` as an experiment file into its folder, and return the file.
+def write(search: Experiment, trials: int | None = None, *, folder: Path) -> Path:
+    """Write the rest of `search` as an experiment file into `folder`, and return the file.
 
     `trials` is the number of trials in all, those of `search` included; None leaves the number of `search`.
     Raises UserError if the search is running, has as many trials, or is of another tuner, or if the file
@@ -45,7 +45,7 @@ def write(search: Experiment, trials: int | None = None) -> Path:
     if rest.get("maxTrialNumber", 1) < 1:
         ended = len(settled_trials(search.trials()))
         raise UserError(f"experiment {search.id} is complete: {ended} trials; --trials {ended + 8} adds 8")
-    return write_config(search.folder / "resumption.yml", rest)
+    return write_config(folder / "resumption.yml", rest)
 
 
 def config(search: Experiment, trials: int | None = None) -> dict:

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import cost, disk
-from experiments.check import Plan, check, is_remote, judge_on_data, trials_per_gpu
+from experiments.check import Plan, check, is_remote, judge_on_data, trials_folder, trials_per_gpu
 from experiments.mps import Daemon, daemon
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import FAILED, Experiment, Trial, find_experiment
@@ -64,17 +64,24 @@ def run(file: Path, keep: int | None = None, given: Overrides = NO_OVERRIDES, *,
     For `unmeasured`, `long` and `any_judge` see `measure`, for `given` `overrides.change`.
     """
     stops = Stops()
-    plan = check(file, given)
-    description = describe(plan, keep)
     try:
-        with (served(prepared(plan), port, show) as page,
-              daemon(plan.gpus) if mps else nullcontext() as mps_daemon):  # fmt: skip
-            print(description, flush=True)
-            measure(plan, unmeasured, long, any_judge)
-            page.data.message = "starting NNI ..."
-            return run_checked(plan, keep, mps_daemon, page, stops)
+        plan = check(file, given)
+        with trials_folder(plan.config):
+            return run_plan(plan, keep, unmeasured, long, any_judge, mps, port, show, stops)
     finally:
         stops.release()
+
+
+def run_plan(plan: Plan, keep: int | None, unmeasured: bool, long: bool, any_judge: bool, mps: bool,
+             port: int, show: bool, stops: "Stops") -> tuple[Experiment, int]:  # fmt: skip
+    """Run a checked experiment, as `run` does."""
+    description = describe(plan, keep)
+    with (served(prepared(plan), port, show) as page,
+          daemon(plan.gpus) if mps else nullcontext() as mps_daemon):  # fmt: skip
+        print(description, flush=True)
+        measure(plan, unmeasured, long, any_judge)
+        page.data.message = "starting NNI ..."
+        return run_nni(plan, keep, mps_daemon, page, stops)
 
 
 class Stops:
@@ -153,8 +160,8 @@ def measure(plan: Plan, unmeasured: bool = False, long: bool = False, any_judge:
             cost.refuse_long(plan, measured)
 
 
-def run_checked(plan: Plan, keep: int | None, mps_daemon: Daemon | None, page: LivePage,
-                stops: Stops) -> tuple[Experiment, int]:  # fmt: skip
+def run_nni(plan: Plan, keep: int | None, mps_daemon: Daemon | None, page: LivePage,
+            stops: Stops) -> tuple[Experiment, int]:  # fmt: skip
     """Start NNI, watch the search to its end, stop NNI, and return as `run` does."""
     tunnels, id_ = Tunnels(workers(plan.config.json())), manager.new_id()
     experiment, code, problem, state = None, 1, None, "failed"

@@ -1,6 +1,7 @@
 """The command of a trial, `python -m trials.NAME OPTIONS`: read it and write it."""
 
 import importlib
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import fields
@@ -31,6 +32,15 @@ def published(module: ModuleType) -> dict[str, Any]:
     """Return the published settings of a trial: its defaults, and `Settings.PUBLISHED` where those depend on
     more."""
     return vars(module.Settings()) | getattr(module.Settings, "PUBLISHED", {})
+
+
+def quoted(command: str) -> str:
+    """Return a trial command such that the shell reads in it the words that we read, and nothing else.
+
+    It may have several lines, also with a backslash at their ends. What a shell would replace or take as the
+    end of the command (`$HOME`, `*`, `~`, `;`, `>`, `#` ...) becomes part of its word.
+    """
+    return shlex.join(_words(command))
 
 
 def python_of(command: str) -> str:
@@ -70,4 +80,4 @@ def render(module: ModuleType, settings: Mapping[str, Any], *, python: str = "py
 
 def _words(command: str) -> list[str]:
     with error_prefix(f"trialCommand {command!r}", ValueError):  # quotes that do not close
-        return shlex.split(command)
+        return shlex.split(re.sub(r"\\\r?\n", " ", command))

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import nni
+import numpy as np
 import psutil
 import requests
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
@@ -37,6 +38,8 @@ class Tpe(TpeTuner):
         super().__init__(optimize_mode, **options)
         self._reference = reference
         self._earlier = database.find_experiment(resumes).trials() if resumes else []
+        if self._earlier and options.get("seed") is not None:  # else it draws again what it has drawn
+            self.rng = np.random.default_rng((options["seed"], len(self._earlier)))
         self._fixed: list[dict] | None = None  # proposed before TPE's own
         self._learnt = set()  # parameter ids whose result is in the history
         dispatcher.report_errors()  # `nnictl create` starts NNI's own dispatcher

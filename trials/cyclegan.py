@@ -405,9 +405,10 @@ def check(settings: Settings) -> DiskUse:
 
 def load_inputs(settings: Settings, device: torch.device) -> tuple[DataSet, model.Judge, model.ModelCard]:
     """Return the data set, the judge and the judge's card. Opens no image."""
+    judge = model.load_judge(settings.judge, device, settings.pixels)  # first: the data may be made anew
     data = images.find_dataset(settings.data)
     check_test_images(data)
-    return data, *model.load_judge(settings.judge, device, settings.pixels)
+    return data, *judge
 
 
 if __name__ == "__main__":

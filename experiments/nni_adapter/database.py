@@ -30,7 +30,7 @@ LISTED_TUNER = "experiments.tuner.Listed"  # proposes a fixed list of settings: 
 
 CONFIG = {  # form of an experiment's configuration
     "trialCommand": str, "experimentName?": str, "maxTrialNumber?": int, "trialConcurrency?": int,
-    "experimentWorkingDirectory?": str,
+    "experimentWorkingDirectory?": str, "trialCodeDirectory?": str,
     "tuner?": {"className?": str, "classArgs?": {"resumes?": str}}, "trainingService?": {},
 }  # fmt: skip
 PROPOSAL = {"parameters": {"*": (str, int, float, bool)}}  # form of what the tuner proposes for a trial
@@ -158,7 +158,7 @@ def find_experiment(name: str) -> Experiment:
 
     Raises UserError if there is none, or if several have this name.
     """
-    for folder in (Path(name), _folder_of(name, known_experiments())):
+    for folder in (Path(name), RUNS / name, _folder_of(name, known_experiments())):
         if _has_database(folder):
             return _read(folder)
     newest_first = all_experiments()
@@ -223,11 +223,27 @@ def _read(folder: Path) -> Experiment:
     with error_prefix(f"{folder / 'db'} cannot be read"):  # wrong values raise many kinds of errors
         ((params, id_, started),) = _query(
             folder, "select params, id, startTime from ExperimentProfile order by revision desc limit 1")
-        config = json.loads(params)
+        config, folder = json.loads(params), folder.resolve()  # NNI's folder _latest is a link
         if not matches(config, CONFIG):
             raise ValueError("it is not an experiment of this program")
-        # NNI's folder _latest is a link.
-        return Experiment(_checked_id(id_), folder.resolve(), without_repeats(config), started / 1000)
+        return Experiment(_checked_id(id_), folder, moved(without_repeats(config), folder), started / 1000)
+
+
+def moved(config: dict, folder: Path) -> dict:
+    """Return the configuration of an experiment that is in `folder` now.
+
+    If it was started elsewhere, its working directory is the one where it is now, and paths below the code
+    directory of then are those of this repository. Relative paths, which are relative to the code directory,
+    and paths elsewhere stay.
+    """
+    old, code = config.get("experimentWorkingDirectory"), config.get("trialCodeDirectory")
+    if old is None or Path(old) == folder.parent:
+        return config
+    now = {json.dumps(path)[1:-1]: json.dumps(str(place))[1:-1]
+           for path, place in ((old, folder.parent), (code, ROOT.resolve())) if path}
+    paths = "|".join(map(re.escape, sorted(now, key=len, reverse=True)))  # one is below the other, perhaps
+    return json.loads(re.sub(rf"(?<![\w./~-])({paths})(?![\w.~-])", lambda match: now[match[0]],
+                             json.dumps(config)))
 
 
 def without_repeats(config: dict) -> dict:

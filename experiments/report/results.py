@@ -17,6 +17,8 @@ from judge.score import Formula
 from trials.session.records import read_lines, read_record, recorded_settings
 from trials.session.steady import score_text, steady
 
+COLUMNS = ["trial", "id", "data", "state", "reports", "score"]  # of a table without trials
+
 
 @dataclass(frozen=True)
 class Row:
@@ -155,7 +157,7 @@ def frame(rows: list[Row]) -> pd.DataFrame:
             "data": data and data["name"] + " (stand-in)" * data["stand_in"], "state": row.state,
             "reports": len(trial.reports), "score": row.score, **parts, **trial.parameters,
         })  # fmt: skip
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=None if lines else COLUMNS)
 
 
 def text(experiment: Experiment, formula: Formula | None = None) -> str:

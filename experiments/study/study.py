@@ -42,7 +42,8 @@ SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the schedule: when early scores are ra
 STEADY = f"{{}}, mean of {STEADY_REPORTS} reports"  # of a formula
 RESAMPLES = 2000  # bootstrap samples of the settings, for the intervals
 
-SHIPPED_JUDGE = "251194793c56"  # of the table study.csv that ships
+SHIPPED_TABLE = Path("experiments/study/study.csv")
+SHIPPED_JUDGE = "251194793c56"  # of the table that ships
 OLD_SKETCH = ("this table is of the earlier sketch (64 px, two halvings, ngf 16, 3 blocks, 5,000 steps); "
               "today's sketch is another")  # fmt: skip
 
@@ -62,7 +63,7 @@ class Study:
     """Data set to whose test paintings the independent judge measures distances."""
     out: Path = Path("runs/study")
     """Folder of the trials."""
-    table: Path = Path("experiments/study/study.csv")
+    table: Path = Path("runs/study.csv")
     """Table of results; trials that are in it are not trained again."""
     space: Path = Path("search_spaces/cyclegan.json")
     """Search space to sample settings from; the first setting is the published one."""
@@ -132,15 +133,23 @@ class StudyTable:
         """Add those of `runs`, (setting, seed), that are missing, and return the table."""
         table = self._read()
         present = set(zip(table["setting"], table["seed"])) if len(table) else set()
+        missing = [run for run in runs if run not in present]
+        if missing and len(table) < self._rows():  # `_add` would drop the others
+            raise UserError(f"{self.study.table} has results of other trials or judges: choose another "
+                            "--table")
         with ThreadPoolExecutor(self.study.at_once) as pool:
             try:
-                list(pool.map(self._add, [run for run in runs if run not in present]))
+                list(pool.map(self._add, missing))
             except BaseException:  # no other trial starts; those that run save their checkpoints
                 self.stopped = True
                 for trial in self.running:
                     trial.terminate()
                 raise
         return self._read()
+
+    def _rows(self) -> int:
+        """Return the number of rows in the table, also of other trials and judges."""
+        return len(pd.read_csv(self.study.table)) if self.study.table.exists() else 0
 
     def _read(self) -> pd.DataFrame:
         """Return the rows of such trials measured by these two judges; other rows are dropped."""

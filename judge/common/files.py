@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,21 +14,54 @@ from judge.common.errors import UserError, one_line
 LOG_BYTES = 4000  # of a log's end, in which its last line is looked for
 
 
-def file_lock(file: Path, doing: str, wait: bool = False) -> IO:
-    """Create `file` and lock it until it is closed or this process ends, however it ends.
+class FileLock:
+    """A lock on `file` until `close`, or until this process ends, however it ends.
 
-    The file is never removed: another process may have opened it already. If another process holds the lock,
-    wait for it with `wait`, else raise UserError; `doing` names the work that it protects, as in "training in
-    runs/x".
+    `close` removes the file, and folders that were made for it if nothing else has come into them, so that a
+    refused command leaves nothing. A killed process leaves the file, unlocked.
+
+    If another process has the lock, wait for it with `wait`, else raise UserError; `doing` names the work
+    that it protects, as in "training in runs/x".
     """
-    with as_user_error(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(file, "w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise UserError(f"another process is {doing}: wait for it to end") from None
-    return lock
+
+    def __init__(self, file: Path, doing: str, wait: bool = False):
+        self._file = file
+        self._made = [folder for folder in file.parents if not os.path.exists(folder)]
+        with as_user_error(file.parent):
+            try:
+                self._lock = self._open(wait)
+            except BlockingIOError:
+                raise UserError(f"another process is {doing}: wait for it to end") from None
+            except OSError:
+                self._remove_folders()
+                raise
+
+    def _open(self, wait: bool) -> IO:
+        while True:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # removed by the process that had it, perhaps with its folder
+                lock = open(self._file, "w")
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                if os.path.samestat(os.stat(self._file), os.fstat(lock.fileno())):
+                    return lock
+
+    def _remove_folders(self) -> None:
+        for folder in self._made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+    def close(self) -> None:
+        """Remove the file and unlock it."""
+        if not self._lock.closed:
+            self._file.unlink(missing_ok=True)
+            self._lock.close()
+            self._remove_folders()
+
+    def __enter__(self) -> "FileLock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @contextmanager
@@ -52,6 +86,21 @@ def atomic_write(file: Path, write: Callable[[Path], Any]) -> None:
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`, and rename it to `folder` at the end of the block.
+
+    `folder`, which is new or empty, is complete or as it was always.
+    """
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def last_line(file: Path, start: str = "") -> str | None:

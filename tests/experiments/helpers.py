@@ -1,9 +1,11 @@
 """Functions for tests that run searches through the real NNI."""
 
+import json
 import os
 import pty
 import runpy
 import signal
+import sqlite3
 import sys
 import time
 import traceback
@@ -75,6 +77,32 @@ def newest(runs: Path) -> Path:
 def folder_of(file: Path, run) -> Path:
     """Return the folder of the experiment that the command `run` started from `file`, once it has a trial."""
     return until(lambda: next((file.parent / "runs").glob("[!_]*/trials/*"), None), run).parents[1]
+
+
+def write_experiment(runs: Path, id_: str, config: dict, trials: list[tuple]) -> Path:
+    """Write a folder below `runs` with NNI's database; trials are (id, parameters, end, scores, final)."""
+    folder = runs / id_
+    (folder / "db").mkdir(parents=True)
+    with sqlite3.connect(folder / "db" / "nni.sqlite") as db:
+        db.executescript("""
+            create table TrialJobEvent (timestamp, trialJobId, event, data, logPath, sequenceId, message);
+            create table MetricData (timestamp, trialJobId, parameterId, type, sequence, data);
+            create table ExperimentProfile (params, id, revision, startTime);""")
+        for revision, params in enumerate(({}, config)):  # NNI writes it anew at each change
+            db.execute("insert into ExperimentProfile values (?, ?, ?, ?)",
+                       (json.dumps(params), id_, revision, 1000 * len(list(runs.glob("*/db")))))
+        for number, (trial, parameters, end, scores, final) in enumerate(trials):
+            proposal = json.dumps({"parameter_id": number, "parameters": parameters})
+            events = [("WAITING", proposal), ("RUNNING", None)] + ([(end, None)] if end else [])
+            for at, (event, data) in enumerate(events):
+                db.execute("insert into TrialJobEvent values (?,?,?,?,'',?,'')",
+                           (1000 * at, trial, event, data, number))
+            results = [("PERIODICAL", score) for score in scores] + [("FINAL", final)]
+            for kind, score in results if final is not None else results[:-1]:
+                parts = {"default": score, "style": score, "content": 1 - score, "kid_error": 0.1}
+                db.execute("insert into MetricData values (0,?,?,?,0,?)",
+                           (trial, str(number), kind, json.dumps(json.dumps(parts))))  # JSON in JSON
+    return folder
 
 
 class Forked:

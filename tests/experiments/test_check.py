@@ -1,5 +1,6 @@
 """`experiments check` finds mistakes that NNI reports late, or not at all."""
 
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from experiments import check as checks
 from experiments import disk
@@ -125,19 +127,36 @@ def test_a_file_that_is_missing_or_that_nni_cannot_read_is_named(tmp_path):
 @pytest.mark.parametrize("space, said", [
     ({"identiy_weight": {"_type": "uniform", "_value": [1, 9]}}, "identiy_weight is not a setting"),
     ({"cycle_weight": {"_type": "unifrom", "_value": [1, 20]}}, "'unifrom'"),
-    ({"cycle_weight": {"_type": "uniform", "_value": [1]}}, "takes 2 numbers"),
-    ({"cycle_weight": {"_type": "uniform", "_value": [20, 1]}}, "lower end"),
-    ({"cycle_weight": {"_type": "uniform", "_value": ["1", "20"]}}, "takes 2 numbers"),
-    ({"cycle_weight": {"_type": "uniform", "_value": 20}}, "_value must be a list"),
-    ({"cycle_weight": {"_type": "loguniform", "_value": [0, 20]}}, "must begin above 0"),
+    ({"cycle_weight": {"_type": "uniform", "_value": [1]}}, "must have 2 values"),
+    ({"cycle_weight": {"_type": "uniform", "_value": [20, 1]}}, "must have high > low"),
+    ({"cycle_weight": {"_type": "uniform", "_value": ["1", "20"]}}, "must have float values"),
+    ({"cycle_weight": {"_type": "uniform", "_value": 20}}, "is not a list"),
+    ({"cycle_weight": {"_type": "loguniform", "_value": [0, 20]}}, "must have low > 0"),
     ({"cycle_weight": {"_type": "uniform", "_value": [-5, 20]}}, "cycle_weight"),
-    ({"cycle_weight": {"_value": [1, 20]}}, "needs _type and _value"),
+    ({"cycle_weight": {"_value": [1, 20]}}, 'does not have "_type" or "_value"'),
     ({"cycle_weight": {"_type": "uniform", "_value": [11, 20]}}, "does not contain the published"),
     ({"cycle_weight": {"_type": "choice", "_value": [5, 20]}}, "does not contain the published"),
     ({"cycle_weight": {"_type": "choice", "_value": [10, "twenty"]}}, "cycle_weight"),
     ({"batch_size": {"_type": "uniform", "_value": [1, 4.5]}}, "batch_size"),
     ({"batch_size": {"_type": "randint", "_value": [0, 5]}}, "batch_size"),
     ({"ngf": {"_type": "choice", "_value": [16, 32]}}, "depends on --size"),
+    ({"cycle_weight": [1, 20]}, "is a list, expect a dict"),
+    ({"cycle_weight": {"_type": ["uniform"], "_value": [1, 20]}}, "unsupported type"),
+    ({"cycle_weight": {"_type": "uniform", "_value": [1, math.inf]}}, "cycle_weight is inf"),
+    ({"cycle_weight": {"_type": "uniform", "_value": [math.nan, 20]}}, "cycle_weight is nan"),
+    ({"batch_size": {"_type": "uniform", "_value": [1, 4]}}, "1.0, expected a whole number from 1"),
+    ({"batch_size": {"_type": "quniform", "_value": [1, 8, 1]}}, "1.0, expected a whole number from 1"),
+    ({"batch_size": {"_type": "qlognormal", "_value": [1, 0.1, 1]}}, "expected a whole number from 1"),
+    ({"batch_size": {"_type": "randint", "_value": [1.5, 5]}}, "must have int values"),
+    ({"cycle_weight": {"_type": "normal", "_value": [10, 3]}}, "cycle_weight is -2.0"),
+    ({"cycle_weight": {"_type": "normal", "_value": [10, -1]}}, "must have sigma > 0"),
+    ({"cycle_weight": {"_type": "lognormal", "_value": [2000, 1]}}, "NNI cannot draw from lognormal"),
+    ({"cycle_weight": {"_type": "quniform", "_value": [5, 20, 0]}}, "float division by zero"),
+    ({"cycle_weight": {"_type": "choice", "_value": []}}, "NNI cannot draw from choice []"),
+    ({"cycle_weight": {"_type": "choice", "_value": [10, None]}}, "numbers or strings"),
+    ({"upsampling": {"_type": "choice", "_value": [{"_name": "resize"}]}}, "expected one of"),
+    ({"beta1": {"_type": "uniform", "_value": [0, 1]}}, "beta1 is 1.0, expected a number from 0, below 1"),
+    ({"seed": {"_type": "randint", "_value": [0, 10**9]}}, "give at most 1,000,000"),  # TPE would take 8 GB
     ({}, "search space"),
 ])
 def test_a_wrong_search_space_is_named(experiment, space, said):
@@ -150,7 +169,24 @@ def test_good_spaces_of_every_kind_pass(experiment):
         "batch_size": {"_type": "randint", "_value": [1, 5]},
         "pool_size": {"_type": "choice", "_value": [0, 50]},
         "generator_lr": {"_type": "qloguniform", "_value": [1e-4, 1e-3, 1e-4]},
+        "identity_weight": {"_type": "lognormal", "_value": [1.6, 0.5]},
+        "adversarial_weight": {"_type": "normal", "_value": [1, 0.1]},
     }))  # fmt: skip
+
+
+def test_settings_that_do_not_go_together_are_refused_though_each_is_good(experiment):
+    space = {name: {"_type": "choice", "_value": [2, 4]} for name in ("steps", "epochs")}
+    listed = {"className": "experiments.tuner.Listed", "classArgs": {"settings": {}, "seeds": [0]}}
+    file = experiment(space, tuner=listed, assessor=None)
+    assert "--steps and --epochs both set the length of the schedule" in refusal(file)
+
+
+@pytest.mark.parametrize("trials, ends", [(6, True), (2, False), (None, True)])
+def test_a_space_with_fewer_settings_than_trials_is_pointed_out(experiment, trials, ends):
+    two = {"upsampling": {"_type": "choice", "_value": ["transposed", "resize"]}}
+    file = experiment(two, maxTrialNumber=trials)
+    said = "the search space has only 2 different settings: the search ends when all are tried"
+    assert (said in check(file).notes) == ends
 
 
 @pytest.mark.parametrize("changes, said", [
@@ -229,7 +265,65 @@ def test_gpus_that_do_not_exist_and_folders_with_a_space_are_refused(experiment,
     assert "NNI would wait forever" in refusal(file)
     (tmp_path / "my runs").mkdir()
     file = experiment(experimentWorkingDirectory=str(tmp_path / "my runs"))
-    assert "path with a space" in refusal(file)
+    assert refusal(file).startswith("experimentWorkingDirectory ") and "a path with ' '" in refusal(file)
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"maxTrialNumber": 0}, "this must hold: max_trial_number is None or max_trial_number > 0"),
+    ({"trialConcurrency": 0}, "this must hold: trial_concurrency > 0"),
+    ({"trialConcurrency": -1}, "this must hold: trial_concurrency > 0"),
+    ({"maxExperimentDuration": "0s"}, "max_experiment_duration"),
+    ({"maxTrialDuration": "0m"}, "max_trial_duration"),
+    ({"logLevel": "loud"}, "this must hold: log_level in ['fatal'"),
+    ({"maxExperimentDuration": "2 fortnight"}, "Bad unit"),
+    ({"maxTrialNumber": 2.5}, "max_trial_number (2.5) is not"),
+])
+def test_a_number_that_nni_cannot_have_is_named(experiment, changes, said):
+    assert said in refusal(experiment(**changes))
+
+
+def test_a_program_that_is_not_there_is_named(experiment):
+    file = experiment()
+    content = yaml.safe_load(file.read_text())
+    content["trialCommand"] = content["trialCommand"].replace("python", "pyhton")
+    file.write_text(yaml.safe_dump(content))
+    assert refusal(file) == "trialCommand: there is no program pyhton"
+
+
+def test_what_nni_runs_is_what_was_read(experiment):
+    """A second line, which the shell would take as a command of its own, is part of the command."""
+    file = experiment()
+    content = yaml.safe_load(file.read_text())
+    content["trialCommand"] = content["trialCommand"].replace(" --judge", "\n  --judge") + "\n"
+    file.write_text(yaml.safe_dump(content))
+    config = check(file).config
+    assert "\n" not in config.trial_command and config.training_service.trial_command == config.trial_command
+    content["trialCommand"] += "--identity-weight $(echo 5)"
+    file.write_text(yaml.safe_dump(content))
+    assert "$(echo" in refusal(file)
+
+
+def test_names_are_looked_for_where_trials_will_look(
+    experiment, sample_data, judge_file, tmp_path, monkeypatch,
+):
+    """From any folder; nothing is written there, nor is there anything if the search is refused."""
+    code, here = tmp_path / "code", tmp_path / "here"
+    (code / "models").mkdir(parents=True)
+    (code / "data").mkdir()
+    here.mkdir()
+    shutil.copy(judge_file, code / "models/judge.pt")
+    (code / "data/mine").symlink_to(sample_data)
+    monkeypatch.chdir(here)
+    file = experiment(trialCodeDirectory=str(code))
+    for data, judge in (("mine", "models/judge.pt"), ("mine", "nowhere.pt"), ("sample", "nowhere.pt")):
+        content = yaml.safe_load(file.read_text())
+        content["trialCommand"] = f"python -m trials.cyclegan --data {data} --judge {judge} --size sketch"
+        file.write_text(yaml.safe_dump(content))
+        if judge == "nowhere.pt":
+            assert "no judge at nowhere.pt" in refusal(file)
+        else:
+            assert check(file).settings.data == "mine"
+        assert Path.cwd() == here and not list(here.iterdir()) and not (code / "data/sample").exists()
 
 
 ONE_GPU = {"trialGpuNumber": 1, "trainingService": {"useActiveGpu": True}}
@@ -322,10 +416,10 @@ def test_a_mistake_about_workers_is_named(on_workers, wrong, said):
     assert said in refusal(on_workers(**wrong))
 
 
-def test_workers_need_the_file_of_the_score_at_an_absolute_path(on_workers, tmp_path, monkeypatch):
+def test_workers_need_the_file_of_the_score_at_an_absolute_path(on_workers, tmp_path):
     (tmp_path / "mine.json").write_text('{"format": "salon score 1", "weights": {"style": 1}}')
-    monkeypatch.chdir(tmp_path)
-    assert "mine.json is not found on other" in refusal(on_workers(options="--score mine.json"))
+    file = on_workers(options="--score mine.json", trialCodeDirectory=str(tmp_path))
+    assert "mine.json is not found on other" in refusal(file)
     for score in ("plain", tmp_path / "mine.json"):
         check(on_workers(options=f"--score {score}"))
 

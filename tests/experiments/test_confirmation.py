@@ -23,10 +23,10 @@ GOOD, BETTER = PUBLISHED | {"cycle_weight": 20.0}, PUBLISHED | {"cycle_weight": 
 
 
 @pytest.fixture
-def search(recorded) -> database.Experiment:
+def search(recorded, tmp_path) -> database.Experiment:
     """A search in which the published setting is the best, then trials 2 and 1; 3 was stopped, 4 crashed."""
     config = {
-        "experimentName": "A search", "experimentWorkingDirectory": "/runs",
+        "experimentName": "A search", "experimentWorkingDirectory": str(tmp_path),
         "trialCommand": "/env/bin/python -m trials.cyclegan --budget 0.2 --threads 1 --seed 5",
         "trialCodeDirectory": "/code", "trialConcurrency": 2, "trainingService": {
             "platform": "local", "reuseMode": False, "trialCommand": "python -m trials.cyclegan"},
@@ -48,8 +48,8 @@ def search(recorded) -> database.Experiment:
     return database.find_experiment(str(folder))
 
 
-def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_seed(search):
-    config = yaml.safe_load(confirmation.write(search, top=2, seeds=3).read_text())
+def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_seed(search, tmp_path):
+    config = yaml.safe_load(confirmation.write(search, top=2, seeds=3, folder=tmp_path).read_text())
     assert config["tuner"] == {
         "className": "experiments.tuner.Listed", "codeDirectory": "/code", "classArgs": {
             "settings": {"published": PUBLISHED, "trial 2": BETTER, "trial 1": GOOD},
@@ -57,13 +57,14 @@ def test_the_published_setting_and_the_best_are_trained_to_the_end_with_each_see
     _, settings, options = trial_command.parse(config["trialCommand"])
     recorded = {"ngf": 16, "steps": 5000, "precision": "fp32"}
     assert settings == Settings(data="/data/here", judge="j.pt", size="sketch", **recorded)  # budget 1
-    assert options.threads == 1 and str(options.earlier) == "/runs"
+    assert options.threads == 1 and str(options.earlier) == str(tmp_path)
     assert trial_command.python_of(config["trialCommand"]) == "/env/bin/python"
     assert config["maxTrialNumber"] == 9 and config["trialConcurrency"] == 2 and "assessor" not in config
     assert config["trainingService"] == {"platform": "local", "reuseMode": False}  # without the old command
     assert config["searchSpace"]["seed"] == {"_type": "choice", "_value": [5, 6, 7]}
 
-    config = yaml.safe_load(confirmation.write(search, top=9, seeds=1).read_text())  # more than have finished
+    # More than have finished.
+    config = yaml.safe_load(confirmation.write(search, top=9, seeds=1, folder=tmp_path).read_text())
     assert list(config["tuner"]["classArgs"]["settings"]) == ["published", "trial 2", "trial 1"]
 
 
@@ -77,7 +78,7 @@ def draft_judge(tmp_path) -> str:
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_at_a_larger_size_its_preset_fills_in_what_the_smaller_ones_did_and_choices_stay(
-    search, recorded, draft_judge, resumed,
+    search, recorded, draft_judge, resumed, tmp_path,
 ):
     command = "python -m trials.cyclegan --batch-size 2 --blocks 5"
     search.config["trialCommand"] = command
@@ -88,7 +89,7 @@ def test_at_a_larger_size_its_preset_fills_in_what_the_smaller_ones_did_and_choi
         first = recorded("first", search.config, [])
         search.config["tuner"]["classArgs"] = {"resumes": str(first)}
         search.config["trialCommand"] = f"{command} --ngf 16 --steps 5000"
-    file = confirmation.write(search, 2, 3, size="draft", judge=draft_judge)
+    file = confirmation.write(search, 2, 3, size="draft", judge=draft_judge, folder=tmp_path)
     config = yaml.safe_load(file.read_text())
     _, settings, _ = trial_command.parse(config["trialCommand"])
     assert settings == Settings(
@@ -98,8 +99,8 @@ def test_at_a_larger_size_its_preset_fills_in_what_the_smaller_ones_did_and_choi
     assert file.name == "promotion-2x3-sketch-draft.yml"
 
 
-def test_at_a_larger_size_the_schedule_can_have_another_length(search, draft_judge):
-    file = confirmation.write(search, 2, 3, size="draft", judge=draft_judge, steps=700)
+def test_at_a_larger_size_the_schedule_can_have_another_length(search, draft_judge, tmp_path):
+    file = confirmation.write(search, 2, 3, size="draft", judge=draft_judge, steps=700, folder=tmp_path)
     config = yaml.safe_load(file.read_text())
     assert trial_command.parse(config["trialCommand"])[1].steps == 700
     assert file.name.endswith("-700.yml") and config["experimentName"].endswith("at draft, 700 steps")
@@ -110,13 +111,13 @@ def test_another_score_chooses_the_trials_and_scores_them(search, tmp_path, monk
     for trial in search.trials()[:3]:
         (trial.folder / "stats.jsonl").write_text(json.dumps({"step": 1, "score": trial.final}))
     monkeypatch.chdir(tmp_path)
-    file = confirmation.write(search, top=1, seeds=2, score="mine.json")
+    file = confirmation.write(search, top=1, seeds=2, score="mine.json", folder=tmp_path)
     config = yaml.safe_load(file.read_text())
     assert list(config["tuner"]["classArgs"]["settings"]) == ["published", "trial 1"]  # content is 1 - score
     assert trial_command.parse(config["trialCommand"])[1].score == str(tmp_path / "mine.json")
     assert file.name == "promotion-1x2-mine.yml" and config["experimentName"].endswith(", by mine.json")
     with pytest.raises(UserError, match="^--score combined: the trials recorded no clean, "):
-        confirmation.write(search, top=1, seeds=2, score="combined")
+        confirmation.write(search, top=1, seeds=2, score="combined", folder=tmp_path)
 
 
 @pytest.mark.parametrize(("options", "line"), [
@@ -127,11 +128,11 @@ def test_another_score_chooses_the_trials_and_scores_them(search, tmp_path, monk
     ({"size": "auto", "judge": "draft.pt"}, "need a --size, given by name"),
     ({"steps": 5}, "need a --size, given by name"),
 ])
-def test_a_size_that_does_not_fit_is_refused_in_one_line(search, draft_judge, options, line):
+def test_a_size_that_does_not_fit_is_refused_in_one_line(search, draft_judge, options, line, tmp_path):
     if options.get("judge") == "draft.pt":
         options = options | {"judge": draft_judge}
     with pytest.raises(UserError, match=line) as caught:
-        confirmation.write(search, 2, 3, **options)
+        confirmation.write(search, 2, 3, **options, folder=tmp_path)
     assert "\n" not in str(caught.value) and not list(search.folder.glob("*.yml"))
 
 
@@ -142,10 +143,10 @@ def test_an_independent_judge_of_another_size_is_refused_before_training(judge_f
         check_yardstick(options, "draft")
 
 
-def test_a_search_without_a_finished_trial_is_refused_in_one_line(recorded):
+def test_a_search_without_a_finished_trial_is_refused_in_one_line(recorded, tmp_path):
     folder = recorded("zzz", {"trialCommand": "python -m trials.cyclegan"}, [("a", GOOD, "FAILED", [], None)])
     with pytest.raises(UserError, match="^experiment zzz has no finished trial to promote$"):
-        confirmation.write(database.find_experiment(str(folder)), 3, 3)
+        confirmation.write(database.find_experiment(str(folder)), 3, 3, folder=tmp_path)
 
 
 def test_the_tuner_proposes_every_setting_with_the_first_seed_then_the_next():

@@ -11,9 +11,9 @@ from experiments import resume, search
 from experiments.nni_adapter import database
 from experiments.nni_adapter.manager import free_port, is_running
 from experiments.tuner import Tpe
-from judge.common.cli import Namespace
+from judge.common.cli import Namespace, Parser
 from judge.common.errors import UserError
-from judge.common.files import file_lock
+from judge.common.files import FileLock
 from trials.cyclegan import Settings
 
 PUBLISHED = {"identity_weight": Settings().identity_weight, "cycle_weight": Settings().cycle_weight}
@@ -49,9 +49,9 @@ def broken(recorded, tmp_path) -> database.Experiment:
 
 def test_what_is_left_is_the_same_search_with_fewer_trials_and_the_name_in_its_file(broken, tmp_path):
     (broken.folder / search.FILE_NAME).write_text("maxTrialNumber: 8")
-    assert "experimentName" not in yaml.safe_load(resume.write(broken).read_text())
+    assert "experimentName" not in yaml.safe_load(resume.write(broken, folder=tmp_path).read_text())
     (broken.folder / search.FILE_NAME).write_text("experimentName: A | search  # as the user wrote it")
-    left = yaml.safe_load(resume.write(broken).read_text())
+    left = yaml.safe_load(resume.write(broken, folder=tmp_path).read_text())
     assert left["maxTrialNumber"] == 8 - 2 and left["experimentName"] == "A | search"
     for key in ("assessor", "searchSpace", "trialConcurrency", "trialCodeDirectory"):
         assert left[key] == broken.config[key]
@@ -88,6 +88,16 @@ def test_the_tuner_knows_the_results_and_proposes_the_unfinished_first(broken):
     assert tuner.generate_parameters(3) not in [t.parameters for t in broken.trials()]
 
 
+def test_a_resumed_random_start_does_not_draw_what_was_drawn_before(recorded, tmp_path):
+    first = Tpe("trials.cyclegan", seed=0)
+    first.update_search_space(SPACE)
+    drawn = [first.generate_parameters(at) for at in range(4)]
+    trials = [(f"t{at}", each, "SUCCEEDED", [0.1], 0.1) for at, each in enumerate(drawn)]
+    rest = Tpe("trials.cyclegan", seed=0, resumes=str(recorded("start", config(tmp_path), trials)))
+    rest.update_search_space(SPACE)
+    assert not [each for each in map(rest.generate_parameters, range(4)) if each in drawn]
+
+
 def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_path):
     left = config(tmp_path, maxTrialNumber=6)
     left["tuner"]["classArgs"]["resumes"] = str(broken.folder)
@@ -100,7 +110,7 @@ def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_pat
     line = search.progress(trials, rest.max_trials, 1).plain
     assert line.startswith("3 of 8 trials, best so far 0.5")
 
-    again = yaml.safe_load(resume.write(rest).read_text())  # interrupted once more
+    again = yaml.safe_load(resume.write(rest, folder=tmp_path).read_text())  # interrupted once more
     assert again["maxTrialNumber"] == 8 - 3 and again["experimentName"] == "A search | sample"
     tuner = Tpe("trials.cyclegan", resumes=again["tuner"]["classArgs"]["resumes"])
     tuner.update_search_space(SPACE)
@@ -118,16 +128,16 @@ def test_what_cannot_go_on_is_refused_in_one_line(recorded, tmp_path, changes, l
     trials = [("a", PUBLISHED, "SUCCEEDED", [0.4], 0.4)]
     refused = database.find_experiment(str(recorded("whole", config(tmp_path, **changes), trials)))
     with pytest.raises(UserError, match=line) as caught:
-        resume.write(refused)
+        resume.write(refused, folder=tmp_path)
     assert "\n" not in str(caught.value) and not list(refused.folder.glob("*.yml"))
 
 
-def test_a_search_is_extended_to_a_number_of_trials_in_all_and_refused_if_it_has_as_many(broken):
-    assert yaml.safe_load(resume.write(broken, 40).read_text())["maxTrialNumber"] == 40 - 2
-    assert yaml.safe_load(resume.write(broken, 3).read_text())["maxTrialNumber"] == 1
+def test_a_search_is_extended_to_a_number_of_trials_in_all_and_refused_if_it_has_as_many(broken, tmp_path):
+    assert yaml.safe_load(resume.write(broken, 40, folder=tmp_path).read_text())["maxTrialNumber"] == 40 - 2
+    assert yaml.safe_load(resume.write(broken, 3, folder=tmp_path).read_text())["maxTrialNumber"] == 1
     for trials in (1, 2):
         with pytest.raises(UserError, match="is complete: 2 trials; --trials 10 adds 8$"):
-            resume.write(broken, trials)
+            resume.write(broken, trials, folder=tmp_path)
 
 
 def test_a_search_that_is_still_running_is_refused(broken, tmp_path, monkeypatch):
@@ -136,14 +146,32 @@ def test_a_search_that_is_still_running_is_refused(broken, tmp_path, monkeypatch
     assert not is_running(broken)  # nothing listens at that port
     monkeypatch.setattr(resume, "is_running", lambda experiment: experiment is broken)
     with pytest.raises(UserError, match="^experiment broken is still running: nnictl stop broken ends it$"):
-        resume.write(broken)
+        resume.write(broken, folder=tmp_path)
+
+
+def options_of(command: str, search: database.Experiment) -> Namespace:
+    """The options of `python -m experiments COMMAND FOLDER --unmeasured`."""
+    parser = Parser()
+    commands.add_options(command, parser)
+    return parser.parse_args([str(search.folder), "--unmeasured"])
+
+
+@pytest.mark.parametrize("command", ["resume", "promote"])
+def test_what_is_refused_after_its_experiment_was_written_leaves_no_file(recorded, tmp_path, command):
+    """The judge is away."""
+    old = config(tmp_path)
+    old["trialCommand"] += " --judge nowhere.pt"
+    folder = recorded("half", old, [("aaaaa", proposal(20.0), "SUCCEEDED", [0.4], 0.4)])
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(UserError):
+        getattr(commands, command)(options_of(command, database.find_experiment(str(folder))))
+    assert sorted(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize("command, doing", [("resume", "resuming"), ("promote", "promoting")])
 def test_two_processes_do_not_train_the_same_trials(broken, monkeypatch, command, doing):
     monkeypatch.setattr(search, "run", lambda *_: pytest.fail("it went on"))
-    options = Namespace(experiment=str(broken.folder), keep=1, trials=None, size=None, yardstick=None,
-                        yardstick_data=None, unmeasured=True, long=False, any_judge=False, mps=False)
+    options = options_of(command, broken)
     refused = pytest.raises(UserError, match=f"another process is {doing} experiment broken")
-    with file_lock(broken.folder / f".{command}.lock", "first"), refused:
+    with FileLock(broken.folder / f".{command}.lock", "first"), refused:
         getattr(commands, command)(options)

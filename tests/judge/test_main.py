@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from judge import controls, images, model, sample
-from judge.common.files import file_lock
+from judge.common.files import FileLock
 from judge.corruptions import KINDS
 from judge.score import style_and_scene
 
@@ -72,9 +72,8 @@ def judge(monkeypatch, capsys) -> Callable[..., Result]:
 
 
 def files(folder: Path) -> set[str]:
-    """All files except locks, which remain."""
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")
-            if path.is_file() and not path.name.endswith(".lock")}
+    """All files."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_from_training_to_a_score(judge, workplace, sample_data):
@@ -123,7 +122,7 @@ def test_what_computes_has_threads_and_a_device(judge, judge_file, monkeypatch, 
 
 
 def test_only_one_process_trains_a_judge(judge, workplace, sample_data):
-    with file_lock(workplace / ".judge.pt.lock", "training"):
+    with FileLock(workplace / ".judge.pt.lock", "training"):
         second = judge("train", "--data", sample_data, "--out", "judge.pt")
     second.refused("another process is training judge.pt")
     assert not files(workplace)

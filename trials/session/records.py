@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
+from judge import images
 from judge.common.device import device_name, gpu_facts, tf32
 from judge.common.errors import UserError
-from judge.common.files import as_user_error, atomic_write, file_lock
+from judge.common.files import FileLock, as_user_error, atomic_write
 from judge.common.schema import NUMBER, matches
 
 RECORD = {  # the form of run.json
@@ -35,6 +36,8 @@ REPORT = {  # the form of a line of stats.jsonl
     "score": {"default": NUMBER, "*": NUMBER}, "losses?": {"*": NUMBER}, "early?": bool,
 }  # fmt: skip
 UNHASHED = ("budget", "reports", "graphs", "compile")  # settings that do not change what a step computes
+ROOT = Path(__file__).parents[2]  # of the repository
+PATHS = ("data", "judge", "score", "content", "style")  # settings that may be paths
 RECORDED_VERSIONS = ("torch", "torchvision", "torchmetrics", "numpy", "nni")
 
 
@@ -83,6 +86,18 @@ def recorded_settings(Settings: type, record: dict) -> dict:
     return getattr(Settings, "OLDER", {}) | (record.get("settings") or {})
 
 
+def from_root(settings: dict) -> dict:
+    """Return recorded settings whose files are found from any folder: those of a search are relative to the
+    root of the repository."""
+    def found(value: str) -> str:
+        here, places = (Path(), images.DATA), (ROOT, ROOT / images.DATA)
+        if any((place / value).exists() for place in here):
+            return value
+        return next((str(place / value) for place in places if (place / value).exists()), value)
+
+    return settings | {name: found(settings[name]) for name in PATHS if isinstance(settings.get(name), str)}
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that the figures depend on."""
     installed = {"python": platform.python_version()}
@@ -100,8 +115,16 @@ def git_commit() -> str | None:
         return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout.strip() or None
 
 
+def same_input(a: Any, b: dict) -> bool:
+    """Return whether two records, of the data or the judge for example, are of the same, wherever it is."""
+    return isinstance(a, dict) and a | {"file": None} == b | {"file": None}
+
+
 class Record:
     """The locked folder of a trial, and `facts`, the content of its run.json.
+
+    Nothing is written before `begin`: the folder may hold a trial that has finished, and what is refused must
+    not change it.
 
     Raises UserError if the folder cannot be written, is in use, or holds another trial or another run.json.
     """
@@ -109,19 +132,23 @@ class Record:
     def __init__(self, folder: Path, system: str, settings: Any, parameters: dict, device: torch.device):
         self.folder, self._settings, self._inputs = folder, asdict(settings), {}
         self._Settings = type(settings)
+        self._begun = False
         # A trial whose NNI manager was killed may still write here when the search is resumed.
-        self._lock = file_lock(folder / ".lock", f"training in {folder}")
-        self._previous = self._read_previous()
+        self._lock = FileLock(folder / ".lock", f"training in {folder}")
+        try:
+            self._previous = self._read_previous()
+        except UserError:
+            self.close()
+            raise
         self.facts = {
             "system": system, "parameters": parameters or self._previous.get("parameters", {}),
             "settings": self._settings, "status": "running", "reason": None, "score": None,
             "device": device_name(device), "gpu": gpu_facts(device), "tf32": tf32(device),
             "threads": torch.get_num_threads(), "versions": versions(), "commit": git_commit(),
         }  # fmt: skip
-        self.update()
 
     def _read_previous(self) -> dict:
-        """Return the run.json of an earlier run, and remove the temporary files of a killed one."""
+        """Return the run.json of an earlier run here."""
         file = self.folder / "run.json"
         previous = read_json(file)
         if not matches(previous, {"settings?": {}, "parameters?": {}}):
@@ -129,56 +156,68 @@ class Record:
         same = not previous.get("settings") or self._has_settings(previous)
         trained = (self.folder / "checkpoint.pt").exists() or read_lines(self.folder / "stats.jsonl")
         if trained and not same:
-            settings = recorded_settings(self._Settings, previous)
+            settings = from_root(recorded_settings(self._Settings, previous))
             changed = ", ".join(name for name in settings | self._settings if name not in UNHASHED
                                 and settings.get(name) != self._settings.get(name))
             raise UserError(f"{self.folder} holds a trial with another {changed}: choose another --out")
-        for part in self.folder.glob("*.part") if previous else ():
-            part.unlink()
         if trained:
             return previous
         # The earlier run failed before its first report, so there is nothing to protect or to continue.
         return {"parameters": previous.get("parameters") or {}} if same else {}
 
-    def update(self, **facts: Any) -> None:
-        """Add `facts` and write run.json. Raises UserError if it cannot be written."""
-        self.facts |= facts
+    @property
+    def final_score(self) -> dict | None:
+        """The score of an earlier run that has finished here, until this one begins; else None."""
+        finished = not self._begun and self._previous.get("status") == "finished"
+        return self._previous.get("score") if finished else None
+
+    def begin(self) -> None:
+        """Write run.json, now and at each update, and remove the temporary files of a killed run."""
+        self._begun = True
         with as_user_error(self.folder):
-            write_json(self.folder / "run.json", self.facts)
+            for part in self.folder.glob("*.part"):
+                part.unlink()
+        self.update()
+
+    def update(self, **facts: Any) -> None:
+        """Add `facts`, and write run.json if this run has begun. Raises UserError if it cannot be written."""
+        self.facts |= facts
+        if self._begun:
+            with as_user_error(self.folder):
+                write_json(self.folder / "run.json", self.facts)
 
     def add_inputs(self, **inputs: dict) -> None:
         """Add facts of the data, the judge and so on. Raises UserError if an earlier run had other inputs."""
         for name, facts in inputs.items():
-            if self._previous.get(name, facts) != facts:
+            if not same_input(self._previous.get(name, facts), facts):
                 raise UserError(f"{self.folder} was trained with another {name}: choose another --out")
         self._inputs = inputs
         self.update(**inputs)
 
-    def copy_earlier(self, earlier: Path) -> None:
-        """Copy the files of the run below `earlier` that has trained this trial longest, if there is one."""
+    def find_earlier(self, earlier: Path) -> Path | None:
+        """Return the folder below `earlier` of the run that has trained this trial longest; None without."""
         folders = {file.parent for file in earlier.rglob("checkpoint.pt")}
         runs = [(len(read_lines(folder / "stats.jsonl")), folder)
                 for folder in folders if self._is_same_trial(read_record(folder))]  # fmt: skip
-        if not runs:
-            return
-        _, folder = max(runs)
-        print(f"continues from a copy of {folder}")
+        return max(runs)[1] if runs else None
+
+    def copy_earlier(self, folder: Path) -> None:
+        """Copy the files of the run in `folder`, except its run.json and stats.jsonl; its checkpoint last."""
         with as_user_error(self.folder):
             for name in ("samples", "paintings", "tensorboard"):
                 if (folder / name).is_dir():
                     shutil.copytree(folder / name, self.folder / name, dirs_exist_ok=True)
-            for name in ("stats.jsonl", "checkpoint.pt"):  # the checkpoint last: then the copy is complete
-                atomic_write(self.folder / name, partial(shutil.copy2, folder / name))
-        self.update(continues=str(folder))
+            atomic_write(self.folder / "checkpoint.pt", partial(shutil.copy2, folder / "checkpoint.pt"))
 
     def _is_same_trial(self, record: dict) -> bool:
         """Return whether `record` has the same system, settings and inputs."""
         return (record.get("system") == self.facts["system"] and self._has_settings(record)
-                and all(record.get(name) == facts for name, facts in self._inputs.items()))
+                and all(same_input(record.get(name), facts) for name, facts in self._inputs.items()))
 
     def _has_settings(self, record: dict) -> bool:
         """Return whether a trial of these settings would take the same steps as that of `record`."""
-        return settings_hash(recorded_settings(self._Settings, record)) == settings_hash(self._settings)
+        recorded = from_root(recorded_settings(self._Settings, record))
+        return settings_hash(recorded) == settings_hash(self._settings)
 
     def close(self) -> None:
         """Unlock the folder."""

@@ -36,21 +36,24 @@ class Reporter:
         losses = {"sums": self._loss_sums, "count": self._loss_count}
         return {"losses_since_report": losses} if self._loss_count else {}
 
-    def restore(self, step: int, state: dict, max_loss: float) -> None:
-        """Continue at `step` with what `state_dict` has added to the checkpoint `state`.
+    def restore(self, step: int, state: dict, max_loss: float, folder: Path) -> None:
+        """Continue at `step` the run in `folder`, with what `state_dict` has added to its checkpoint `state`.
 
-        Reports of an earlier run up to `step` are kept; later ones will be made again.
+        Its reports up to `step` are kept; later ones will be made again.
         """
         self.max_loss = max_loss
-        self.reports = [report for report in read_lines(self._stats) if report["step"] <= step]
-        text = "".join(json.dumps(report) + "\n" for report in self.reports)
-        with as_user_error(self._folder):
-            atomic_write(self._stats, lambda part: part.write_text(text))
+        self.reports = [report for report in read_lines(folder / "stats.jsonl") if report["step"] <= step]
         if self.reports:
             self._start -= self.reports[-1].get("seconds") or 0
             self.scoring_seconds = self.reports[-1].get("scoring_seconds") or 0
         if losses := state.get("losses_since_report"):  # on the CPU: torch adds scalars across devices
             self._loss_sums, self._loss_count = losses["sums"], losses["count"]
+
+    def begin(self) -> None:
+        """Write the reports that are kept."""
+        text = "".join(json.dumps(report) + "\n" for report in self.reports)
+        with as_user_error(self._folder):
+            atomic_write(self._stats, lambda part: part.write_text(text))
 
     def add_losses(self, losses: dict[str, torch.Tensor]) -> None:
         """Add to the mean losses of the next report, and check them every `LOSS_CHECK_STEPS` steps."""

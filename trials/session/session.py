@@ -13,6 +13,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from judge.common.cli import Interrupted, on_stop
 from judge.common.device import peak_memory
 from judge.common.errors import UserError, is_out_of_memory, one_line
 from judge.common.files import as_user_error, atomic_write
@@ -46,16 +47,18 @@ class Session:
         torch.backends.cudnn.benchmark = self.device.type == "cuda"  # the shapes of a trial are fixed
         self.folder = engine.folder or options.out or RUNS / f"{system}-{settings_hash(asdict(settings))}"
         self.record = Record(self.folder, system, settings, parameters, self.device)
-        self.stop_signal: int | None = None  # SIGTERM or SIGINT, once it has come; then `steps` stops
+        if engine.folder:  # made for this trial: the report shows what run.json there says
+            self.record.begin()
+        self.stop_signal: int | None = None  # once it has come; then `steps` stops
         self.reporter = Reporter(self.folder)
 
     def run(self, train: Train) -> int:
         """Train until the budget or something else ends it, and return the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        on_stop(self._on_signal)
         try:
             train_with_retries(self, train)
-            end(self, "finished", None, self.reporter.score(self.cadence.is_scheduled))
+            score = self.record.final_score or self.reporter.score(self.cadence.is_scheduled)
+            end(self, "finished", None, score)
         except Diverged as error:
             print(f"diverged: {error}")
             end(self, "diverged", str(error), {"default": WORST_SCORE})
@@ -70,27 +73,41 @@ class Session:
             if is_out_of_memory(error):  # a traceback would not help
                 raise UserError(reason) from None
             raise
+        finally:
+            self.record.close()
         return 0
 
     def _on_signal(self, number: int, _frame: Any) -> None:
         if self.stop_signal:  # the second one: stop now, without a checkpoint
-            raise KeyboardInterrupt
+            raise Interrupted(number)
         self.stop_signal = number
 
     def restore(self, model: Any) -> None:
-        """Load the folder's checkpoint or, with --earlier, a copy of an earlier run's, if there is one."""
-        file = self.folder / "checkpoint.pt"
-        if self.options.earlier and not file.exists():
-            self.record.copy_earlier(self.options.earlier)
+        """Load the folder's checkpoint or, with --earlier, an earlier run's, if there is one."""
+        self._source = self.folder
+        if self.options.earlier and not (self.folder / "checkpoint.pt").exists():
+            self._source = self.record.find_earlier(self.options.earlier) or self.folder
+        state, file = {}, self._source / "checkpoint.pt"
         if file.exists():
-            self._load(model, file)
+            state = self._load(model, file)
             self.record.update(resumed_at=model.step)
             print(f"continues at step {model.step} from {file}")
-        else:
-            self.reporter.restore(model.step, {}, model.max_loss)
+        self.reporter.restore(model.step, state, model.max_loss, self._source)
 
-    def _load(self, model: Any, file: Path) -> None:
-        """Load the checkpoint `file` by way of the CPU: a GPU that is nearly full has no room for a copy."""
+    def _begin(self) -> None:
+        """Write what has waited until nothing can be refused any more: run.json, and a copy of the run that
+        this one continues, if that is in another folder."""
+        self.record.begin()
+        self.reporter.begin()
+        if self._source != self.folder:
+            self.record.copy_earlier(self._source)  # its checkpoint last: then the copy is complete
+            self.record.update(continues=str(self._source))
+
+    def _load(self, model: Any, file: Path) -> dict:
+        """Load the checkpoint `file` into `model`, and return it.
+
+        It comes by way of the CPU: a GPU that is nearly full has no room for a copy.
+        """
         try:
             state = read_tensors(file)
         except ValueError as error:
@@ -103,13 +120,13 @@ class Session:
                 raise
             message = f"{file} does not fit this trial ({one_line(error)}): move {self.folder} away"
             raise UserError(message) from None
-        self.reporter.restore(model.step, state, model.max_loss)
+        return state
 
     def steps(self, model: Any, last: int, every: int) -> Iterator[int]:
         """Yield the steps from `model.step` to `last`; each `every` steps and at the end a report is due.
 
         Print a line every half minute, and save a checkpoint at least every ten minutes. A signal saves the
-        checkpoint and ends the trial.
+        checkpoint and ends the trial. Of a trial that has finished before, nothing is written again.
         """
         if model.step > last:
             raise UserError(f"{self.folder} is trained to step {model.step}, this budget ends at {last}: "
@@ -117,17 +134,24 @@ class Session:
         if "retries" not in self.record.facts:
             self.record.update(first_step_after=round(process_age(), 1))
         self.cadence = Cadence(model.step, last, every)
+        self._stop_if_asked(model)
+        if model.step < last or not self.record.final_score:
+            self._begin()
         self.reporter.bar = bar = tqdm(initial=model.step, total=last, unit="step", disable=None)
         while model.step < last:
             if self.stop_signal:
                 self._save_checkpoint(model)
-                raise Stopped(f"{signal.Signals(self.stop_signal).name} at step {model.step}")
+            self._stop_if_asked(model)
             yield model.step
             bar.update()
             if self.cadence.line_due():
                 self._print_line(model.step)
             if self.cadence.checkpoint_due():
                 self._save_checkpoint(model)
+
+    def _stop_if_asked(self, model: Any) -> None:
+        if self.stop_signal:
+            raise Stopped(f"{signal.Signals(self.stop_signal).name} at step {model.step}")
 
     def report_due(self, model: Any) -> bool:
         """Return whether `model` is to be scored and reported now: at a scheduled step, and once early."""

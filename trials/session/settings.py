@@ -79,15 +79,16 @@ def parse_trial(Settings: type, prog: str, arguments: list[str]) -> tuple[Any, R
 
 def settings_like(Settings: type, folder: Path) -> dict[str, Any]:
     """Return the settings of the trial in `folder`, by name of field. Raises UserError as `parse_trial`."""
-    from trials.session.records import read_record, recorded_settings  # not above: it imports torch
+    from trials.session import records  # not above: it imports torch
 
-    record, system = read_record(folder), Path(sys.modules[Settings.__module__].__file__).stem
+    record, system = records.read_record(folder), Path(sys.modules[Settings.__module__].__file__).stem
     if not record.get("settings"):
         raise UserError(f"--like {folder}: there is no trial, a trial's folder has a run.json with settings")
     if (other := record.get("system")) != system:
         raise UserError(f"--like {folder}: that is a trial of trials.{other}, not of trials.{system}")
     try:
-        return vars(Settings(**parse_values(Settings, recorded_settings(Settings, record))))
+        recorded = records.from_root(records.recorded_settings(Settings, record))
+        return vars(Settings(**parse_values(Settings, recorded)))
     except UserError as error:
         raise UserError(f"--like {folder}: another version trained it: {error}") from None
 

@@ -115,6 +115,42 @@ def test_nnis_list_names_experiments_elsewhere_and_a_damaged_one_is_left_out(thr
     assert [each.id for each in database.all_experiments()] == ["xxxxx"]
 
 
+def test_an_experiment_is_found_below_runs_also_if_nnis_list_names_an_older_place(three):
+    """The repository was renamed, or copied."""
+    database.NNI_HOME.mkdir()
+    (database.NNI_HOME / ".experiment").write_text(json.dumps(
+        {id_: {"logDir": "/old/salon/runs"} for id_ in three}))
+    assert [database.find_experiment(id_).id for id_ in three] == three
+
+
+MOVED = {
+    "trialCommand": "python -m trials.cyclegan --data '/old/salon/my data' --judge=/old/salon/j.pt --score "
+                    "/old/salon2/score.json --earlier /old/salon/runs",
+    "experimentWorkingDirectory": "/old/salon/runs", "trialCodeDirectory": "/old/salon",
+    "assessor": {"codeDirectory": "/old/salon"},
+    "tuner": {"codeDirectory": "/old/salon", "classArgs": {"resumes": "/old/salon/runs/abcde"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("runs", ["/old/salon/runs", "/elsewhere/runs"])
+def test_paths_in_a_moved_experiment_are_where_it_is_now(recorded, tmp_path, runs):
+    old = json.loads(json.dumps(MOVED).replace("/old/salon/runs", runs))
+    config = database.find_experiment(str(recorded("moved", old, []))).config
+    root = str(database.ROOT.resolve())
+    assert config == {
+        "trialCommand": f"python -m trials.cyclegan --data '{root}/my data' --judge={root}/j.pt --score "
+                        f"/old/salon2/score.json --earlier {tmp_path}",
+        "experimentWorkingDirectory": str(tmp_path), "trialCodeDirectory": root,
+        "assessor": {"codeDirectory": root}, "trainingService": {},
+        "tuner": {"codeDirectory": root, "classArgs": {"resumes": f"{tmp_path}/abcde"}},
+    }  # fmt: skip
+
+
+def test_paths_of_an_experiment_that_was_not_moved_stay_also_of_code_elsewhere(recorded, tmp_path):
+    old = MOVED | {"experimentWorkingDirectory": str(tmp_path)}
+    assert database.find_experiment(str(recorded("here", old, []))).config == old | {"trainingService": {}}
+
+
 def test_a_trial_is_found_by_its_number_or_id(search):
     experiment = database.find_experiment(str(search))
     assert database.find_trial(experiment, "1").id == database.find_trial(experiment, "bbbbb").id == "bbbbb"

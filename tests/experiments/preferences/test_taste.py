@@ -6,13 +6,13 @@ import pytest
 
 from experiments.preferences import fit, votes
 from experiments.preferences.taste import taste
-from experiments.study.study import Study
+from experiments.study.study import SHIPPED_TABLE
 from judge.common.errors import UserError
 from judge.score import FORMULAS, find_formula
 from tests.experiments.preferences.test_fit import STYLE
 from tests.experiments.preferences.viewers import simulate
 
-STUDY = Study.table.parent
+STUDY = SHIPPED_TABLE.parent
 
 
 def test_the_votes_that_ship_are_whole_and_agree_most_often_with_the_default_score():

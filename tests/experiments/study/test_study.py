@@ -90,8 +90,8 @@ def test_a_space_may_choose_between_words_but_only_of_settings(tmp_path):
 
 
 def test_the_table_that_ships_is_said_to_be_of_the_earlier_sketch(capsys, tmp_path):
-    shipped = study.read_table(Study.table)
-    assert f"{Study.table}: {study.OLD_SKETCH}\n" == capsys.readouterr().err
+    shipped = study.read_table(study.SHIPPED_TABLE)
+    assert f"{study.SHIPPED_TABLE}: {study.OLD_SKETCH}\n" == capsys.readouterr().err
     assert "combined" in study.text(shipped)  # though it lacks the parameter `upsampling`
     shipped.assign(judge="another").to_csv(tmp_path / "new.csv")
     study.read_table(tmp_path / "new.csv")
@@ -149,6 +149,15 @@ def test_a_study_that_is_interrupted_ends_its_trials_too(small, monkeypatch):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert [trial.returncode for trial in table.running] == [-signal.SIGTERM] * 2
+
+
+def test_a_table_with_results_of_another_judge_is_refused_before_training_and_stays(small, monkeypatch):
+    pd.DataFrame([{**study.StudyTable(small).conditions, "judge": "other", "setting": 0}]).to_csv(small.table)
+    before = small.table.read_bytes()
+    monkeypatch.setattr(study.subprocess, "Popen", lambda *_, **__: pytest.fail("it trains"))
+    with pytest.raises(UserError, match="has results of other trials or judges: choose another --table$"):
+        study.StudyTable(small).complete([(0, 0)])
+    assert small.table.read_bytes() == before
 
 
 def test_rows_and_trials_of_other_settings_are_not_taken_for_these(small):

@@ -3,17 +3,19 @@
 import errno
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from judge.common.errors import UserError
-from judge.common.files import as_user_error, atomic_write, file_lock
+from judge.common.files import FileLock, as_user_error, atomic_write
 
 HOLDER = """
 import signal, sys
 from pathlib import Path
-from judge.common.files import file_lock
-lock = file_lock(Path(sys.argv[1]), "at work")
+from judge.common.files import FileLock
+lock = FileLock(Path(sys.argv[1]), "at work")
 print("locked", flush=True)
 signal.pause()
 """
@@ -25,19 +27,50 @@ def test_a_lock_is_one_processs_until_it_is_killed_or_closes_it(tmp_path):
     try:
         assert holder.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match="another process is at work: wait for it to end"):
-            file_lock(file, "at work")
+            FileLock(file, "at work")
     finally:
         holder.kill()
         holder.communicate()
-    with file_lock(file, "at work"), pytest.raises(UserError):
-        file_lock(file, "at work")
-    file_lock(file, "at work").close()
+    with FileLock(file, "at work"), pytest.raises(UserError):
+        FileLock(file, "at work")
+    FileLock(file, "at work").close()
+
+
+def test_a_lock_leaves_nothing_but_what_others_have_written_beside_it(tmp_path):
+    for _ in range(2):
+        with FileLock(tmp_path / "new" / "deep" / ".lock", "at work"):
+            assert (tmp_path / "new" / "deep" / ".lock").exists()
+        assert not list(tmp_path.iterdir())
+    with FileLock(tmp_path / "new" / "deep" / ".lock", "at work"):
+        (tmp_path / "new" / "result").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "result"]
+    with pytest.raises(UserError, match="File name too long"):
+        FileLock(tmp_path / "other" / ("x" * 300) / ".lock", "at work")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_who_waits_for_a_lock_that_is_removed_takes_the_new_one(tmp_path):
+    """It holds the file that has been removed; another process may have made and locked a new one."""
+    file, inside = tmp_path / ".lock", []
+    first = FileLock(file, "at work")
+
+    def work() -> None:
+        with FileLock(file, "at work", wait=True):
+            inside.append(1)
+            assert len(inside) == 1
+            time.sleep(0.01)
+            inside.pop()
+
+    with ThreadPoolExecutor(8) as threads:
+        waiting = [threads.submit(work) for _ in range(40)]
+        first.close()
+    assert [each.result() for each in waiting] == 40 * [None] and not file.exists()
 
 
 def test_a_lock_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"cannot write to {tmp_path / 'file'}"):
-        file_lock(tmp_path / "file" / ".lock", "at work")
+        FileLock(tmp_path / "file" / ".lock", "at work")
 
 
 @pytest.mark.parametrize(("error", "message"), [

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.trials.session.test_session import record, session, training
-from trials.session import RunOptions, Session
+from trials.session import RunOptions, Session, records
 from trials.session.engine import NoEngine
-from trials.session.records import read_record, recorded_settings, settings_hash
+from trials.session.records import from_root, read_record, recorded_settings, settings_hash
 
 
 @pytest.fixture
@@ -58,6 +58,13 @@ class Plain:
 
 
 @dataclass(frozen=True)
+class Placed(Plain):
+    data: str = "mine"
+    judge: str = "models/judge.pt"
+    style: str | None = None
+
+
+@dataclass(frozen=True)
 class Grown(Plain):
     """Settings of a later version."""
 
@@ -77,6 +84,35 @@ def test_older_records_have_the_values_of_their_time_and_their_trials_go_on(tmp_
         trial(Grown())
     assert trial(Grown(upsampling="transposed")).run(training()) == 0
     assert recorded_settings(Plain, record(tmp_path))["upsampling"] == "transposed"  # what is there wins
+
+
+def test_files_of_a_record_are_found_from_any_folder_and_its_trial_goes_on_there(tmp_path, monkeypatch):
+    """A search's paths are relative to the root of the repository; here that is another folder."""
+    root, here = tmp_path / "salon", tmp_path / "here"
+    for place in (root / "data/mine", root / "models", here):
+        place.mkdir(parents=True)
+    (root / "models/judge.pt").touch()
+    monkeypatch.setattr(records, "ROOT", root)
+    judge = {"file": "models/judge.pt", "sha256": "a"}
+
+    def trial(settings: Placed, folder) -> Session:
+        made = Session("counter", settings, RunOptions(out=folder, device="cpu"), NoEngine(), {})
+        made.record.add_inputs(judge=judge | {"file": settings.judge})
+        return made
+
+    monkeypatch.chdir(root)
+    trial(Placed(), tmp_path / "t").run(training(last=5))
+    recorded = record(tmp_path / "t")["settings"]
+    assert from_root(recorded) == recorded == {
+        "budget": 1.0, "weight": 1.0, "data": "mine", "judge": "models/judge.pt", "style": None}
+    monkeypatch.chdir(here)
+    settings = from_root(recorded)
+    assert settings == recorded | {"data": f"{root}/data/mine", "judge": f"{root}/models/judge.pt"}
+    steps = []
+    assert trial(Placed(**settings), tmp_path / "t").run(training(at=steps.append)) == 0
+    assert steps == [5, 6, 7, 8, 9] and not list(here.iterdir())
+    with pytest.raises(Exception, match="another data: choose another --out"):
+        trial(Placed(**settings | {"data": "other"}), tmp_path / "t")
 
 
 def test_what_does_not_change_a_step_does_not_change_the_hash():

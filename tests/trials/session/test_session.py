@@ -225,6 +225,73 @@ def test_a_larger_budget_continues_a_trial_the_same_reports_again_and_a_smaller_
     assert smaller.engine.finals == []
 
 
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Names and contents of all that is below `folder`."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+            for path in folder.rglob("*")}
+
+
+def by_hand(folder: Path, **options) -> Session:
+    """A trial of half the budget that its user has started."""
+    settings = replace(Settings(), budget=options.pop("budget", 0.5), weight=options.pop("weight", 1.0))
+    return Session("counter", settings, RunOptions(device="cpu", out=folder, **options), NoEngine(), {})
+
+
+def refusing(error: str):
+    """A training that finds the data missing, before its first step."""
+
+    def train(settings: Settings, session: Session) -> None:
+        session.record.add_inputs(data={"name": "a"})
+        raise UserError(error)
+
+    return train
+
+
+def test_what_is_refused_before_its_first_step_leaves_a_finished_trial_as_it_was(tmp_path):
+    by_hand(tmp_path / "t").run(training())
+    (tmp_path / "t/checkpoint.pt.7.part").touch()  # of a killed run
+    before = tree(tmp_path)
+    for train, error in ((training(last=5), "trained to step 10"), (refusing("no judge"), "no judge"),
+                         (training(last=20, Model=type("Other", (Counter,), {"parts": ("G",)})), "not fit")):
+        with pytest.raises(UserError, match=error):
+            by_hand(tmp_path / "t", budget=1.0).run(train)
+        assert tree(tmp_path) == before
+    with pytest.raises(UserError, match="another weight"):
+        by_hand(tmp_path / "t", weight=2.0)
+    stopped = by_hand(tmp_path / "t", budget=1.0)
+    stopped.stop_signal = signal.SIGTERM  # while its data are loaded
+    assert stopped.run(training(last=20)) == 128 + signal.SIGTERM
+    assert tree(tmp_path) == before
+    assert trained_steps(by_hand(tmp_path / "t", budget=1.0), 20) == list(range(10, 20))
+
+
+def test_a_trial_that_has_finished_is_not_written_again_by_the_same_command(tmp_path, capsys):
+    by_hand(tmp_path / "t").run(training())
+    before, said = tree(tmp_path), capsys.readouterr().out.splitlines()[-1]
+    assert trained_steps(by_hand(tmp_path / "t"), 10) == []
+    assert tree(tmp_path) == before
+    assert capsys.readouterr().out.splitlines()[-1].split(",")[0] == said.split(",")[0]  # the score
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_refused_new_trial_leaves_no_folder(tmp_path, earlier):
+    by_hand(tmp_path / "runs/a").run(training())
+    before = tree(tmp_path)
+    with pytest.raises(UserError):
+        if earlier:  # it would be copied, and has trained longer than this budget
+            by_hand(tmp_path / "new/t", earlier=tmp_path / "runs").run(training(last=5))
+        else:
+            by_hand(tmp_path / "new/t").run(refusing("no data folder"))
+    assert tree(tmp_path) == before
+
+
+def test_a_refused_trial_of_a_search_says_why_in_its_folder(tmp_path):
+    """It is the trial's own, and the report reads the reason there."""
+    with pytest.raises(UserError):
+        session(tmp_path).run(refusing("no judge"))
+    assert (record(tmp_path)["status"], record(tmp_path)["reason"]) == ("failed", "no judge")
+
+
 def test_a_folder_of_another_trial_is_left_alone_and_another_judge_refused(tmp_path):
     first = session(tmp_path, weight=1.0)
     first.record.add_inputs(judge={"sha256": "a"})
