@@ -132,9 +132,8 @@ def check_plain_nni() -> None:
     if manager.EXPERIMENT in os.environ or channel is None:  # started by `run`, or not by NNI
         return
     url = channel.replace("ws://", "http://").removesuffix("/tuner")
-    with requests.Session() as local, tempfile.TemporaryDirectory() as folder:
-        local.trust_env = False  # no proxy
-        config = local.get(f"{url}/api/v1/nni/experiment", timeout=60).json()["params"]
+    config = requests.get(f"{url}/api/v1/nni/experiment", timeout=60).json()["params"]
+    with tempfile.TemporaryDirectory() as folder:
         file = manager.write_config(Path(folder) / "experiment.yml", database.without_repeats(config))
         # NNI hides the GPUs from its tuner, but not from its manager.
         nni_manager = next(p for p in psutil.Process().parents() if manager.MANAGER in p.cmdline())
