@@ -10,6 +10,8 @@ From Python, `load` reads a search:
 
 from typing import TYPE_CHECKING
 
+import judge  # noqa: F401 (first of all: it makes Ctrl-C quiet while the program's imports run)
+
 if TYPE_CHECKING:
     from experiments.api import Search
 

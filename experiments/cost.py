@@ -72,8 +72,10 @@ def measure(plan: Plan) -> Cost:
 def describe(plan: Plan, cost: Cost) -> str:
     """Return a line on the time that a trial and the search take."""
     trials, limit = plan.config.max_trial_number, plan.config.max_experiment_duration
+    seconds, each = search_seconds(plan, cost), plan.config.max_trial_duration
+    if each and parse_time(each) < cost.start + cost.computing:
+        cost = f"{cost}; warning: maxTrialDuration {each} will stop trials before their end"
     number = f"{trials or 'unlimited'} trials, {plan.config.trial_concurrency} at once"
-    seconds = search_seconds(plan, cost)
     if seconds is None:
         return f"{cost}; {number}: until you stop it"
     ends = ", then maxExperimentDuration ends it" if limit and seconds == parse_time(limit) else ""

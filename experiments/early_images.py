@@ -5,11 +5,12 @@ from them what barely trained generators paint (python -m judge train --neither 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from judge.common.cli import Parser, PositiveInt, main
 from judge.common.errors import UserError
-from judge.common.files import as_user_error
+from judge.common.files import as_user_error, atomic_write
 from judge.images import SIZES
 from trials.parts.sheets import cut_images, list_sheets
 from trials.session.records import read_record
@@ -29,7 +30,8 @@ def write(folders: Sequence[Path], reports: int, out: Path) -> tuple[int, int]:
                 out.mkdir(parents=True, exist_ok=True)
                 for number, image in enumerate(cut_images(file, lower=True, pixels=size)):
                     # The first number tells trials of equal names apart.
-                    image.save(out / f"{trials:03}-{folder.name}-{step:06}-{number:02}.png")
+                    atomic_write(out / f"{trials:03}-{folder.name}-{step:06}-{number:02}.png",
+                                 partial(image.save, format="PNG"))
                     images += 1
         trials += bool(sheets)
     if not images:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from judge.common.cli import ComputeOptions, Namespace, Parser, from_namespace, subcommands
 from judge.common.constants import DEFAULT_FORMULA, DEFAULT_JUDGE, SIZES, STAND_IN
 from judge.common.errors import UserError, printable
-from judge.common.files import FileLock, as_user_error
+from judge.common.files import FileLock, as_user_error, atomic_write, new_folder
 from judge.training_options import TrainingOptions
 
 if TYPE_CHECKING:  # each command imports what it needs when it runs: torch and torchvision take seconds
@@ -158,11 +158,16 @@ def train(options: Namespace) -> None:
 
 def evaluate_judge(options: Namespace) -> None:
     """Measure a judge on the test images and show its worst mistakes."""
+    from PIL import Image
     from torchvision.utils import make_grid, save_image
 
     from judge import images, model
     from judge.evaluation import evaluate
 
+    sheet = options.sheet or options.judge.with_suffix(".mistakes.png")
+    form = Image.registered_extensions().get(sheet.suffix.lower())
+    if form not in Image.SAVE:
+        raise UserError(f"--sheet {sheet}: give the name of an image file, such as mistakes.png")
     judge, card = model.load_judge(options.judge, compute_device(options))
     dataset = images.find_dataset(options.data)
     metrics, predictions = evaluate(judge, dataset)
@@ -176,12 +181,9 @@ def evaluate_judge(options: Namespace) -> None:
     worst["is"] = [model.CLASSES[label] for label in worst["label"]]
     shown = worst[["file", "is", "p_painting"]].assign(file=worst["file"].map(printable))
     print(shown.to_string(index=False))
-    sheet = options.sheet or options.judge.with_suffix(".mistakes.png")
     pixels = images.load_images([Path(path) for path in worst["file"]], judge.size).pixels
-    try:
-        save_image(make_grid(pixels / 255, nrow=4), sheet)
-    except (OSError, ValueError) as error:
-        raise UserError(f"the picture could not be written to {sheet}: {error}") from None
+    with as_user_error(sheet):
+        atomic_write(sheet, partial(save_image, make_grid(pixels / 255, nrow=4), format=form))
     print(f"the same as pictures, row by row: {sheet}")
 
 
@@ -344,11 +346,11 @@ def halves(options: Namespace) -> None:
     dataset = images.find_dataset(options.data)
     if options.out.exists():
         raise UserError(f"{options.out} is already there: choose another --out")
-    with as_user_error(options.out):
+    with as_user_error(options.out), new_folder(options.out) as part:
         for offset, half in enumerate(("search", "yardstick")):
             for split, domains in (("train", dataset.train), ("test", dataset.test)):
                 for domain, paths in domains.items():
-                    folder = options.out / half / f"{split}{domain}"
+                    folder = part / half / f"{split}{domain}"
                     folder.mkdir(parents=True)
                     block = max(1, min(HALVES_BLOCK, len(paths) // 2))
                     for number, path in enumerate(paths):  # the number makes equal file names unique
@@ -356,7 +358,7 @@ def halves(options: Namespace) -> None:
                             # 60 characters are at most 240 bytes in UTF-8; a name may have 255.
                             (folder / f"{number:05}-{path.name[-60:]}").symlink_to(path.resolve())
             if dataset.stand_in:
-                (options.out / half / STAND_IN).touch()
+                (part / half / STAND_IN).touch()
     print(f"halves of {dataset.description}: {options.out}/search and {options.out}/yardstick")
 
 

@@ -1,10 +1,11 @@
-"""Fixtures of all tests: a cache of their own, a small data set, an untrained judge, a small disk.
+"""Fixtures of all tests: a cache, signal handlers, a small data set, an untrained judge, a small disk.
 
 Tests see no GPU, nor do the modules that they import and the commands that they start, except those that are
 marked `cuda`. These are skipped where there is no GPU.
 """
 
 import faulthandler
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from judge import model, sample
+from judge.common.cli import STOP_SIGNALS
 
 SAMPLE = {"train": 12, "test": 8, "pixels": 72}
 TEARDOWN_SECONDS = 240
@@ -82,6 +84,22 @@ def isolated(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Let commands be stopped as in a terminal, and restore the handlers that they install.
+
+    In a script's background SIGINT is ignored, below nohup SIGHUP, and commands would inherit that. A handler
+    they do not inherit, and this one leaves the tests running as they were started.
+    """
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number, handler in before.items():
+        if handler == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ Without --class a conditional GAN draws its classes in turn. The same seed gives
 --count more of them. For CycleGAN and StarGAN, which translate images, there is trials.translate.
 """
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from judge.common.cli import ComputeOptions, Namespace, Parser, PositiveInt, from_namespace, main
 from judge.common.errors import UserError
-from judge.common.files import as_user_error, atomic_write
+from judge.common.files import as_user_error, new_folder
 from judge.images import to_bytes
 from trials.gan import PATTERN
 from trials.inspection.adapters import classes_of, first_noise, load_networks
@@ -32,7 +31,7 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER",
                         help="folder of a trial of a GAN, a DCGAN or a conditional GAN")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR",
-                        help="folder for the images, which has none yet")
+                        help="folder for the images, new or empty")
     parser.add_argument("--count", type=PositiveInt, default=20, metavar="N", help="number of images")
     parser.add_argument("--class", dest="asked", metavar="NAME",
                         help="class to draw, by the name that its data has; only a conditional GAN takes it")
@@ -77,14 +76,13 @@ def draw(net: NoiseGAN, record: dict, options: Namespace) -> tuple[torch.Tensor,
 
 def save(images: torch.Tensor, names: list[str], folder: Path) -> None:
     """Write each image to a PNG file of its name in `folder`, and all to sheet.png."""
-    if any(folder.glob("*.png")):
-        raise UserError(f"{folder} holds images already: give another --out")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty: give another --out")
     pictures = {name: to_pil_image(pixels) for name, pixels in zip(names, to_bytes(images).cpu())}
     pictures["sheet"] = captioned_grid(images, COLUMNS, names)
-    with as_user_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with as_user_error(folder), new_folder(folder) as part:
         for name, picture in pictures.items():
-            atomic_write(folder / f"{name}.png", partial(picture.save, format="PNG"))
+            picture.save(part / f"{name}.png")
 
 
 if __name__ == "__main__":

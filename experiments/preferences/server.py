@@ -15,7 +15,6 @@ from PIL import Image
 from experiments import loopback
 from experiments.preferences import candidates, votes
 from experiments.preferences.pairs import Chooser, Pair
-from judge.common.cli import interrupt_on_signals
 from judge.common.errors import UserError
 from judge.common.schema import matches
 
@@ -128,7 +127,6 @@ def serve(voting: Voting, port: int, show: bool) -> None:
     """Serve the page until Ctrl-C, which raises KeyboardInterrupt. Prints its address first."""
     token = loopback.new_token()
     server = loopback.listen(port, partial(Handler, voting, token))
-    interrupt_on_signals()
     address = f"http://{loopback.ADDRESS}:{server.server_port}/{token}/"
     print(address, flush=True)
     print(f"votes of {voting.voter} go to {voting.file}; Ctrl-C ends this", flush=True)

@@ -224,7 +224,7 @@ class PageData:
             "pictures": {str(step): f"pictures/{trial.id}/{step}.webp" for step in steps},
             "pixels": self._pixels(trial.folder),
             **progress(trial, record, lines),
-            "memory": record.get("peak_memory"), "reason": results.reason(row),
+            "memory": record.get("peak_memory"), "reason": results.reason(self.experiment, row),
             "log": log, "log_file": log_file and str(log_file),
             "command": results.command(self.experiment, row), "folder": str(trial.folder),
             "note": mark.note, "pinned": mark.pinned, "trained_on": self._trained_on(row),

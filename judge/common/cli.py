@@ -18,6 +18,7 @@ import re
 import signal
 import sys
 import textwrap
+import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -51,6 +52,7 @@ LearningRate = PositiveFloat
 Beta = Annotated[float, Range("a number from 0, below 1", lambda x: 0 <= x < 1)]  # Adam's decay rates
 
 DESCRIPTIONS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 JSON_TYPES = {float: (float, int), Path: (str, Path)}  # accepted for a type besides itself
 
 
@@ -232,32 +234,79 @@ def subcommands(prog: str, description: str, commands: dict[str, tuple[Callable,
     main(prog, run)
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asks the command to end. Its text is the signal's name."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number  # a shell's
+
+
+def on_stop(handler: Callable[[int, Any], None]) -> None:
+    """Call `handler` at Ctrl-C, SIGTERM, and SIGHUP, which comes when the terminal closes.
+
+    What this process was started to ignore stays ignored: SIGHUP by nohup, SIGINT in a script's background.
+    """
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 def interrupt_on_signals() -> None:
-    """Raise KeyboardInterrupt at SIGTERM and SIGINT, also if a shell started this with SIGINT ignored."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
+    """Raise Interrupted at the signals of `on_stop`. One that comes within a second of another is ignored: it
+    would interrupt the clean-up that the first has begun."""
+    last = -inf
+
+    def interrupt(number: int, _frame: Any) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last > before + 1:
+            raise Interrupted(number)
+
+    on_stop(interrupt)
 
 
 def main(prog: str, command: Callable[[list[str]], int | None]) -> None:
     """Call `command` with the command line's arguments and exit with the code that it returns.
 
-    A `UserError` or a lack of memory ends in one line on stderr and exit code 2; Ctrl-C in 130.
+    What ends it early is one line on stderr, but for a reader of stdout that has read enough (`| head`). The
+    code is 2 for a UserError, a lack of memory, or a file that cannot be read or written, such as stdout on a
+    full disk, and 128 + its number for a signal. A bug keeps its traceback.
     """
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by the shell
         stream.reconfigure(errors="backslashreplace")  # no character ends a job, whatever the terminal knows
+    interrupt_on_signals()
+    code = _exit_code(prog, command)
     try:
-        code = command(sys.argv[1:])
-    except (UserError, MemoryError, RuntimeError) as error:
-        text = one_line(error)
-        if is_out_of_memory(error):
-            text = f"out of memory, use smaller batches or images ({text})"
-        elif not isinstance(error, UserError):
-            raise
-        print(f"{prog}: {text}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
-    except BrokenPipeError:  # `| head` has read enough; Python would report it again at exit
+        sys.stdout.flush()
+    except OSError as error:  # Python would report it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + signal.SIGPIPE
+        code = code or _report(prog, error)
     sys.exit(code)
+
+
+def _exit_code(prog: str, command: Callable[[list[str]], int | None]) -> int | None:
+    """Return the code that `command` returns or exits with, or that of the error that ends it."""
+    try:
+        return command(sys.argv[1:])
+    except SystemExit as ended:  # --help
+        return ended.code
+    except (UserError, MemoryError, RuntimeError, OSError, KeyboardInterrupt) as error:
+        return _report(prog, error)
+
+
+def _report(prog: str, error: BaseException) -> int:
+    """Print the line of `error`, and return the exit code. Raise it if it is a bug."""
+    code, text = 2, one_line(error)
+    if isinstance(error, BrokenPipeError):
+        return 128 + signal.SIGPIPE
+    if isinstance(error, KeyboardInterrupt):
+        code, text = getattr(error, "exit_code", 128 + signal.SIGINT), f"stopped by {text or 'SIGINT'}"
+    elif is_out_of_memory(error):
+        text = f"out of memory, use smaller batches or images ({text})"
+    elif isinstance(error, OSError):
+        text = ": ".join(str(part) for part in (error.filename, error.strerror or text) if part)
+    elif not isinstance(error, UserError):
+        raise error
+    print(f"{prog}: {text}", file=sys.stderr)
+    return code

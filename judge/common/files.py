@@ -3,12 +3,15 @@
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from judge.common.errors import UserError, one_line
+
+LOG_BYTES = 4000  # of a log's end, in which its last line is looked for
 
 
 class FileLock:
@@ -85,3 +88,27 @@ def atomic_write(file: Path, write: Callable[[Path], Any]) -> None:
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`, and rename it to `folder` at the end of the block.
+
+    `folder`, which is new or empty, is complete or as it was always.
+    """
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def last_line(file: Path, start: str = "") -> str | None:
+    """Return the last line of a text file that is not empty and begins so; None if there is none."""
+    with suppress(OSError), open(file, "rb") as log:
+        log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_BYTES))
+        return next((line.strip() for line in reversed(log.read().decode(errors="replace").splitlines())
+                     if line.strip() and line.startswith(start)), None)
+    return None

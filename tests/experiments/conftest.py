@@ -3,18 +3,18 @@
 import json
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from experiments.nni_adapter import database
-from experiments.nni_adapter.manager import create, stop
-from tests.experiments.helpers import ROOT
+from experiments.nni_adapter.manager import create, new_id, stop
+from tests.experiments.helpers import ROOT, write_experiment
 
 BROWSER_TIMEOUT = 120_000  # milliseconds for anything that a browser does, on a slow and busy machine
 
@@ -50,33 +50,9 @@ def experiment(tmp_path, sample_data, judge_file) -> Callable[..., Path]:
 
 @pytest.fixture
 def recorded(tmp_path) -> Callable[..., Path]:
-    """Return a function that writes NNI's database; trials are (id, parameters, end, scores, final)."""
+    """Return a function that writes an experiment (`write_experiment`) and returns its folder."""
 
-    def write(id_: str, config: dict, trials: list[tuple]) -> Path:
-        folder = tmp_path / id_
-        (folder / "db").mkdir(parents=True)
-        with sqlite3.connect(folder / "db" / "nni.sqlite") as db:
-            db.executescript("""
-                create table TrialJobEvent (timestamp, trialJobId, event, data, logPath, sequenceId, message);
-                create table MetricData (timestamp, trialJobId, parameterId, type, sequence, data);
-                create table ExperimentProfile (params, id, revision, startTime);""")
-            for revision, params in enumerate(({}, config)):  # NNI writes it anew at each change
-                db.execute("insert into ExperimentProfile values (?, ?, ?, ?)",
-                           (json.dumps(params), id_, revision, 1000 * len(list(tmp_path.glob("*/db")))))
-            for number, (trial, parameters, end, scores, final) in enumerate(trials):
-                proposal = json.dumps({"parameter_id": number, "parameters": parameters})
-                events = [("WAITING", proposal), ("RUNNING", None)] + ([(end, None)] if end else [])
-                for at, (event, data) in enumerate(events):
-                    db.execute("insert into TrialJobEvent values (?,?,?,?,'',?,'')",
-                               (1000 * at, trial, event, data, number))
-                results = [("PERIODICAL", score) for score in scores] + [("FINAL", final)]
-                for kind, score in results if final is not None else results[:-1]:
-                    parts = {"default": score, "style": score, "content": 1 - score, "kid_error": 0.1}
-                    db.execute("insert into MetricData values (0,?,?,?,0,?)",
-                               (trial, str(number), kind, json.dumps(json.dumps(parts))))  # JSON in JSON
-        return folder
-
-    return write
+    return partial(write_experiment, tmp_path)
 
 
 @pytest.fixture
@@ -92,9 +68,8 @@ def started(nni_home):
     ids = []
 
     def start(file: Path) -> tuple[database.Experiment, int]:
-        experiment, port = create(file)
-        ids.append(experiment.id)
-        return experiment, port
+        ids.append(new_id())
+        return create(file, ids[-1])
 
     yield start
     for id_ in ids:
@@ -111,11 +86,9 @@ def run_command(nni_home):
 
     def start(argument: Path, *options: str, command: str = "run") -> subprocess.Popen:
         unmeasured = ["--unmeasured"] if command in ("run", "resume", "promote") else []
-        # A shell may have started the tests with SIGINT ignored, which children inherit.
         running.append(subprocess.Popen(
             [sys.executable, "-u", "-m", "experiments", command, str(argument), *unmeasured, *options],
-            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
+            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True))
         return running[-1]
 
     yield start

@@ -113,6 +113,9 @@ def test_the_cost_of_a_trial_and_of_the_search_is_said(plan):
     assert line.endswith("unlimited trials, 2 at once: until you stop it")
     line = cost.describe(plan(maxExperimentDuration="10m"), H200)
     assert line.endswith("at most about 10 min, then maxExperimentDuration ends it")
+    for limit, warned in (("2m", True), ("3m", False)):
+        warning = f"; warning: maxTrialDuration {limit} will stop trials before their end; 24"
+        assert (warning in cost.describe(plan(maxTrialDuration=limit), H200)) == warned
 
 
 @pytest.mark.parametrize("seconds, text", [

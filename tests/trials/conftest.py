@@ -1,22 +1,12 @@
-"""Fixtures of the tests of trials: restored signal handlers, and commands run in this process."""
+"""A fixture of the tests of trials: commands run in this process."""
 
 import runpy
-import signal
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 
 import pytest
-
-
-@pytest.fixture(autouse=True)
-def signals():
-    """Restores the signal handlers that a trial replaces."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(conditional, tmp_path, c
         (pattern, "o", [], "it makes four numbers, not images"),
         (painter, "o", [], "which translates images: use python -m trials.translate"),
         (style, "o", [], "trains no networks"),
-        (plain, "full", [], "holds images already: give another --out"),
+        (plain, "full", [], "full is not empty: give another --out"),
         (plain, "o", ["--count", "0"], "a whole number from 1"),
         (tmp_path / "nowhere", "o", [], "is not the folder of a trial"),
     ):  # fmt: skip

@@ -13,6 +13,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from judge.common.cli import Interrupted, on_stop
 from judge.common.device import peak_memory
 from judge.common.errors import UserError, is_out_of_memory, one_line
 from judge.common.files import as_user_error, atomic_write
@@ -48,13 +49,12 @@ class Session:
         self.record = Record(self.folder, system, settings, parameters, self.device)
         if engine.folder:  # made for this trial: the report shows what run.json there says
             self.record.begin()
-        self.stop_signal: int | None = None  # SIGTERM or SIGINT, once it has come; then `steps` stops
+        self.stop_signal: int | None = None  # once it has come; then `steps` stops
         self.reporter = Reporter(self.folder)
 
     def run(self, train: Train) -> int:
         """Train until the budget or something else ends it, and return the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        on_stop(self._on_signal)
         try:
             train_with_retries(self, train)
             score = self.record.final_score or self.reporter.score(self.cadence.is_scheduled)
@@ -79,7 +79,7 @@ class Session:
 
     def _on_signal(self, number: int, _frame: Any) -> None:
         if self.stop_signal:  # the second one: stop now, without a checkpoint
-            raise KeyboardInterrupt
+            raise Interrupted(number)
         self.stop_signal = number
 
     def restore(self, model: Any) -> None:

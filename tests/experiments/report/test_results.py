@@ -15,6 +15,7 @@ from experiments import trial_command
 from experiments.nni_adapter import database
 from experiments.report import results
 from judge.common.errors import UserError
+from judge.common.files import file_lock
 from judge.score import find_formula
 from trials.cyclegan import Settings
 from trials.session.records import read_record
@@ -166,13 +167,33 @@ def run(words: list) -> str:
 def test_a_trial_that_ended_early_has_a_reason_in_words(experiment):
     trials = {row.trial.id: row for row in results.rows(experiment)}
     trials["ddddd"].record.update(status="stopped", reason="SIGTERM at step 301", settings={"reports": 20})
-    assert results.reason(trials["ddddd"]) == "stopped by the assessor after 1 of 20 reports"
-    assert results.reason(trials["bbbbb"]) == "cycle_A loss is nan"
-    assert [results.reason(trials[id_]) for id_ in ("aaaaa", "ccccc", "fffff")] == [None] * 3
+    def reason(id_: str) -> str | None:
+        return results.reason(experiment, trials[id_])
+
+    assert reason("ddddd") == "stopped by the assessor after 1 of 20 reports"
+    assert reason("bbbbb") == "cycle_A loss is nan"
+    assert [reason(id_) for id_ in ("aaaaa", "ccccc", "fffff")] == [None] * 3
+    assert "maxTrialDuration" not in results.text(experiment)
+    experiment.config["maxTrialDuration"] = "1s"
+    assert reason("ddddd") == "stopped by maxTrialDuration 1s after 1 of 20 reports"
+    assert "\ntrial 3: stopped by maxTrialDuration 1s after" in results.text(experiment)
     log = trials["ccccc"].trial.folder / "stderr"
     log.parent.mkdir()
     log.write_text("Traceback ...\nModuleNotFoundError: No module named 'x'\n\n")
     assert f"\ntrial 2: ModuleNotFoundError: No module named 'x' ({log})\n" in results.text(experiment)
+
+
+def test_a_trial_that_was_stopped_with_its_search_is_stopped_and_not_running(experiment):
+    folder = experiment.folder / "trials" / "fffff"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"status": "stopped", "reason": "SIGTERM at step 3"}))
+    assert ", 1 stopped" in results.text(experiment) and "running" not in results.text(experiment)
+    (folder / "run.json").write_text(json.dumps({"status": "running"}))
+    assert "1 running" in results.text(experiment)  # perhaps on another machine, whose lock is not here
+    with file_lock(folder / ".lock", "training"):
+        assert "1 running" in results.text(experiment)
+    (folder / ".lock").touch()
+    assert "1 stopped" in results.text(experiment)  # it was killed
 
 
 @pytest.mark.parametrize(("width", "left_out"), [

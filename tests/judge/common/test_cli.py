@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ import pytest
 from judge.common import cli
 from judge.common.cli import Parser, from_namespace, parse_values
 from judge.common.errors import UserError
+from tests.experiments.helpers import ROOT
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,11 @@ def test_a_wrong_value_of_json_is_one_line_that_names_it(values, message):
 
 @pytest.mark.parametrize(("error", "text"), [
     (UserError("no folder x:\n  make\tone"), "no folder x: make one"),
+    (FileNotFoundError(2, "No such file", "a.txt"), "a.txt: No such file"),
     (RuntimeError("DefaultCPUAllocator: can't\n allocate"), "out of memory, use smaller batches or images ("
      "DefaultCPUAllocator: can't allocate)"),
 ])
-def test_a_users_mistake_and_a_lack_of_memory_are_one_line_on_stderr_and_code_2(run, error, text):
+def test_a_users_mistake_a_file_and_a_lack_of_memory_are_one_line_on_stderr_and_code_2(run, error, text):
     def wrong(arguments):
         print("so far so good")
         raise error
@@ -142,18 +145,65 @@ def test_a_users_mistake_and_a_lack_of_memory_are_one_line_on_stderr_and_code_2(
     assert run(wrong) == (2, "so far so good\n", f"python -m x: {text}\n")
 
 
-def test_the_exit_code_is_what_the_command_returns_and_130_after_ctrl_c(run):
-    for returned, code in ((None, 0), (0, 0), (3, 3)):
-        assert run(lambda arguments, returned=returned: returned) == (code, "", "")
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
+def test_the_exit_code_is_what_the_command_returns(run, returned, code):
+    assert run(lambda arguments: returned) == (code, "", "")
 
-    def interrupted(arguments):
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background shell
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_is_one_line_and_its_code_and_a_second_one_leaves_the_clean_up_alone(run, name):
+    cleaned = []
+
+    def stopped(arguments):
         try:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.Signals[name])
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.raise_signal(signal.SIGINT)
+            cleaned.append(True)
 
-    assert run(interrupted) == (130, "", "")
+    assert run(stopped) == (128 + signal.Signals[name], "", f"python -m x: stopped by {name}\n")
+    assert cleaned
+
+
+def test_a_signal_long_after_the_first_ends_a_clean_up_that_hangs(run, monkeypatch):
+    def hanging(arguments):
+        for now in (0.0, 0.5, 2.0):
+            monkeypatch.setattr(cli.time, "monotonic", lambda now=now: now)
+            with suppress(KeyboardInterrupt) if now < 1 else nullcontext():
+                signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    assert run(hanging)[0] == 143
+
+
+def test_what_a_command_was_started_to_ignore_stays_ignored(run):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script's background does, and nohup with SIGHUP
+    assert run(lambda arguments: signal.raise_signal(signal.SIGINT)) == (0, "", "")
+
+
+def test_ctrl_c_while_a_command_is_imported_has_no_traceback(tmp_path):
+    """The packages that take seconds are imported before `main` is called."""
+    for module in ("judge", "trials.gan", "experiments"):
+        code = f"""if True:
+            import os, runpy, signal, sys
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.argv = ["-m", "--help"]
+            class Stop:
+                def find_spec(name, *_):
+                    if name in ("judge.common", "torch"):
+                        os.kill(os.getpid(), signal.SIGINT)
+            sys.meta_path.insert(0, Stop)
+            runpy.run_module({module!r}, run_name="__main__", alter_sys=True)"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+        assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("words", ["'y' * 10**6", "'y'"], ids=["at once", "at the end"])
+def test_a_full_disk_below_stdout_is_one_line(words):
+    command = f"from judge.common.cli import main; main('x', lambda _: print({words}))"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", command], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "x: No space left on device\n")
 
 
 def test_a_closed_pipe_ends_a_command_without_a_traceback():
