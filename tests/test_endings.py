@@ -30,7 +30,6 @@ from tests.fork_server import OURS, Done, Fault, ForkServer
 
 TINY = "--size sketch --ngf 4 --blocks 1 --ndf 4 --photos 4 --data {data} --judge {judge}"
 SHORT = "--steps 12 --reports 2 --threads 1 --out out"
-CAUSES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,6 @@ class Command:
     """Patterns of the files that it may make or change, with blanks between them; none: it only reads."""
     said: str | None = None
     """What it has printed when it waits for Ctrl-C; None: it ends by itself."""
-
     replaces: bool = False
     """It writes over what an earlier run of it has made."""
 
@@ -62,7 +60,7 @@ class Command:
 
 NOTHING = Fault()
 OLD = hashlib.sha256(b"old").hexdigest()
-TIMED = ("j.pt", "run.json", "stats.jsonl", ".html", "notes.json", "checkpoint.pt", "tfevents")  # hold times
+TIMED = ("j.pt", "run.json", "stats.jsonl", ".html", "notes.json", "checkpoint.pt")  # hold times
 SUBCOMMANDS = ("judge", "experiments", "trials.inspect")
 SYSTEMS = {f"trials.{name}" for name in ("cyclegan", "gan", "dcgan", "conditional_gan", "stargan",
                                          "style_transfer")}  # fmt: skip
@@ -71,7 +69,9 @@ ELSEWHERE = {  # commands whose endings are tested where they are, and why
         "run", "resume", "promote")},
     "experiments study": "starts trials: tests/experiments/study/test_study.py",
     "experiments.gpu_check": "starts all others, on a GPU: tests/experiments/test_gpu_check.py",
+    "experiments.answer": "writes tables of this repository: tests/experiments/answer",
     "experiments.nni_adapter.nnictl": "only `run` starts it",
+    "experiments.nni_adapter.place": "`make` starts it: tests/test_make.py",
 }
 COMMANDS = [
     Command("judge train --data {data} --size sketch --epochs 1 --out out/j.pt", "--epochs 0", "out/j.pt",
@@ -110,7 +110,7 @@ COMMANDS = [
     Command("experiments taste {votes} --out score.json", "--voter nobody", "score.json", replaces=True),
     Command("experiments ranks {study}", "--style 2"),
     Command("experiments reliability {seeds}", "no.csv"),
-    Command("experiments simulate --searches 2 --table {study}", "--trials 0"),
+    Command("experiments simulate --searches 2 --table curves.csv", "--trials 0"),
     Command("experiments show runs/search", "--port 99999", said="Ctrl-C ends this"),
     Command("experiments prefer runs/search", "nosuchid", "runs/preferences.jsonl", said="Ctrl-C ends this"),
     Command("experiments.early_images trials/cyclegan --out out", "--reports 0", "out/*", replaces=True),
@@ -190,6 +190,8 @@ def world(tmp_path_factory, sample_data, judge_file, pytestconfig) -> Iterator[W
             assert done.code == 0, done
         write_search(template / "work/runs", "search")
         write_search(template / "work/runs", "other")
+        pd.DataFrame([(trial, step, 0.1 + trial * step / 800) for trial in range(30) for step in range(20)],
+                     columns=["trial", "step", "score"]).to_csv(template / "work/curves.csv", index=False)
         assert world.run("experiments note runs/search old", template).code == 0
         yield world
     if pytestconfig.get_verbosity() > 0:
@@ -226,7 +228,7 @@ def is_allowed(name: str, command: Command) -> bool:
 
 def is_temporary(name: str) -> bool:
     """Return whether a killed command may leave this file, or a later one does not need it."""
-    return name.startswith(("tmp/", "cache/")) or name.endswith(".part") or "/." in name
+    return name.startswith(("tmp/", "cache/")) or any(part in name for part in (".part", "/.", "tfevents"))
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
@@ -264,16 +266,16 @@ def assert_ended(world: World, command: Command, kind: str, codes: set[int], don
     silent = done.code <= 0 or done.code == 128 + signal.SIGPIPE  # below 0: the shell says it
     assert silent or len(lines_of(command, done)) == 1, done
     assert not done.left, "processes are left"
-    wrong = {name: after.get(name) for name in changed(before, after) if not is_allowed(name, command)}
-    if done.code == -signal.SIGKILL:
-        wrong = {name: now for name, now in wrong.items() if not is_temporary(name)}
+    killed = done.code == -signal.SIGKILL
+    wrong = {name: after.get(name) for name in changed(before, after) if not killed and ".part" in name
+             or not is_allowed(name, command) and not (killed and is_temporary(name))}
     assert not wrong, "changed, or left"
 
 
 def repeat(world: World, command: Command, place: Path) -> None:
     """Assert that what a stopped command has left is complete, and that it succeeds when started again."""
-    if not command.makes:
-        return  # nothing has changed
+    if not command.makes or command.name == "experiments rm" and not (place / "work/runs/search").exists():
+        return  # there is nothing to repeat
     _, finished = world.finish(command, place.parent)
     left, given = snapshot(place), snapshot(world.template)
     for name in finished if command.module not in SYSTEMS else ():  # a trial goes on from what there is
@@ -285,8 +287,8 @@ def repeat(world: World, command: Command, place: Path) -> None:
     done = world.run(command.line, place, stop_by_hand(command))
     assert done.code == (130 if command.said else 0), done
     after = snapshot(place)
-    different = {name for name in changed(after, finished)
-                 if after.get(name) and not (name in finished and name.endswith(TIMED) or is_temporary(name))}
+    different = {name for name in changed(after, finished) if not (
+        is_temporary(name) or name in after and name in finished and name.endswith(TIMED))}
     assert not different, "another result than if nothing had disturbed it"
 
 
