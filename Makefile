@@ -25,7 +25,7 @@ endef
 quickstart: sample-judge
 	$(RUN) -m experiments run experiments/quickstart.yml
 	@echo
-	@echo "Next: your own pictures. README.md, 'The three uses', says how."
+	@echo "Next: your own pictures. README.md says how."
 
 test: test-environment
 	$(RUN) -m pytest -m "" -n 3 --dist worksteal --max-worker-restart 0  # the slow ones wait for NNI

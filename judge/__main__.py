@@ -33,6 +33,7 @@ ARCHIVE = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
 MAX_MISTAKES = 16  # images that `evaluate` lists and shows
 MAX_SIZE_RATIO = 1.5  # of the images to the judge, above which a note says that it sees less than there is
 MAX_KID_ERROR = 0.05  # as a share of 1 + kid, above which a note says so: a tenth of the default score
+HALVES_BLOCK = 10  # neighbours that `halves` keeps together: pictures of one motif often have similar names
 COMPUTE = ("train", "evaluate", "score", "controls")  # commands with `ComputeOptions`
 
 DATA = {"default": "auto", "metavar": "NAME|DIR",
@@ -355,11 +356,13 @@ def halves(options: Namespace) -> None:
                 for domain, paths in domains.items():
                     folder = options.out / half / f"{split}{domain}"
                     folder.mkdir(parents=True)
-                    for number, path in enumerate(paths[offset::2]):  # makes equal file names unique
-                        (folder / f"{number:05}-{path.name}").symlink_to(path.resolve())
+                    block = max(1, min(HALVES_BLOCK, len(paths) // 2))
+                    for number, path in enumerate(paths):  # the number makes equal file names unique
+                        if number // block % 2 == offset:
+                            (folder / f"{number:05}-{path.name}").symlink_to(path.resolve())
             if dataset.stand_in:
                 (options.out / half / STAND_IN).touch()
-    print(f"every other image of {dataset.description}: {options.out}/search and {options.out}/yardstick")
+    print(f"halves of {dataset.description}: {options.out}/search and {options.out}/yardstick")
 
 
 if __name__ == "__main__":

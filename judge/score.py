@@ -70,7 +70,7 @@ class Formula:
 
 
 RAISED = str.maketrans("0123456789.-", "⁰¹²³⁴⁵⁶⁷⁸⁹·⁻")  # digits as exponents
-# judge/README.md says how the weights were chosen.
+# judge/RESULTS.md says how the weights were chosen.
 style_and_scene = Formula("style-and-scene", {"style": 1, "scene": 3, "diversity": 1, "clean": 1, "kid": 1})
 combined = Formula("combined", {"style": 1, "content": 3, "diversity": 1, "clean": 1, "kid": 2})  # the first
 plain = Formula("plain", {"style": 1})  # searches exploit it easily
@@ -257,7 +257,7 @@ def scene_visibility(images: torch.Tensor, sources: torch.Tensor) -> torch.Tenso
     The correlation of the differences of luma to the right and down, at `SCENE_GRID` pixels: below `NO_SCENE`
     it is 0, from `CLEAR_SCENE` up 1, linear between. It saturates, because a painting that shows the scene is
     not better if it copies more of the photograph. Differences fainter than `VISIBLE_CONTRAST`, and than the
-    source's own, count in proportion. judge/README.md says how the limits were chosen.
+    source's own, count in proportion. judge/RESULTS.md says how the limits were chosen.
     """
     differences = []
     for grey in (precise_luma(images), precise_luma(sources)):

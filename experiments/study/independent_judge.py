@@ -11,7 +11,7 @@ from judge import images, model
 from judge.score import Scorer, edge_correlation
 from trials.parts.batches import HeldOut
 
-STYLE_WEIGHT = 0.4  # of style against content in final quality; chosen by looking: judge/README.md
+STYLE_WEIGHT = 0.4  # of style against content in final quality; chosen by looking: judge/RESULTS.md
 
 
 class IndependentJudge:

@@ -121,7 +121,7 @@ def measure_diversity(extractor: FeatureExtractor, outputs: torch.Tensor, real: 
     its share is less than `MISSING_SHARE` times that of real images and chance does that with less than
     `ALARM_PROBABILITY`. Classes are counted only with `has_modes`, which says that the extractor's are those
     of the data (a judge's are not), and if enough outputs are recognised: a classifier puts noise into some
-    class too. README.md has the alarms that real, blurred, copied and collapsed images raise.
+    class too. trials/README.md has the alarms that real, blurred, copied and collapsed images raise.
 
     Returns:
         For `outputs` and `real`, the `shares` of images that are classified as each class; the `confidence`,

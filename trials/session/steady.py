@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-STEADY_REPORTS = 8  # that are averaged; judge/README.md says why
+STEADY_REPORTS = 8  # that are averaged; judge/RESULTS.md says why
 MIN_SCORE = 1e-9  # smaller scores count as this one, for the logarithm
 MIN_SHOWN = 1e-4  # smaller scores do not differ in anything that can be seen
 

@@ -69,7 +69,7 @@ def test_extrapolation_removes_most_of_the_bias_of_few_images():
 
 
 def kinds(real: LabelledImages) -> dict[str, torch.Tensor]:
-    """Return images of many kinds made of digits; README.md's table of alarms is of such of real data."""
+    """Return images of many kinds made of digits; the alarms in trials/README.md are of such of real data."""
     training, held_out, draw = to_float(real.pixels), to_float(real.test_pixels)[::2], rng("kinds")
     noise = torch.randn(held_out.shape, generator=draw)
     return {

@@ -1,0 +1,88 @@
+"""The searches of the protocol as a table, with the winner of each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from experiments import trial_command
+from experiments.api import load
+from judge.common.errors import UserError
+from trials import cyclegan
+
+SHARED = 6  # trials with which both searches of a seed begin: the published one, five at random
+MIN_SCORE = 1e-4  # smaller ones count as this one, where scores are compared by their logarithm
+PARAMETERS = ("identity_weight", "cycle_weight", "adversarial_weight", "generator_lr", "discriminator_lr",
+              "upsampling")  # fmt: skip
+PUBLISHED, PUBLISHED_RESIZE = "published", "published, resize"
+SEARCH = ["pair", "kind", "seed"]  # the columns that name a search
+
+
+def collect(names: Sequence[str]) -> pd.DataFrame:
+    """Return a row per report of each trial of the searches with these ids, names or folders.
+
+    Columns: pair, kind (tpe or random) and seed of the search, its id; number and state of the trial, its
+    parameters; `score`, what it told the tuner at its end; step; `default` and parts at this report alone.
+    A trial without a report has one row. Raises UserError if a search is missing or not of the protocol.
+    """
+    return pd.concat([of_search(name) for name in names], ignore_index=True).sort_values(
+        [*SEARCH, "trial", "step"], ignore_index=True)
+
+
+def of_search(name: str) -> pd.DataFrame:
+    """Return the rows of one search, as `collect`."""
+    search = load(name)
+    kind = {"Protocol, TPE": "tpe", "Protocol, random": "random"}.get(search.name)
+    settings = next((search.trial(number).settings for number in search.trials.index), {})
+    if kind is None or not settings.get("data"):
+        raise UserError(f"experiment {search.id} is no search of experiments/answer/PROTOCOL.md")
+    trials = search.trials[["state", "score", *PARAMETERS]].sort_index()
+    trials.loc[trials["state"] == "diverged", "score"] = 0.0
+    curves = search.curves.rename(columns={"score": "default"})
+    table = trials.reset_index().merge(curves, on="trial", how="left")
+    pair = Path(settings["data"]).parent.name.removesuffix("-halves")
+    for place, (column, value) in enumerate({"pair": pair, "kind": kind, "seed": settings["seed"],
+                                             "search": search.id}.items()):
+        table.insert(place, column, value)
+    return table
+
+
+def trials(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per trial that came to its end, diverged ones included, from the table of `collect`."""
+    ended = table[table["state"].isin(["succeeded", "diverged"])]
+    return ended.drop_duplicates([*SEARCH, "trial"])[[*SEARCH, "trial", "state", "score", *PARAMETERS]]
+
+
+def published() -> dict:
+    """Return the published setting."""
+    defaults = trial_command.published(cyclegan)
+    return {name: defaults[name] for name in PARAMETERS}
+
+
+def without_published(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials of other settings than the published one, which is the first of each search."""
+    return trials[trials["trial"] > 0]
+
+
+def winners(table: pd.DataFrame, pair: str) -> dict[str, dict]:
+    """Return the parameters of each search's best finished trial, the published one excluded, by a name."""
+    found = without_published(trials(table)).query("pair == @pair and state == 'succeeded'")
+    best = found.loc[found.groupby(SEARCH)["score"].idxmax()]
+    return {f"{row['kind']} {row['seed']}": {name: row[name] for name in PARAMETERS}
+            for row in best.to_dict("records")}  # fmt: skip
+
+
+def confirmed_settings(table: pd.DataFrame, pair: str) -> dict[str, dict]:
+    """Return what the confirmation of a pair of domains trains: settings by name."""
+    return {PUBLISHED: published(), PUBLISHED_RESIZE: published() | {"upsampling": "resize"},
+            **winners(table, pair)}
+
+
+def sizes_settings(table: pd.DataFrame, pair: str) -> dict[str, dict]:
+    """Return the six settings that are compared at two sizes: the two published ones, and of the others,
+    sorted by score, the best one and those at one quarter, one half and three quarters of the list."""
+    others = without_published(trials(table)).query("pair == @pair").drop_duplicates([*PARAMETERS])
+    others = others.sort_values("score", ascending=False, kind="stable")
+    places = {f"{share:.0%} of the list": round(share * (len(others) - 1)) for share in (0, 0.25, 0.5, 0.75)}
+    chosen = {name: others.iloc[place][list(PARAMETERS)].to_dict() for name, place in places.items()}
+    return {PUBLISHED: published(), PUBLISHED_RESIZE: published() | {"upsampling": "resize"}, **chosen}
