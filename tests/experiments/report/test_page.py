@@ -35,6 +35,17 @@ def test_a_file_has_every_trial_and_picture_and_reads_nothing_from_the_network(s
     assert "cycle_A loss is nan <b>" not in html and "cycle_A loss is nan \\u003cb>" in html
 
 
+def test_a_page_that_is_asked_for_shows_its_progress_and_one_that_is_written_beside_a_live_table_none(
+    search, monkeypatch,
+):
+    told, experiment = [], search(3)
+    monkeypatch.setattr(page, "progress", lambda items, doing: told.append((doing, len(items))) or items)
+    page.write_data(PageData(experiment))
+    assert told == []
+    page.write(experiment)
+    assert told == [("trials on the page", 3)]
+
+
 def test_a_page_in_another_folder_has_no_links_to_files_which_it_would_not_find(search, tmp_path):
     document, _ = scripts(page.write(search(2), tmp_path / "elsewhere").read_text())
     assert all(trial["files"] == [] for trial in document["trials"])
