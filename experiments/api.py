@@ -138,7 +138,7 @@ class Search:
         self._experiment, self._rows = experiment, rows
 
     def __repr__(self) -> str:
-        best = f", best: trial {self.best.number} with {self.best.row.score_text}" if self.best else ""
+        best = f", best: trial {self.best.number}, score {self.best.row.score_text}" if self.best else ""
         return f"<Search {self.id} {self.name!r}: {len(self._rows)} trials{best}>"
 
     @property
