@@ -226,10 +226,15 @@ def advice(experiment: Experiment, winner: Row, rows: list[Row]) -> list[str]:
     return [
         said,
         *(level if numbers else []),
-        "parameters: " + ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        "parameters: " + ", ".join(f"{key} {three_digits(value)}"
                                    for key, value in winner.trial.parameters.items()),
         *filter(None, (trained_on(experiment, row) for row in rows)),
     ]
+
+
+def three_digits(value: object) -> str:
+    """Return a parameter's value for a reader, for example 5.6e-05, 0.0123, 1000."""
+    return f"{float(f'{value:.3g}'):g}" if isinstance(value, float) else str(value)
 
 
 def commands(experiment: Experiment, winner: Row, rows: list[Row]) -> list[tuple[str, str]]:

@@ -102,6 +102,7 @@ def trial(number: int, count: int, reports: int, rng: np.random.Generator) -> di
         "command": f"python -m trials.cyclegan --like runs/ssssssss/trials/{id_}",
         "folder": f"/runs/ssssssss/trials/{id_}",
         "files": [{"label": "run.json", "url": f"trials/{id_}/run.json"}],
+        "sheets": [{"label": "1,200", "url": f"trials/{id_}/step_001200.png"}],
         "note": "", "pinned": False, "trained_on": None,
     }  # fmt: skip
 
