@@ -46,11 +46,15 @@ class Pictures(NamedTuple):
     """What it made of each of them, or of noise."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trial:
     """One trial of a search."""
 
     row: results.Row
+
+    def __repr__(self) -> str:
+        score = f", score {self.row.score_text}" if self.scores else ""
+        return f"<Trial {self.number} {self.id!r}: {self.state}{score}>"
 
     @property
     def number(self) -> int:
