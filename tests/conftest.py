@@ -5,13 +5,21 @@ marked `cuda`. These are skipped where there is no GPU.
 """
 
 import faulthandler
+import os
+import runpy
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# Read by torch, NumPy and SciPy when they are imported, here and in the commands that tests start. On arrays
+# as small as these, threads on busy cores wait for each other much longer than they compute.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import torch
 
 from judge import model, sample
@@ -75,14 +83,9 @@ def pytest_runtest_teardown(item):
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated(tmp_path_factory):
-    """Give the tests, and the commands that they start, a cache of their own and a single thread.
-
-    On networks this small, threads on busy cores wait for each other much longer than they compute.
-    """
-    torch.set_num_threads(1)
+    """Give the tests, and the commands that they start, a cache of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("OMP_NUM_THREADS", "1")
         yield
 
 
@@ -133,6 +136,20 @@ def judge_file(tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("models") / "judge.pt"
     model.save_judge(judge, model.ModelCard("resnet18", 64, model.CLASSES, training, metrics), file)
     return file
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs `python -m MODULE ...` in this process, because a new one takes seconds to start."""
+    def run(module: str, *arguments: object) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return subprocess.CompletedProcess(arguments, ended.value.code or 0, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

@@ -139,6 +139,8 @@ class Handler(loopback.Handler):
         elif SAMPLE.fullmatch(name) and (strip := data.picture(name)):
             self.answer(HTTPStatus.OK, strip.webp, "image/webp", "private, max-age=3600")
         elif (match := TRIAL.fullmatch(name)) and (file := data.file(match[1], match[2])):
+            if file.suffix == ".png":
+                return self.answer(HTTPStatus.OK, file.read_bytes(), "image/png")
             with open(file, "rb") as log:
                 log.seek(max(0, file.stat().st_size - MAX_FILE))
                 self.answer(HTTPStatus.OK, log.read(MAX_FILE))

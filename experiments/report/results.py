@@ -227,18 +227,27 @@ def heading(experiment: Experiment, rows: list[Row]) -> list[str]:
 def advice(experiment: Experiment, winner: Row, rows: list[Row]) -> list[str]:
     """Return sentences on the best trial: against the published setting, its parameters, trained on."""
     published = next((row for row in rows if row.published and row.score is not None), None)
-    against = f", the published setting {published.score_text}" if published else ""
-    if published and not published.trial.final:
-        against += f" when it was stopped at report {len(published.trial.reports)}"
+    said = f"best: trial {winner.trial.number}, score {winner.score_text} (one seed: a hint, not a proof)"
+    if published is winner:
+        said += "; it is the published setting"
+    elif published:
+        said += f"; the published setting: {published.score_text}"
+        if not published.trial.final:
+            said += f" when it was stopped at report {len(published.trial.reports)}"
     numbers = [str(row.trial.number) for row in level_with(winner, rows)]
     level = [f"level with it, within the errors: trial{'s' * (len(numbers) > 1)} {', '.join(numbers)}"]
     return [
-        f"best: trial {winner.trial.number} with {winner.score_text}, one seed: a hint, not a proof{against}",
+        said,
         *(level if numbers else []),
-        "parameters: " + ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        "parameters: " + ", ".join(f"{key} {three_digits(value)}"
                                    for key, value in winner.trial.parameters.items()),
         *filter(None, (trained_on(experiment, row) for row in rows)),
     ]
+
+
+def three_digits(value: object) -> str:
+    """Return a parameter's value for a reader, for example 5.6e-05, 0.0123, 1000."""
+    return f"{float(f'{value:.3g}'):g}" if isinstance(value, float) else str(value)
 
 
 def commands(experiment: Experiment, winner: Row, rows: list[Row]) -> list[tuple[str, str]]:

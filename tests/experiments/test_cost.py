@@ -118,14 +118,6 @@ def test_the_cost_of_a_trial_and_of_the_search_is_said(plan):
         assert (warning in cost.describe(plan(maxTrialDuration=limit), H200)) == warned
 
 
-@pytest.mark.parametrize("seconds, text", [
-    (0.0091, "9.1 ms"), (0.3456, "350 ms"), (59.4, "59 s"), (59.9, "1 min 0 s"), (140, "2 min 20 s"),
-    (1800, "30 min"), (19_000, "5.3 h"), (250_000, "2.9 days"),
-])
-def test_durations_are_said_in_two_digits(seconds, text):
-    assert cost.duration(seconds) == text
-
-
 def command(name: str, file: Path, **options) -> None:
     given = {"file": file, "keep": 1, "unmeasured": False, "any_judge": True, "long": False, "mps": False,
              "port": 0, "open": False}

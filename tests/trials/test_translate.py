@@ -245,6 +245,15 @@ def test_a_stargan_translates_to_the_domain_asked_for(domains, photos, tmp_path,
     assert is_as_bytes(painted, generator(to_float(whole)))
 
 
+@pytest.mark.parametrize("system", ["stargan", "conditional_gan"])
+def test_a_record_that_does_not_name_the_classes_is_said_to_be_what_is_wrong(domains, system):
+    record = json.loads((domains / "run.json").read_text()) | {"system": system}
+    del record["data"]
+    (domains / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="stargan: its run.json does not name the classes of the data"):
+        adapters.load_networks(domains, CPU)
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     ((), "a StarGAN needs a domain, give --domain with one of: day, dawn, night"),
     (("--domain", "noon"), "--domain noon: there is no such domain, give --domain with one of: day"),

@@ -55,7 +55,8 @@ def test_the_page_and_all_that_it_loads_are_served_and_nothing_from_elsewhere_is
         assert ask(served, name)[0] == 200, name
     _, changes = ask(served, "changes?since=0")
     for trial in changes["trials"]:
-        for address in (*trial["pictures"].values(), *(file["url"] for file in trial["files"])):
+        links = [link["url"] for link in trial["files"] + trial["sheets"]]
+        for address in (*trial["pictures"].values(), *links):
             assert ask(served, address)[0] == 200, address
     status, webp = ask(served, changes["sources"]["picture"])
     assert status == 200 and webp[:4] == b"RIFF" and changes["search"]["state"] == "running"

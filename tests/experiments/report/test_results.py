@@ -74,7 +74,7 @@ def test_the_report_has_the_best_first_data_judge_states_reasons_and_the_next_co
     for words in (
         "sample (built-in stand-in", "AUC 0.900", "2 succeeded", "1 diverged",
         "1 early stopped", "trial 1: cycle_A loss is nan",
-        "best: trial 4 with 0.600, one seed: a hint, not a proof, the published setting 0.400",
+        "best: trial 4, score 0.600 (one seed: a hint, not a proof); the published setting: 0.400",
         "trial: python -m trials.cyclegan --budget 0.2 --identity-weight 2.0 --cycle-weight 6.0\n",
         "end: python -m trials.cyclegan --identity-weight 2.0 --cycle-weight 6.0 --budget 1.0 --out ",
         "seeds: python -m experiments promote abcdefgh\n",
@@ -123,7 +123,7 @@ def test_another_formula_ranks_the_recorded_trials_anew_and_a_diverged_one_stays
     assert after[0].error == pytest.approx(after[0].score * math.log(0.7 / 0.6))
     assert after[0].trial.reports[0]["default"] == pytest.approx((1 - 0.3) ** 2)
     text = results.text(experiment, formula)
-    assert "best: trial 0 with 0.420 ± 0.065" in text
+    assert "best: trial 0, score 0.420 ± 0.065" in text
     assert f"scores: by {file}, not by the formula of the search" in text
     assert "scores: by" not in results.text(experiment)
     assert [row.score for row in after if row.state == "diverged"] == [0.0]

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from unittest.mock import Mock
 
@@ -16,10 +17,12 @@ from experiments.study.study import REPORTS, SHARES, STEADY, Study, final_qualit
 from judge.common.errors import UserError
 from judge.score import FORMULAS, PARTS
 from tests.experiments.helpers import until
+from trials import cyclegan
 from trials.cyclegan import Settings
 
 RISING = [0.1, 0.2, 0.3, 0.4, 0.5]
 FALLING = RISING[::-1]
+TINY = {"ngf": 4, "blocks": 1, "ndf": 4}
 ENDS = {"style": RISING, "kid": FALLING, "content": RISING}
 
 
@@ -184,8 +187,12 @@ def test_without_an_independent_judge_every_setting_is_trained_with_each_seed(sm
 
 
 @pytest.mark.slow
-def test_a_study_trains_measures_and_continues_where_it_was_stopped(small, monkeypatch):
-    table = study.run(small)
+def test_a_study_trains_measures_and_continues_where_it_was_stopped(small, monkeypatch, command):
+    monkeypatch.setitem(cyclegan.PRESETS, "sketch", cyclegan.PRESETS["sketch"] | TINY)
+    with monkeypatch.context() as patch:  # all in this process: one of its own takes seconds to start
+        patch.setattr(study, "ThreadPoolExecutor", lambda at_once: nullcontext(Mock(map=map)))
+        patch.setattr(study, "subprocess", Mock(run=lambda words, **_: command(*words[2:])))
+        table = study.run(small)
     runs = table[["setting", "seed"]].drop_duplicates()
     assert runs["seed"].value_counts().to_dict() == {0: 3, 1: 2}
     assert len(table) == 5 * REPORTS and table["final_style"].notna().sum() == 5
