@@ -15,7 +15,7 @@ from experiments import trial_command
 from experiments.nni_adapter import database
 from experiments.report import results
 from judge.common.errors import UserError
-from judge.common.files import file_lock
+from judge.common.files import FileLock
 from judge.score import find_formula
 from trials.cyclegan import Settings
 from trials.session.records import read_record
@@ -190,7 +190,7 @@ def test_a_trial_that_was_stopped_with_its_search_is_stopped_and_not_running(exp
     assert ", 1 stopped" in results.text(experiment) and "running" not in results.text(experiment)
     (folder / "run.json").write_text(json.dumps({"status": "running"}))
     assert "1 running" in results.text(experiment)  # perhaps on another machine, whose lock is not here
-    with file_lock(folder / ".lock", "training"):
+    with FileLock(folder / ".lock", "training"):
         assert "1 running" in results.text(experiment)
     (folder / ".lock").touch()
     assert "1 stopped" in results.text(experiment)  # it was killed
