@@ -175,7 +175,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 def world(tmp_path_factory, sample_data, judge_file, pytestconfig) -> Iterator[World]:
     base = tmp_path_factory.mktemp("endings")
     archive = shutil.make_archive(str(base / "archive"), "zip", sample_data.parent, sample_data.name)
-    sample.make(base / "few", train=4, test=4, pixels=72)
+    sample.make(base / "few", train=4, test=8, pixels=72)
     inputs = {"data": sample_data, "few": base / "few", "judge": judge_file, "zip": Path(archive).as_uri(),
               "photo": sample_data / "testB/000.png", "painting": sample_data / "testA/000.png",
               "gan": ROOT / "experiments/gan.yml", "votes": ROOT / "experiments/study/votes.jsonl",
