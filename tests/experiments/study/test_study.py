@@ -166,6 +166,7 @@ def test_rows_and_trials_of_other_settings_are_not_taken_for_these(small):
     assert len(rows._read()) == 1 and study.StudyTable(replace(small, steps=40))._read().empty
     pd.read_csv(small.table).drop(columns="trials").to_csv(small.table, index=False)
     assert rows._read().empty  # of an older version, whose sketch was another
+    small.table.unlink()
     other = {"status": "finished", "settings": asdict(replace(rows.common, ngf=15))}
     (small.out / "00-0").mkdir(parents=True)
     (small.out / "00-0" / "run.json").write_text(json.dumps(other))
