@@ -216,7 +216,7 @@ def describe(plan: Plan, keep: int | None = None) -> str:
         cache_folder(): 0 if is_remote(config) else disk.cache_needed(settings),
     }  # fmt: skip
     return "\n".join([
-        f"{plan.file}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
+        f"{plan.file.name}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
         f"{config.trial_concurrency} at once, over {', '.join(config.search_space)}",
         inputs, device(plan), disk.check(needed), *(f"note: {note}" for note in plan.notes)])
 

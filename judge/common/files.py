@@ -53,7 +53,8 @@ class FileLock:
     def close(self) -> None:
         """Remove the file and unlock it."""
         if not self._lock.closed:
-            self._file.unlink(missing_ok=True)
+            with suppress(OSError):  # somebody has removed it
+                self._file.unlink()
             self._lock.close()
             self._remove_folders()
 

@@ -1,6 +1,7 @@
 """An interrupted search, and the one that resumes it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from experiments import __main__ as commands
 from experiments import resume, search
 from experiments.nni_adapter import database
 from experiments.nni_adapter.manager import free_port, is_running
+from experiments.report import results
 from experiments.tuner import Tpe
 from judge.common.cli import Namespace, Parser
 from judge.common.errors import UserError
@@ -96,6 +98,16 @@ def test_a_resumed_random_start_does_not_draw_what_was_drawn_before(recorded, tm
     rest = Tpe("trials.cyclegan", seed=0, resumes=str(recorded("start", config(tmp_path), trials)))
     rest.update_search_space(SPACE)
     assert not [each for each in map(rest.generate_parameters, range(4)) if each in drawn]
+
+
+@pytest.mark.parametrize("record", [{}, {"settings": {"data": "mine", "budget": 0.2}}])
+def test_repeating_a_trial_of_a_resumed_search_copies_no_earlier_run(recorded, tmp_path, record):
+    command = "python -m trials.cyclegan --budget 0.2 --earlier /runs --out x"
+    rest = database.find_experiment(str(recorded("rest", config(tmp_path, trialCommand=command), [
+        ("fffff", proposal(21.0), "SUCCEEDED", [0.5], 0.5)])))
+    (row,) = results.rows(rest)
+    words = results.command(rest, replace(row, record=record)).split()
+    assert not {"--earlier", "--out"} & set(words) and ("--like" in words) == bool(record)
 
 
 def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_path):

@@ -131,6 +131,14 @@ def test_another_formula_ranks_the_recorded_trials_anew_and_a_diverged_one_stays
         results.rows(experiment, find_formula("combined"))
 
 
+def test_the_table_of_a_search_without_trials_has_its_head(recorded):
+    empty = database.find_experiment(str(recorded("empty", {"trialCommand": "python -m trials.gan"}, [])))
+    table = results.frame(results.rows(empty))
+    assert table.to_csv(index=False) == "trial,id,data,state,reports,score\n"
+    assert table.to_json(orient="records") == "[]"
+    assert results.text(empty).endswith("trials: none yet")
+
+
 def test_a_trial_that_is_trained_on_as_advised_leaves_the_search_as_it_was(recorded):
     command = "python -m trials.gan --data pattern --steps 40 --budget 0.5 --reports 2 --device cpu"
     folder = recorded("searched", {"trialCommand": command}, [
