@@ -10,9 +10,7 @@
 """
 
 import json
-import shutil
 import sys
-import tempfile
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING
 from judge.common.cli import ComputeOptions, Namespace, Parser, from_namespace, subcommands
 from judge.common.constants import DEFAULT_FORMULA, DEFAULT_JUDGE, SIZES, STAND_IN
 from judge.common.errors import UserError, printable
-from judge.common.files import FileLock, as_user_error, atomic_write, new_folder
+from judge.common.files import FileLock, as_user_error, atomic_write, new_folder, scratch_folder
 from judge.training_options import TrainingOptions
 
 if TYPE_CHECKING:  # each command imports what it needs when it runs: torch and torchvision take seconds
@@ -324,18 +322,14 @@ def data(options: Namespace) -> None:
         raise UserError(f"{name!r} is not the name of a data set: for example monet2photo")
     if target.exists():
         raise UserError(f"{target} is already there: move it away to download it again")
-    with as_user_error(images.DATA):
-        images.DATA.mkdir(exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(dir=images.DATA, prefix=f".{name}-")
-    with scratch as folder:
+    with as_user_error(images.DATA), scratch_folder(target) as folder:
         try:
             # torchvision chooses how to unpack by the file's name: a fixed name allows zip files only.
             download_and_extract_archive(url, folder, filename="archive.zip", remove_finished=True)
         except Exception as error:  # networks and archives raise many types of errors
             raise UserError(f"{url} could not be downloaded and unpacked: {error}") from None
-        unpacked = Path(folder) / name
-        images.find_dataset(str(unpacked))  # raises a UserError if one of the four folders is missing
-        shutil.move(unpacked, target)
+        images.find_dataset(str(folder / name))  # raises a UserError if one of the four folders is missing
+        (folder / name).rename(target)
     print(f"downloaded {target}")
 
 

@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,9 @@ class Done:
     code: int  # negative: the number of the signal that killed it
     out: str
     err: str
-    touches: tuple[tuple[str, bool], ...]  # file or module, and whether it was written
-    left: list[Path]  # processes of its session or with its home that are still there, in /proc
+    # File or module, and whether it was written; too many for a failed test's message.
+    touches: list[tuple[str, bool]] = field(repr=False)
+    left: list[Path]  # in /proc, processes of its session or with its home that are still there
 
 
 class Pipe(threading.Thread):
@@ -123,7 +124,7 @@ class ForkServer:
         texts = {name: pipe.all() for name, pipe in pipes.items()}
         touches = (line.split(" ", 1) for line in texts["touches"].splitlines())
         return Done(code, texts.get("out", ""), texts["err"],
-                    tuple((file, bool(int(written))) for written, file in touches), left)
+                    [(file, bool(int(written))) for written, file in touches], left)
 
 
 def belongs(process: Path, session: int, variable: bytes) -> bool:

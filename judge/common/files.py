@@ -4,11 +4,13 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from judge.common.cli import STOP_SIGNALS
 from judge.common.errors import UserError, one_line
 
 LOG_BYTES = 4000  # of a log's end, in which its last line is looked for
@@ -26,14 +28,14 @@ class FileLock:
 
     def __init__(self, file: Path, doing: str, wait: bool = False):
         self._file = file
-        self._made = [folder for folder in file.parents if not os.path.exists(folder)]
+        self._made = missing_parents(file)
         with as_user_error(file.parent):
             try:
                 self._lock = self._open(wait)
             except BlockingIOError:
                 raise UserError(f"another process is {doing}: wait for it to end") from None
             except OSError:
-                self._remove_folders()
+                remove_empty(self._made)
                 raise
 
     def _open(self, wait: bool) -> IO:
@@ -45,18 +47,13 @@ class FileLock:
                 if os.path.samestat(os.stat(self._file), os.fstat(lock.fileno())):
                     return lock
 
-    def _remove_folders(self) -> None:
-        for folder in self._made:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
-
     def close(self) -> None:
         """Remove the file and unlock it."""
         if not self._lock.closed:
             with suppress(OSError):  # somebody has removed it
                 self._file.unlink()
             self._lock.close()
-            self._remove_folders()
+            remove_empty(self._made)
 
     def __enter__(self) -> "FileLock":
         return self
@@ -91,18 +88,44 @@ def atomic_write(file: Path, write: Callable[[Path], Any]) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`, and rename it to `folder` at the end of the block.
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """Yield a new folder beside the path `beside`, and remove it at the end of the block.
 
-    `folder`, which is new or empty, is complete or as it was always.
+    Folders that were made for it go too, if nothing else has come into them.
     """
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    part = beside.with_name(f"{beside.name}.{os.getpid()}.part")
+    made = missing_parents(part)
     try:
         part.mkdir(parents=True)
         yield part
-        part.rename(folder)
     finally:
+        waiting = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the folder is away
         shutil.rmtree(part, ignore_errors=True)
+        remove_empty(made)
+        signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder, and rename it to `folder` at the end of the block.
+
+    `folder`, which is new or empty, is complete or as it was always.
+    """
+    with scratch_folder(folder) as part:
+        yield part
+        part.rename(folder)
+
+
+def missing_parents(path: Path) -> list[Path]:
+    """Return the folders above `path` that do not exist, the innermost first."""
+    return [folder for folder in path.parents if not os.path.exists(folder)]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of `folders` that are empty, in this order."""
+    for folder in folders:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
 
 
 def last_line(file: Path, start: str = "") -> str | None:
