@@ -6,11 +6,9 @@ marked `cuda`. These are skipped where there is no GPU.
 
 import faulthandler
 import os
-import runpy
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -136,20 +134,6 @@ def judge_file(tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("models") / "judge.pt"
     model.save_judge(judge, model.ModelCard("resnet18", 64, model.CLASSES, training, metrics), file)
     return file
-
-
-@pytest.fixture
-def command(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs `python -m MODULE ...` in this process, because a new one takes seconds to start."""
-    def run(module: str, *arguments: object) -> subprocess.CompletedProcess:
-        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        return subprocess.CompletedProcess(arguments, ended.value.code or 0, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -161,9 +161,10 @@ class World:
             place = self.copy(folder / "undisturbed")
             done = self.run(command.line, place, stop_by_hand(command))
             self.finished[command.line] = done, snapshot(place)
-            self.sizes[command.line] = {str(file.relative_to(place)): file.lstat().st_size
-                                        for file in place.rglob("*") if file.is_file()
-                                        and not (file.is_symlink() or is_temporary(str(file.relative_to(place))))}
+            files = {str(file.relative_to(place)): file for file in place.rglob("*")
+                     if file.is_file() and not file.is_symlink()}
+            self.sizes[command.line] = {name: file.stat().st_size for name, file in files.items()
+                                        if not is_temporary(name)}
             shutil.rmtree(place)
         return self.finished[command.line]
 

@@ -44,5 +44,5 @@ def duration(seconds: float) -> str:
 
 def milliseconds(seconds: float) -> str:
     """Return seconds as text with two digits, for example 9.1 ms, 350 ms, 1.2 s."""
-    number, unit = (seconds, "s") if seconds >= 1 else (1000 * seconds, "ms")
+    number, unit = (seconds, "s") if seconds >= 1 or not seconds else (1000 * seconds, "ms")
     return f"{float(f'{number:.2g}'):g} {unit}"

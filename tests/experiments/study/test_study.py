@@ -188,10 +188,14 @@ def test_without_an_independent_judge_every_setting_is_trained_with_each_seed(sm
 
 @pytest.mark.slow
 def test_a_study_trains_measures_and_continues_where_it_was_stopped(small, monkeypatch, command):
+    def start(words: list[str], **_) -> Mock:
+        code = command(*words[2:]).returncode
+        return Mock(returncode=code, wait=lambda: code)
+
     monkeypatch.setitem(cyclegan.PRESETS, "sketch", cyclegan.PRESETS["sketch"] | TINY)
     with monkeypatch.context() as patch:  # all in this process: one of its own takes seconds to start
         patch.setattr(study, "ThreadPoolExecutor", lambda at_once: nullcontext(Mock(map=map)))
-        patch.setattr(study, "subprocess", Mock(run=lambda words, **_: command(*words[2:])))
+        patch.setattr(study, "subprocess", Mock(run=start, Popen=start))
         table = study.run(small)
     runs = table[["setting", "seed"]].drop_duplicates()
     assert runs["seed"].value_counts().to_dict() == {0: 3, 1: 2}
