@@ -189,12 +189,20 @@ def remove(experiments: Sequence[Experiment], yes: bool = False) -> None:
 
     for experiment in experiments:
         with as_user_error(experiment.folder):
-            shutil.rmtree(experiment.folder)
+            delete(experiment.folder)
         Experiments(str(database.NNI_HOME)).remove_experiment(experiment.id)
         newest = experiment.folder.parent / "_latest"  # NNI's link
         if newest.is_symlink() and not newest.exists():
             newest.unlink()
         print(f"deleted {experiment.folder}")
+
+
+def delete(folder: Path) -> None:
+    """Delete an experiment's folder, its database last: what a stop leaves is still found, to be deleted."""
+    for place in folder.iterdir():
+        if place.is_dir() and not place.is_symlink() and place.name != "db":
+            shutil.rmtree(place)
+    shutil.rmtree(folder)
 
 
 def needs(experiment: Experiment, other: Experiment) -> bool:

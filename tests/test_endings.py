@@ -161,10 +161,9 @@ class World:
             place = self.copy(folder / "undisturbed")
             done = self.run(command.line, place, stop_by_hand(command))
             self.finished[command.line] = done, snapshot(place)
-            files = {str(file.relative_to(place)): file for file in place.rglob("*")
-                     if file.is_file() and not file.is_symlink()}
-            self.sizes[command.line] = {name: file.stat().st_size for name, file in files.items()
-                                        if not is_temporary(name)}
+            self.sizes[command.line] = {str(file.relative_to(place)): file.lstat().st_size
+                                        for file in place.rglob("*")
+                                        if file.is_file() and not file.is_symlink()}
             shutil.rmtree(place)
         return self.finished[command.line]
 
@@ -291,7 +290,8 @@ def assert_ended(world: World, command: Command, kind: str, codes: set[int], don
 
 def repeat(world: World, command: Command, place: Path) -> None:
     """Assert that what a stopped command has left is complete, and that it succeeds when started again."""
-    if not command.makes or command.name == "experiments rm" and not (place / "work/runs/search").exists():
+    database = place / "work/runs/search/db/nni.sqlite"
+    if not command.makes or command.name == "experiments rm" and not database.exists():
         return  # there is nothing to repeat
     _, finished = world.finish(command, place.parent)
     left, given = snapshot(place), snapshot(world.template)
@@ -320,7 +320,7 @@ def place(world, command, tmp_path) -> Path:
     place = world.copy(tmp_path)
     if command.replaces:
         for name in changed(snapshot(place), world.finish(command, tmp_path)[1]):
-            if name in world.sizes[command.line]:
+            if name in world.sizes[command.line] and not is_temporary(name):
                 (place / name).parent.mkdir(parents=True, exist_ok=True)
                 (place / name).write_text("old")
     return place
@@ -372,8 +372,8 @@ def test_stopped_twice(world, command, place):
 
 def test_a_full_disk(world, command, place):
     _, finished = world.finish(command, place.parent)
-    largest = max((world.sizes[command.line].get(name, 0)
-                   for name in changed(snapshot(world.template), finished)), default=0)
+    made = changed(snapshot(world.template), finished) - {name for name in finished if is_temporary(name)}
+    largest = max((world.sizes[command.line].get(name, 0) for name in made), default=0)
     if command.said:
         pytest.skip("it writes nothing by itself")
     done = end(world, command, place, "disk full", {2} if largest else {0}, Fault(room=largest // 2))
