@@ -125,6 +125,22 @@ def test_rm_asks_and_without_anybody_to_ask_refuses(runs, monkeypatch, capsys):
     assert (runs / "rest").exists() and "nothing is deleted" in capsys.readouterr().out
 
 
+def test_an_experiment_whose_removal_was_stopped_is_still_found(runs, monkeypatch):
+    rmtree, removed = searches.shutil.rmtree, []
+
+    def stopped(place):
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(rmtree(place))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(searches.shutil, "rmtree", stopped)
+        searches.remove(find("whole", "confirms"), yes=True)
+    assert removed
+    searches.remove(find("whole", "confirms"), yes=True)
+    assert not (runs / "whole").exists()
+
+
 @pytest.mark.parametrize("name, said", [
     ("whole", "^experiment confirms confirms whole: name both, or keep both$"),
     ("broken", "^experiment rest resumes broken: name both, or keep both$"),

@@ -1,6 +1,8 @@
 """Files that several processes use: locks, and writes that are complete or absent."""
 
 import errno
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -8,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from judge.common.cli import Interrupted, interrupt_on_signals
 from judge.common.errors import UserError
-from judge.common.files import FileLock, as_user_error, atomic_write
+from judge.common.files import FileLock, as_user_error, atomic_write, new_folder, scratch_folder
 
 HOLDER = """
 import signal, sys
@@ -112,3 +115,30 @@ def test_two_processes_that_write_one_file_at_once_do_not_mix(tmp_path):
 
     atomic_write(file, write)
     assert file.read_text() == "begun and done" and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_new_folder_is_complete_or_absent_with_those_made_for_it(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    with pytest.raises(ZeroDivisionError), new_folder(folder) as part:
+        (part / "half").touch()
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+    folder.mkdir(parents=True)  # an empty one may be there
+    with new_folder(folder) as part:
+        (part / "whole").touch()
+        assert not list(folder.iterdir())
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "folder", "whole"]
+
+
+def test_a_signal_waits_until_a_scratch_folder_is_away(tmp_path, monkeypatch):
+    rmtree = shutil.rmtree
+
+    def interrupted(*words, **options):
+        signal.raise_signal(signal.SIGTERM)
+        rmtree(*words, **options)
+
+    interrupt_on_signals()
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(Interrupted), scratch_folder(tmp_path / "data") as part:
+        (part / "archive").touch()
+    assert not list(tmp_path.iterdir())
