@@ -312,7 +312,8 @@ def reliability(options: Namespace) -> None:
     formula = find_formula(options.score or DEFAULT_FORMULA)
     with error_prefix(f"{', '.join(map(str, options.tables))}: no study's table", STUDY_ERRORS):
         tables = {file: study.read_table(file) for file in options.tables}
-        print(reliability.text(tables, formula))
+        text = reliability.text(tables, formula)
+    print(text)  # not above: a closed pipe is no error of the table
 
 
 def simulate(options: Namespace) -> None:
