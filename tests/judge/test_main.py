@@ -188,8 +188,8 @@ def test_a_picture_that_cannot_be_written_is_one_line_after_the_figures(
     result.refused("nowhere/sheet.png")
     assert "auc" in result.out and "1 files could not be read" in result.out
     result = judge("evaluate", "--judge", judge_file, "--data", data, "--sheet", "sheet.nonsense")
-    result.refused("sheet.nonsense")
-    assert result.out == ""
+    result.refused("--sheet sheet.nonsense: give the name of an image file")
+    assert not result.out
 
 
 @pytest.fixture
