@@ -46,11 +46,15 @@ class Pictures(NamedTuple):
     """What it made of each of them, or of noise."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trial:
     """One trial of a search."""
 
     row: results.Row
+
+    def __repr__(self) -> str:
+        score = f", score {self.row.score_text}" if self.scores else ""
+        return f"<Trial {self.number} {self.id!r}: {self.state}{score}>"
 
     @property
     def number(self) -> int:
@@ -138,7 +142,7 @@ class Search:
         self._experiment, self._rows = experiment, rows
 
     def __repr__(self) -> str:
-        best = f", best: trial {self.best.number} with {self.best.row.score_text}" if self.best else ""
+        best = f", best: trial {self.best.number}, score {self.best.row.score_text}" if self.best else ""
         return f"<Search {self.id} {self.name!r}: {len(self._rows)} trials{best}>"
 
     @property

@@ -41,6 +41,7 @@ from judge.score import FORMULAS
 from trials.session import DiskUse, RunOptions, with_parameters
 from trials.session.engine import NniEngine
 
+PLATFORMS = ("local", "remote")  # NNI's training services that trials and adapter know
 DRAWS, MAX_DRAWS = 50, 200  # of a search space: at least, and at most for a search of many trials
 MAX_VALUES = 10**6  # of a randint or choice: TPE takes some 50 bytes for each
 SIGMAS = 4  # standard deviations from the mean, beyond which NNI draws one number of 16,000
@@ -108,6 +109,9 @@ def check(file: Path, given: Overrides = NO_OVERRIDES) -> Plan:
     """
     config = load(file)
     refuse(config.tuner is None, f"{file} names no tuner")
+    platform = getattr(config.training_service, "platform", "a list")
+    refuse(platform not in PLATFORMS, f"trainingService: {platform} is not supported, only "
+                                      f"{' and '.join(PLATFORMS)}")
     overrides.set_command(config, quoted(config.trial_command or ""))
     notes, source = overrides.change(config, given), overrides.source(file, config, given)
     check_place("the repository", ROOT)

@@ -14,10 +14,10 @@ from experiments.check import Plan
 from experiments.disk import gigabytes
 from experiments.nni_adapter.manager import search_path
 from judge.common.errors import UserError
+from judge.common.progress import DAY, duration, milliseconds
 from trials.session.engine import NniEngine
 
 NNI_SECONDS = 10  # between the end of a trial and the start of the next: NNI looks every 5 s, twice
-DAY = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,10 @@ def measure(plan: Plan) -> Cost:
 def describe(plan: Plan, cost: Cost) -> str:
     """Return a line on the time that a trial and the search take."""
     trials, limit = plan.config.max_trial_number, plan.config.max_experiment_duration
+    seconds, each = search_seconds(plan, cost), plan.config.max_trial_duration
+    if each and parse_time(each) < cost.start + cost.computing:
+        cost = f"{cost}; warning: maxTrialDuration {each} will stop trials before their end"
     number = f"{trials or 'unlimited'} trials, {plan.config.trial_concurrency} at once"
-    seconds = search_seconds(plan, cost)
     if seconds is None:
         return f"{cost}; {number}: until you stop it"
     ends = ", then maxExperimentDuration ends it" if limit and seconds == parse_time(limit) else ""
@@ -102,21 +104,3 @@ def refuse_long(plan: Plan, cost: Cost) -> None:
     if seconds > DAY:
         raise UserError(f"about {duration(seconds)}, more than a day: add --long, or lower maxTrialNumber, "
                         "--budget or --size")
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as text, for example 2 min 20 s, 30 min, 5.3 h, 2.9 days."""
-    whole = round(seconds)
-    if whole < 60:
-        return milliseconds(seconds)
-    if whole < 600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < DAY else f"{seconds / DAY:.1f} days"
-
-
-def milliseconds(seconds: float) -> str:
-    """Return seconds as text with two digits, for example 9.1 ms, 350 ms, 1.2 s."""
-    number, unit = (seconds, "s") if seconds >= 1 else (1000 * seconds, "ms")
-    return f"{float(f'{number:.2g}'):g} {unit}"

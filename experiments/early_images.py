@@ -29,7 +29,8 @@ def write(folders: Sequence[Path], reports: int, out: Path) -> tuple[int, int]:
             for step, file in sheets:
                 out.mkdir(parents=True, exist_ok=True)
                 for number, image in enumerate(cut_images(file, lower=True, pixels=size)):
-                    atomic_write(out / f"{folder.name}-{step:06}-{number:02}.png",
+                    # The first number tells trials of equal names apart.
+                    atomic_write(out / f"{trials:03}-{folder.name}-{step:06}-{number:02}.png",
                                  partial(image.save, format="PNG"))
                     images += 1
         trials += bool(sheets)

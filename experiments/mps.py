@@ -10,17 +10,35 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
+from experiments.nni_adapter.processes import with_variable, with_word
 from judge.common.errors import UserError
 
 CONTROL = "nvidia-cuda-mps-control"  # part of NVIDIA's driver
 QUIT_TIMEOUT = 120  # seconds: the daemon waits for its clients to end
 
 
+@dataclass(frozen=True)
+class Daemon:
+    """A daemon that runs."""
+
+    variables: dict[str, str]  # of the environment, by which programs find it
+    processes: list[psutil.Process]
+
+    def problem(self) -> str | None:
+        """Return a line if it has ended: no program can use the GPU through it any more."""
+        if len(with_word(self.processes, CONTROL)) < len(self.processes):
+            return f"--mps: {CONTROL} has ended"
+        return None
+
+
 @contextmanager
-def daemon(gpus: int) -> Iterator[dict[str, str]]:
-    """Run a daemon of this user's, and yield the environment variables by which programs find it.
+def daemon(gpus: int) -> Iterator[Daemon]:
+    """Run a daemon of this user's, and yield it.
 
     Raises UserError if trials use no GPU here, or the daemon is not installed or does not start.
     """
@@ -33,17 +51,21 @@ def daemon(gpus: int) -> Iterator[dict[str, str]]:
         environment = os.environ | variables
         # The daemon would number these GPUs anew, and NNI's numbers for its trials would be wrong.
         environment.pop("CUDA_VISIBLE_DEVICES", None)
-        output = Path(folder, "start")
-        with open(output, "w") as file:  # not a pipe, which the daemon would hold open
-            started = subprocess.run([CONTROL, "-d"], env=environment, stdin=subprocess.DEVNULL, stdout=file,
-                                     stderr=file, start_new_session=True)  # Ctrl-C is for the trials first
-        if started.returncode:
-            raise UserError(f"--mps: {CONTROL} did not start: {output.read_text().strip() or 'no output'}")
         try:
-            yield variables
+            yield _start(environment, variables)
         finally:
             try:
                 subprocess.run([CONTROL], input="quit\n", env=environment, text=True, timeout=QUIT_TIMEOUT,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             except subprocess.TimeoutExpired:
                 print(f"--mps: {CONTROL} has not ended within {QUIT_TIMEOUT} s", file=sys.stderr)
+
+
+def _start(environment: dict[str, str], variables: dict[str, str]) -> Daemon:
+    output = Path(variables["CUDA_MPS_LOG_DIRECTORY"], "start")
+    with open(output, "w") as file:  # not a pipe, which the daemon would hold open
+        started = subprocess.run([CONTROL, "-d"], env=environment, stdin=subprocess.DEVNULL, stdout=file,
+                                 stderr=file, start_new_session=True)  # Ctrl-C is for the trials first
+    if started.returncode:
+        raise UserError(f"--mps: {CONTROL} did not start: {output.read_text().strip() or 'no output'}")
+    return Daemon(variables, with_word(with_variable(*next(iter(variables.items()))), CONTROL))

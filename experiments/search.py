@@ -1,15 +1,19 @@
 """Run a search: check its file, start NNI, show the trials until the last has ended, and stop NNI."""
 
+import os
+import re
 import signal
+import stat
 import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Mapping
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,16 +22,16 @@ from rich.text import Text
 
 from experiments import cost, disk
 from experiments.check import Plan, check, is_remote, judge_on_data, trials_folder, trials_per_gpu
-from experiments.mps import daemon
+from experiments.mps import Daemon, daemon
 from experiments.nni_adapter import manager
-from experiments.nni_adapter.database import Experiment, Trial, find_experiment
+from experiments.nni_adapter.database import FAILED, Experiment, Trial, find_experiment
 from experiments.nni_adapter.remote import FOLDER, Tunnels, workers
 from experiments.overrides import NO_OVERRIDES, Overrides
 from experiments.report import results
 from experiments.report.live import LivePage, served
 from experiments.report.page_data import PageData, expected_end
 from judge.common.cache import cache_folder
-from judge.common.cli import interrupt_on_signals
+from judge.common.cli import Interrupted, interrupt_on_signals, on_stop
 from judge.common.device import available_cores
 from trials.session.engine import NniEngine
 from trials.session.steady import score_text
@@ -36,6 +40,8 @@ FILE_NAME = "experiment.yml"  # in an experiment's folder: its file as it was ru
 FIRST_TRIAL_TIMEOUT = 300.0  # seconds
 TITLE = 40  # characters of a search's name in NNI's web UI: more cover other things there
 SHOWN_FAILURES = 5  # in the live table
+# So many trials in a row that fail for the same reason end a search: before the first success, and after it.
+FIRST_FAILURES, FURTHER_FAILURES = 3, 6
 
 
 @dataclass(eq=False)
@@ -51,27 +57,71 @@ def run(file: Path, keep: int | None = None, given: Overrides = NO_OVERRIDES, *,
         port: int = 0, show: bool = False) -> tuple[Experiment, int]:  # fmt: skip
     """Check an experiment file, run it to its end with a live table, and return it with an exit code.
 
-    The code is 0 when the search finished, 1 when it broke or most trials failed, 130 after Ctrl-C.
+    The code is 0 when the search finished, 1 when it broke or most trials failed, 130 after Ctrl-C, and 128
+    and its number after another signal. Whatever ends this, nothing of the search is left running.
     Checkpoints are deleted except those of the best `keep` trials; None keeps all. With `mps`, NVIDIA's MPS
     runs during the search. The page is served at `port`, or at any free one for 0, and opened with `show`.
     For `unmeasured`, `long` and `any_judge` see `measure`, for `given` `overrides.change`.
     """
-    interrupt_on_signals()  # whatever ends us, NNI must be stopped
-    plan = check(file, given)
-    with trials_folder(plan.config):
-        return run_plan(plan, keep, unmeasured, long, any_judge, mps, port, show)
+    stops = Stops()
+    try:
+        plan = check(file, given)
+        with trials_folder(plan.config):
+            return run_plan(plan, keep, unmeasured, long, any_judge, mps, port, show, stops)
+    finally:
+        stops.release()
 
 
 def run_plan(plan: Plan, keep: int | None, unmeasured: bool, long: bool, any_judge: bool, mps: bool,
-             port: int, show: bool) -> tuple[Experiment, int]:  # fmt: skip
+             port: int, show: bool, stops: "Stops") -> tuple[Experiment, int]:  # fmt: skip
     """Run a checked experiment, as `run` does."""
     description = describe(plan, keep)
     with (served(prepared(plan), port, show) as page,
-          daemon(plan.gpus) if mps else nullcontext({}) as variables):  # fmt: skip
+          daemon(plan.gpus) if mps else nullcontext() as mps_daemon):  # fmt: skip
         print(description, flush=True)
         measure(plan, unmeasured, long, any_judge)
         page.data.message = "starting NNI ..."
-        return start(plan, keep, variables, page)
+        return run_nni(plan, keep, mps_daemon, page, stops)
+
+
+class Stops:
+    """The signals that ask this process to end, from now on: the first raises Interrupted.
+
+    Later ones, and all after `hold`, only count: nothing interrupts the end of a search. Where the terminal
+    was closed, what is printed from then on is dropped, because printing would fail.
+    """
+
+    def __init__(self):
+        self._numbers: list[int] = []
+        self._held = False
+        on_stop(self._come)
+
+    def _come(self, number: int, _frame: Any) -> None:
+        self._numbers.append(number)
+        if number == signal.SIGHUP:
+            drop_output()
+        if len(self._numbers) == 1 and not self._held:
+            raise Interrupted(number)
+
+    def hold(self) -> None:
+        """Raise nothing from now on."""
+        self._held = True
+
+    def release(self) -> None:
+        """If none has come, let the next one raise again."""
+        if not self._numbers:
+            interrupt_on_signals()
+
+    def hurry(self) -> bool:
+        """Return whether the user has pressed Ctrl-C again."""
+        return signal.SIGINT in self._numbers[1:]
+
+
+def drop_output() -> None:
+    """Drop what is printed from now on to a terminal, which may be closed already."""
+    for stream in (sys.stdout, sys.stderr):
+        if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def prepared(plan: Plan) -> PageData:
@@ -110,19 +160,48 @@ def measure(plan: Plan, unmeasured: bool = False, long: bool = False, any_judge:
             cost.refuse_long(plan, measured)
 
 
-def start(plan: Plan, keep: int | None, variables: Mapping[str, str],
-          page: LivePage) -> tuple[Experiment, int]:  # fmt: skip
-    """Start NNI, with the environment `variables`, and do as `run` does."""
-    tunnels, file = Tunnels(workers(plan.config.json())), plan.file
+def run_nni(plan: Plan, keep: int | None, mps_daemon: Daemon | None, page: LivePage,
+            stops: Stops) -> tuple[Experiment, int]:  # fmt: skip
+    """Start NNI, watch the search to its end, stop NNI, and return as `run` does."""
+    tunnels, id_ = Tunnels(workers(plan.config.json())), manager.new_id()
+    experiment, code, problem, state = None, 1, None, "failed"
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            config = plan.config.json() | {"experimentName": title(plan)}
-            complete = manager.write_config(Path(folder) / file.name, config)
-            experiment, port = manager.create(complete, tunnels.open, variables)
-        page.begin(find_experiment(str(experiment.folder)), port)  # its own: it is read by other threads
-        return experiment, run_to_end(experiment, port, plan, keep, tunnels, page)
+        experiment, port = start(id_, plan, mps_daemon, tunnels, page)
+        problem = watch(experiment, port, plan, keep, mps_daemon, tunnels, page) or failure(experiment)
+        code, state = (1, "failed") if problem else (0, "ended")
+    except Interrupted as stop:
+        code, problem, state = stop.exit_code, f"by {stop}", "stopped"
+        if experiment is None:
+            raise
+        print(f"stopped by {stop}: trials save their checkpoints; Ctrl-C again kills them", file=sys.stderr)
     finally:
-        tunnels.close()
+        try:
+            stops.hold()
+        finally:
+            tunnels.close()  # before `stop`, with which NNI kills trials elsewhere without a checkpoint
+            manager.stop(id_, stops.hurry)
+    if state == "failed":
+        print(problem, file=sys.stderr)
+    for place in tunnels.fetch(experiment):
+        print(f"not fetched: {place} (still there in {FOLDER}/{experiment.id})", file=sys.stderr)
+    page.end(state, problem)
+    return experiment, code
+
+
+def start(id_: str, plan: Plan, mps_daemon: Daemon | None, tunnels: Tunnels,
+          page: LivePage) -> tuple[Experiment, int]:  # fmt: skip
+    """Start NNI, say where the search is, and return the experiment and NNI's port."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = plan.config.json() | {"experimentName": title(plan)}
+        file = manager.write_config(Path(folder) / plan.file.name, config)
+        variables = mps_daemon.variables if mps_daemon else {}
+        experiment, port = manager.create(file, id_, tunnels.open, variables)
+    page.begin(find_experiment(str(experiment.folder)), port)  # its own: it is read by other threads
+    print(f"experiment {experiment.id} in {experiment.folder}")
+    print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
+    (experiment.folder / FILE_NAME).write_bytes(plan.source)
+    tunnels.watch(experiment.id)
+    return experiment, port
 
 
 def describe(plan: Plan, keep: int | None = None) -> str:
@@ -137,7 +216,7 @@ def describe(plan: Plan, keep: int | None = None) -> str:
         cache_folder(): 0 if is_remote(config) else disk.cache_needed(settings),
     }  # fmt: skip
     return "\n".join([
-        f"{plan.file}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
+        f"{plan.file.name}: {config.max_trial_number or 'unlimited'} trials of {plan.module.__name__}, "
         f"{config.trial_concurrency} at once, over {', '.join(config.search_space)}",
         inputs, device(plan), disk.check(needed), *(f"note: {note}" for note in plan.notes)])
 
@@ -154,54 +233,46 @@ def device(plan: Plan) -> str:
     return f"device: cpu, --threads {threads} a trial, {available_cores()} cores"
 
 
-def run_to_end(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: Tunnels,
-               page: LivePage) -> int:  # fmt: skip
-    """Watch a started experiment to its end, stop it, and return the exit code."""
-    print(f"experiment {experiment.id} in {experiment.folder}")
-    print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
-    code, problem = 1, None
-    try:
-        (experiment.folder / FILE_NAME).write_bytes(plan.source)
-        tunnels.watch(experiment.id)
-        state = watch(experiment, port, plan, keep, tunnels, page)
-        if problem := failure(experiment, state):
-            print(problem, file=sys.stderr)
-        code = 1 if problem else 0
-    except KeyboardInterrupt:
-        code, problem = 128 + signal.SIGINT, "stopped by Ctrl-C"
-        print("stopping; trials keep their checkpoints", file=sys.stderr)
-    finally:
-        tunnels.close()  # before `stop`, with which NNI kills trials on other machines without a checkpoint
-        manager.stop(experiment.id)
-    for place in tunnels.fetch(experiment):
-        print(f"not fetched: {place} (still there in {FOLDER}/{experiment.id})", file=sys.stderr)
-    page.end(problem)
-    return code
-
-
-def failure(experiment: Experiment, state: str) -> str | None:
-    """Return why a search that has ended in NNI's `state` failed; None if it is a success."""
+def failure(experiment: Experiment) -> str | None:
+    """Return why a search that has come to its end counts as failed; None if it is a success."""
     trials = experiment.trials()
-    failed = [trial for trial in trials if trial.state == "FAILED"]
-    if state not in manager.FINISHED:
-        return f"the search failed ({state}): {manager.last_error(experiment)}"
-    if 2 * len(failed) > len(trials) or not any(trial.final for trial in trials):
-        return f"the search failed: {len(failed)} of {len(trials)} trials failed"
+    failed = [trial for trial in trials if trial.state == FAILED]
+    if 2 * len(failed) > len(trials):
+        return (f"the search failed: {len(failed)} of {len(trials)} trials failed, the last one with: "
+                f"{log_text(failed[-1])}")
+    if not any(trial.final for trial in trials):
+        states = Counter(trial.state.lower().replace("_", " ") for trial in trials)
+        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        limit = next(filter(None, (results.overtime(experiment, trial) for trial in trials)), None)
+        return f"the search failed: no trial came to its end: {counts}{f' by {limit}' * bool(limit)}"
     return None
 
 
-def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunnels: Tunnels,
-          page: LivePage) -> str:  # fmt: skip
-    """Show the trials until the search is over, and return NNI's state of it or what went wrong."""
+def repeated_failure(trials: list[Trial]) -> str | None:
+    """Return a line if the last trials have all failed for the same reason: the next ones will, too."""
+    ended = sorted((trial for trial in trials if trial.over), key=lambda trial: trial.ended or 0)
+    count = FURTHER_FAILURES if any(trial.final for trial in ended) else FIRST_FAILURES
+    last = ended[-count:]
+    if len(last) < count or any(trial.state != FAILED for trial in last):
+        return None
+    # Paths and numbers, such as a process's, differ from trial to trial.
+    if len({re.sub(r"\S*/\S*|\d+", "", log_text(trial)) for trial in last}) > 1:
+        return None
+    return f"the search was ended: {count} trials in a row failed for the same reason: {log_text(last[-1])}"
+
+
+def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, mps_daemon: Daemon | None,
+          tunnels: Tunnels, page: LivePage) -> str | None:  # fmt: skip
+    """Show the trials until the search is over, and return what went wrong, if anything did."""
     console, shown, data = Console(), {}, plan.settings.describe_inputs()["data"]
     started = time.monotonic()
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
-            state, trials = manager.status(port), experiment.trials()
-            if problem := tunnels.problem():
-                return problem
+            (state, errors), trials = manager.status(port), experiment.trials()
+            if problem := tunnels.problem() or (mps_daemon and mps_daemon.problem()):
+                return f"the search failed: {problem}"
             if place := manager.dead_runner(experiment, trials):
-                return f"NNI's runner has died in {place}"
+                return f"the search failed: NNI's runner has died in {place}"
             tunnels.fetch(experiment, trials)
             if keep:
                 disk.prune(trials, plan.module, keep)
@@ -212,10 +283,14 @@ def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, tunne
                             refresh=True)
             else:
                 shown = print_changes(trials, shown)
-            if state in ("ERROR", "STOPPED") or state in manager.FINISHED and all(t.over for t in trials):
-                return state
+            if state in ("ERROR", "STOPPED"):
+                return f"the search failed: {manager.what_ended(experiment, errors)}"
+            if state in manager.FINISHED and all(trial.over for trial in trials):
+                return None
+            if problem := repeated_failure(trials):
+                return problem
             if not trials and time.monotonic() - started > FIRST_TRIAL_TIMEOUT:
-                return f"{state}, no trial in {FIRST_TRIAL_TIMEOUT:.0f} s"
+                return f"the search failed: {state}, no trial in {FIRST_TRIAL_TIMEOUT:.0f} s"
             time.sleep(2)  # seconds between two reads
 
 
@@ -241,7 +316,7 @@ def table(trials: list[Trial], plan: Plan) -> Table:
 
 def failures(trials: list[Trial]) -> Text:
     """Return a red line on each of the last trials that failed: what it printed last, and where."""
-    failed = [trial for trial in trials if trial.state == "FAILED"]
+    failed = [trial for trial in trials if trial.state == FAILED]
     lines = [f"trial {trial.number} failed: {log_text(trial)}" for trial in failed[-SHOWN_FAILURES:]]
     return Text("\n".join(lines), style="red")
 
@@ -258,7 +333,7 @@ def progress(trials: list[Trial], max_trials: int | None, at_once: int) -> Text:
     best = max(scores, key=lambda score: score["default"], default=None)
     best = f"best so far {score_text(best)}" if best else "no score yet"
     ended = sum(trial.over for trial in trials)
-    failed = sum(trial.state == "FAILED" for trial in trials)
+    failed = sum(trial.state == FAILED for trial in trials)
     line = Text(f"{ended} of {max_trials or 'unlimited'} trials, ")
     line.append(f"{failed} failed, " if failed else "", "bold red").append(best)
     if end := expected_end(trials, max_trials, at_once):
@@ -272,7 +347,7 @@ def print_changes(trials: list[Trial], shown: dict) -> dict:
     for trial in trials:
         if shown.get(trial.id) != now[trial.id]:
             score = f"score {score_text(trial.latest)}" if trial.latest else ""
-            score += f"  {log_text(trial)}" if trial.state == "FAILED" else ""
+            score += f"  {log_text(trial)}" if trial.state == FAILED else ""
             print(f"{datetime.now():%H:%M:%S}  trial {trial.number:3}  {trial.state.lower():13}  "
                   f"{len(trial.reports):2} reports  {score}".rstrip(), flush=True)
     return now

@@ -73,11 +73,11 @@ def summary(experiment: Experiment) -> Summary:
     trials, mark = experiment.trials(), notes.read(experiment.folder).search
     finals = [trial.final for trial in trials if trial.final]
     best = max(finals, key=lambda final: final["default"], default={})
-    ended = len(database.settled_trials(trials))
+    ended = sum(trial.over and trial.state not in database.CANCELED for trial in trials)
     return Summary(
         experiment.id, experiment.name, "confirmation" if is_confirmation(experiment) else "search",
         data_name(trial.folder for trial in trials), ended, experiment.max_trials,
-        sum(trial.state == "FAILED" for trial in trials), best.get("default"), best.get("error"),
+        sum(trial.state == database.FAILED for trial in trials), best.get("default"), best.get("error"),
         datetime.fromtimestamp(experiment.started).isoformat(timespec="seconds"),
         size_on_disk(experiment.folder), state(experiment, ended), mark.pinned, mark.note,
         str(experiment.folder))  # fmt: skip

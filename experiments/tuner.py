@@ -5,17 +5,23 @@ They run in NNI's tuner process; experiment files name them, for example `classN
 
 import json
 import logging
+import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import nni
 import numpy as np
+import psutil
+import requests
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
 from nni.common.hpo_utils import format_parameters
 from nni.runtime import msg_dispatcher
 from nni.tuner import Tuner
 
-from experiments.nni_adapter import database
+from experiments.nni_adapter import database, dispatcher, manager, remote
+from judge.common.errors import UserError
 
 
 class Tpe(TpeTuner):
@@ -36,6 +42,7 @@ class Tpe(TpeTuner):
             self.rng = np.random.default_rng((options["seed"], len(self._earlier)))
         self._fixed: list[dict] | None = None  # proposed before TPE's own
         self._learnt = set()  # parameter ids whose result is in the history
+        dispatcher.report_errors()  # `nnictl create` starts NNI's own dispatcher
         # Let NNI pass the last report of an early-stopped trial to the tuner (runtime/msg_dispatcher.py:242).
         # NNI reads this option from the environment at import; set here, it holds for `nnictl create` too. No
         # longer needed when it is an option of the experiment file.
@@ -46,6 +53,7 @@ class Tpe(TpeTuner):
         """Set the space; at the first call also add what the resumed search has learnt."""
         super().update_search_space(space)
         if self._fixed is None:
+            check_plain_nni()
             self.import_data([{"parameter": trial.parameters, "value": trial.latest}
                               for trial in self._earlier if trial.settled and trial.latest])
             self._fixed = [trial.parameters for trial in self._earlier if not trial.settled]
@@ -112,3 +120,25 @@ def default_settings(module: str) -> dict:
     code = (f"import json, {module} as trial; from experiments.trial_command import published; "
             "print(json.dumps(published(trial)))")
     return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=database.ROOT))
+
+
+def check_plain_nni() -> None:
+    """Check an experiment that was started by plain `nnictl create`, as `run` does before it starts one.
+
+    Else each of its trials would fail, one after the other. Raises UserError with what `check` says: in NNI's
+    web UI the experiment's state is then ERROR, and the line is in its dispatcher's log.
+    """
+    channel = os.environ.get("NNI_TUNER_COMMAND_CHANNEL")
+    if manager.EXPERIMENT in os.environ or channel is None:  # started by `run`, or not by NNI
+        return
+    url = channel.replace("ws://", "http://").removesuffix("/tuner")
+    config = requests.get(f"{url}/api/v1/nni/experiment", timeout=60).json()["params"]
+    with tempfile.TemporaryDirectory() as folder:
+        file = manager.write_config(Path(folder) / "experiment.yml", database.without_repeats(config))
+        # NNI hides the GPUs from its tuner, but not from its manager.
+        nni_manager = next(p for p in psutil.Process().parents() if manager.MANAGER in p.cmdline())
+        command = [sys.executable, "-m", "experiments", "check", str(file), "--unmeasured"]
+        checked = subprocess.run(command, env=nni_manager.environ(), cwd=database.ROOT, text=True,
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if checked.returncode:
+        raise UserError(remote.last_line(checked.stderr))

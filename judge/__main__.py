@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from judge.common.cli import ComputeOptions, Namespace, Parser, from_namespace, subcommands
 from judge.common.constants import DEFAULT_FORMULA, DEFAULT_JUDGE, SIZES, STAND_IN
-from judge.common.errors import UserError
+from judge.common.errors import UserError, printable
 from judge.common.files import FileLock, as_user_error, atomic_write, new_folder, scratch_folder
 from judge.training_options import TrainingOptions
 
@@ -62,7 +62,7 @@ OPTIONS = {
     "score": {
         "--images": {"type": Path, "required": True, "metavar": "DIR", "help": "folder of images to score"},
         "--sources": {"type": Path, "metavar": "DIR",
-                      "help": "the photographs that they were made from, in the same order of names"},
+                      "help": "the photographs that they were made from, of the same names up to the ending"},
         "--score": {"default": DEFAULT_FORMULA, "metavar": "NAME|FILE",
                     "help": "formula of `default`: style-and-scene, combined, plain (mean P(painting)), or a "
                     "file with your weights (python -m experiments taste)"},
@@ -177,7 +177,8 @@ def evaluate_judge(options: Namespace) -> None:
     distance = abs(predictions["label"] - predictions["p_painting"])
     worst = predictions.assign(error=distance).nlargest(MAX_MISTAKES, "error").round({"p_painting": 4})
     worst["is"] = [model.CLASSES[label] for label in worst["label"]]
-    print(worst[["file", "is", "p_painting"]].to_string(index=False))
+    shown = worst[["file", "is", "p_painting"]].assign(file=worst["file"].map(printable))
+    print(shown.to_string(index=False))
     pixels = images.load_images([Path(path) for path in worst["file"]], judge.size).pixels
     with as_user_error(sheet):
         atomic_write(sheet, partial(save_image, make_grid(pixels / 255, nrow=4), format=form))
@@ -210,16 +211,11 @@ def score(options: Namespace) -> None:
     judge, _ = model.load_judge(options.judge, device)
     dataset = images.find_dataset(options.data)
     paintings = dataset.test[images.PAINTINGS]
-    made = images.list_images([options.images])
-    photos = [] if options.sources is None else images.list_images([options.sources])
+    made, photos = (images.read_pairs(options.images, options.sources, judge.size) if options.sources
+                    else (images.list_images([options.images]), []))
 
     def load(paths: list[Path], size: int = judge.size) -> "torch.Tensor":
-        loaded = images.load_images(paths, size)
-        if loaded.skipped and options.sources:  # the others would be paired with the wrong sources
-            raise UserError(f"cannot be read, and each image needs its source: {loaded.skipped[0]}")
-        for name in loaded.skipped if size == judge.size else ():  # once for each file
-            print(f"left out, cannot be read: {name}", file=sys.stderr)
-        return loaded.pixels
+        return images.load_images(paths, size).pixels
 
     def load_floats(paths: list[Path]) -> "torch.Tensor":
         return images.to_float(load(paths)).to(device)
@@ -243,13 +239,11 @@ def score(options: Namespace) -> None:
 
 def shorter_side(paths: list[Path]) -> int:
     """Return the median of the images' shorter sides in pixels; files that cannot be read count as 0."""
-    from PIL import Image
-
     from judge import images
 
     def pixels(path: Path) -> int:
         try:
-            with Image.open(path, formats=images.FORMATS) as image:
+            with images.open_image(path) as image:
                 return min(image.size)
         except Exception:  # Pillow raises many types of errors; loading the image will report it
             return 0
@@ -355,7 +349,8 @@ def halves(options: Namespace) -> None:
                     block = max(1, min(HALVES_BLOCK, len(paths) // 2))
                     for number, path in enumerate(paths):  # the number makes equal file names unique
                         if number // block % 2 == offset:
-                            (folder / f"{number:05}-{path.name}").symlink_to(path.resolve())
+                            # 60 characters are at most 240 bytes in UTF-8; a name may have 255.
+                            (folder / f"{number:05}-{path.name[-60:]}").symlink_to(path.resolve())
             if dataset.stand_in:
                 (part / half / STAND_IN).touch()
     print(f"halves of {dataset.description}: {options.out}/search and {options.out}/yardstick")

@@ -5,29 +5,33 @@ A is the paintings, B the photographs.
 """
 
 import hashlib
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from judge.common import cache
 from judge.common.constants import LUMA, STAND_IN
 from judge.common.constants import SIZES as SIZES  # callers say images.SIZES
 from judge.common.device import available_cores
-from judge.common.errors import UserError
+from judge.common.errors import UserError, one_line, printable
 from judge.common.files import as_user_error
+from judge.folders import FORMATS, check_disjoint, list_images, name_apart, note
 
 DATA = Path("data")  # folder of the data sets that have a name
-DECODER_VERSION = 1  # part of the cache's key: raise it when `decode` returns other pixels for a file
+DECODER_VERSION = 2  # part of the cache's key: raise it when `decode` returns other pixels for a file
 
-# Pillow knows more formats and goes by content, not by file name: it runs an .eps file as a program.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
-LARGE_IMAGE_PIXELS = 2**25  # larger images are decoded one by one, at 4 bytes a pixel; Pillow refuses 2**27.4
+LARGE_IMAGE_PIXELS = 2**25  # larger images are decoded one by one, at 4 bytes a pixel
+MAX_IMAGE_PIXELS = 2**29  # of a file: 2 GB in memory. Pillow's own limit is below a telephone's 200 million
+Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS // 2  # Pillow refuses twice this
+MAX_NAMED = 20  # files that are left out, in one line each; a last line counts the others
 PAINTINGS, PHOTOS = "A", "B"  # domains: `monet2photo/trainA` holds Monets, `trainB` landscapes
 
 
@@ -70,7 +74,9 @@ def find_dataset(data: str) -> DataSet:
         raise UserError(f"no data folder {folder}: {hint}give --data a folder, or sample")
     train, test = ({domain: list_images([folder / f"{split}{domain}"]) for domain in (PAINTINGS, PHOTOS)}
                    for split in ("train", "test"))
-    return DataSet(folder.resolve().name, train, test, stand_in=(folder / STAND_IN).exists())
+    check_disjoint({f"{split}{domain}": paths for split, domains in (("train", train), ("test", test))
+                    for domain, paths in domains.items()})
+    return DataSet(printable(folder.resolve().name), train, test, stand_in=(folder / STAND_IN).exists())
 
 
 def data_folder(data: str) -> Path:
@@ -85,11 +91,15 @@ def resolve_name(data: str) -> str:
 
 def from_folders(paintings: Sequence[Path], photos: Sequence[Path]) -> DataSet:
     """Return a data set of any folders with ten images or more; every tenth of a domain is a test image."""
-    files = {PAINTINGS: list_images(paintings), PHOTOS: list_images(photos)}
+    by_folder = {domain: {f"{option} {folder}": list_images([folder]) for folder in folders}
+                 for domain, option, folders in (
+                     (PAINTINGS, "--paintings", paintings), (PHOTOS, "--photos", photos))}  # fmt: skip
+    check_disjoint(by_folder[PAINTINGS] | by_folder[PHOTOS])
+    files = {domain: [*chain(*lists.values())] for domain, lists in by_folder.items()}
     for paths in files.values():
         if len(paths) < 10:
             raise UserError(f"{paths[0].parent}: {len(paths)} images are too few, give at least 10")
-    name = " + ".join(Path(folder).resolve().name for folder in [*paintings, *photos])
+    name = " + ".join(printable(Path(folder).resolve().name) for folder in [*paintings, *photos])
     train, test = zip(*map(split_every_tenth, files.values()))
     return DataSet(name, dict(zip(files, train)), dict(zip(files, test)))
 
@@ -97,24 +107,6 @@ def from_folders(paintings: Sequence[Path], photos: Sequence[Path]) -> DataSet:
 def split_every_tenth(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     """Return training files and test files; the latter are every tenth, from the first."""
     return [path for i, path in enumerate(paths) if i % 10], paths[::10]
-
-
-def list_images(folders: Sequence[Path]) -> list[Path]:
-    """Return the image files below `folders`, sorted within each, without hidden files and folders.
-
-    Raises UserError if a folder does not exist or holds no file with the suffix of an image.
-    """
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
-    files = []
-    for folder in map(Path, folders):
-        if not folder.is_dir():
-            raise UserError(f"no folder {folder}: images are read from it")
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes
-                       and not any(part.startswith(".") for part in path.relative_to(folder).parts))
-        if not paths:
-            raise UserError(f"no images in {folder}: put JPEG, PNG, WebP or TIFF files there")
-        files += paths
-    return files
 
 
 @dataclass(frozen=True)
@@ -135,9 +127,33 @@ def load_images(paths: Sequence[Path], size: int) -> Images:
     """Decode `paths` to squares of `size` pixels: the shorter side is resized, the centre cut out.
 
     CycleGAN squashes images instead, which distorts all but square ones. The pixels are cached, because every
-    trial needs them. Raises UserError if none of the files can be decoded.
+    trial needs them. Files that cannot be decoded are named on stderr. Raises UserError if none can be.
     """
-    return Images(**cache.get_or_make(_cache_name(paths, size), lambda: vars(_decode_all(paths, size))))
+    loaded = Images(**cache.get_or_make(_cache_name(paths, size), lambda: vars(_decode_all(paths, size))))
+    for file in loaded.skipped[:MAX_NAMED]:
+        note(f"left out, cannot be read: {file}")
+    if len(loaded.skipped) > MAX_NAMED:
+        note(f"left out, cannot be read: {len(loaded.skipped)} of {len(paths)} files, first those above")
+    return loaded
+
+
+def read_pairs(folder: Path, sources: Path, size: int) -> tuple[list[Path], list[Path]]:
+    """Return the images of `folder` and, for each, the one in `sources` of the same name (`name_apart`).
+
+    Pairs of which one cannot be decoded are left out; `size` is that of `load_images`, which names it. Raises
+    UserError if another image has no partner, or none is left.
+    """
+    made, photos = (name_apart(list_images([each]), each) for each in (folder, sources))
+    read = {path for named in (made, photos) for path in load_images([*named.values()], size).paths}
+    broken = {name for named in (made, photos) for name, path in named.items() if str(path) not in read}
+    if alone := sorted((made.keys() ^ photos.keys()) - broken):
+        path, other = (made[alone[0]], sources) if alone[0] in made else (photos[alone[0]], folder)
+        more = f"; {len(alone) - 1} more have none" if len(alone) > 1 else ""
+        raise UserError(f"{path} has no partner in {other}{more}: give both the same name, up to the ending")
+    names = [name for name in made if name not in broken]
+    if not names:
+        raise UserError(f"no pair of images in {folder} and {sources} can be read")
+    return [made[name] for name in names], [photos[name] for name in names]
 
 
 def bytes_to_cache(paths: Sequence[Path], size: int) -> int:
@@ -173,10 +189,10 @@ def luma(images: torch.Tensor) -> torch.Tensor:
 
 
 def _file_state(path: Path) -> tuple:
-    """Return values that change when the file is renamed or rewritten."""
+    """Return values that change when the file is renamed, rewritten, or made readable."""
     try:
         # With the path as given, too: `Images` names the files so.
-        return str(path), str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
+        return str(path), str(path.resolve()), path.stat().st_size, path.stat().st_ctime_ns
     except (OSError, RuntimeError):  # a broken link, which decoding will report
         return str(path), None
 
@@ -190,7 +206,8 @@ def _decode_all(paths: Sequence[Path], size: int) -> Images:
                    for path, square in zip(paths, pixels)]
     results = [future.result() for future in futures]
     decoded = [row for row, result in enumerate(results) if not isinstance(result, str)]
-    skipped = [f"{path}: {result}" for path, result in zip(paths, results) if isinstance(result, str)]
+    skipped = [f"{printable(path)}: {reason}" for path, reason in zip(paths, results)
+               if isinstance(reason, str)]
     if not decoded:
         raise UserError(f"none of {len(paths)} files could be read as an image, first {skipped[0]}")
     for row, source in enumerate(decoded):  # close the gaps of the skipped files, and cut off the end
@@ -203,7 +220,7 @@ def _decode_all(paths: Sequence[Path], size: int) -> Images:
 
 def _is_large(path: Path) -> bool:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_image(path) as image:
             return image.width * image.height > LARGE_IMAGE_PIXELS
     except Exception:  # decoding will report it
         return False
@@ -215,30 +232,70 @@ def _decode_into(square: np.ndarray, path: Path, size: int) -> bool | str:
     try:
         pixels, enlarged = decode(path, size)
     except Exception as error:  # each format's decoder raises errors of its own
-        return str(error) or type(error).__name__
+        return _reason(error)
     square[:] = pixels.transpose(2, 0, 1)
     return enlarged
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image in a format that is read ({', '.join(FORMATS)})"
+    return one_line(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
 def decode(path: Path, size: int) -> tuple[np.ndarray, bool]:
     """Return a file as uint8 [size, size, 3] RGB, and whether it had to be enlarged."""
-    image = _open_rgb(path)
+    image = _open_rgb(path, size)
     square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(square), min(image.size) < size
 
 
 def read_full_size(path: Path) -> torch.Tensor:
-    """Return a file, or the first picture of an animation, at its own size: uint8 [3, H, W] RGB."""
-    return torch.from_numpy(np.array(_open_rgb(path))).permute(2, 0, 1)
+    """Return a file, or the first picture of an animation, at its own size: uint8 [3, H, W] RGB.
+
+    Raises UserError if it cannot be read.
+    """
+    try:
+        return torch.from_numpy(np.array(_open_rgb(path))).permute(2, 0, 1)
+    except Exception as error:  # each format's decoder raises errors of its own
+        raise UserError(f"{path} cannot be read as an image ({_reason(error)})") from None
 
 
-def _open_rgb(path: Path) -> Image.Image:
-    """Open an image as a viewer shows it: turned as its EXIF data say, in 8-bit RGB, on white."""
-    with Image.open(path, formats=FORMATS) as image:
+def open_image(path: Path) -> Image.Image:
+    """Open a file in one of `FORMATS`; decode nothing yet."""
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+        raise ValueError("not a regular file")
+    return Image.open(path, formats=FORMATS)
+
+
+def _open_rgb(path: Path, size: int | None = None) -> Image.Image:
+    """Open an image as a viewer shows it: turned as its EXIF data say, in 8-bit RGB, on white.
+
+    Where `size` pixels are wanted, a large JPEG is decoded at a half, a quarter or an eighth of its size.
+    """
+    with open_image(path) as image:
+        if size and image.width * image.height > LARGE_IMAGE_PIXELS:
+            image.draft(None, (8 * size, 8 * size))
         ImageOps.exif_transpose(image, in_place=True)  # also loads the pixels
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's `convert` would clip at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode.startswith(("I", "F")):
+        image = _to_8_bits(image)
     if image.has_transparency_data:  # `convert` would show the hidden colours of transparent pixels
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")  # `convert` always copies
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Return a grey image of more than 8 bits a pixel with 8: Pillow's `convert` would clip it at 255."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    if image.mode == "F" or (image.mode == "I" and tags):  # may be 0 to 1, 0 to 255, metres ...
+        raise ValueError("which of its numbers are black and white is not known: save it with 8 or 16 bits")
+    most = 2 ** tags.get(ExifTags.Base.BitsPerSample, (16,))[0] - 1
+    values = np.array(image, np.uint32)
+    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # 0 is white
+        values = most - values
+    if "transparency" in image.info:  # this value is; on white, as below
+        values[values == image.info["transparency"]] = most
+    return Image.fromarray((values * 255 // most).astype(np.uint8))

@@ -1,14 +1,16 @@
 """Labelled images: scikit-learn's digits, MNIST, and folders with a subfolder of images for each class."""
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch.nn.functional import pad
 
 from judge import images
-from judge.common.errors import UserError
+from judge.common.errors import UserError, printable
 from judge.common.rng import rng
+from judge.folders import check_disjoint, is_visible, note
 from judge.score import MIN_IMAGES
 
 DIGITS, MNIST, FOLDER = "digits", "mnist", "folder"  # kinds of data
@@ -123,6 +125,8 @@ def _load_mnist(root: Path) -> LabelledImages:
         from torchvision import datasets  # takes seconds to import
 
         splits = [datasets.MNIST(root, train, download=root == images.DATA) for train in (True, False)]
+        if any(len(split.data) != len(split.targets) for split in splits):
+            raise RuntimeError("images and labels are not equally many")
     except (OSError, RuntimeError) as error:  # no network, damaged files
         raise UserError(f"MNIST cannot be loaded ({error}): put its four files into {root}/MNIST/raw, or "
                         f"give --data {DIGITS}") from None
@@ -143,14 +147,19 @@ def _load_folder(folder: Path, size: int) -> LabelledImages:
         dataset = images.find_dataset(str(folder))
         paintings = dataset.train[images.PAINTINGS], dataset.test[images.PAINTINGS]
         return _load_classes(dataset.name, {dataset.name: paintings}, size)
-    subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    visible = sorted(path for path in folder.iterdir() if is_visible(path.name))
+    subfolders = [path for path in visible if path.is_dir()]
+    if loose := len(visible) - len(subfolders) if subfolders else 0:
+        files = "file beside the subfolders is" if loose == 1 else "files beside the subfolders are"
+        note(f"note: {printable(folder)}: {loose} {files} left out; each subfolder is a class")
     files = {}
     for class_folder in subfolders or [folder]:
         paths = images.list_images([class_folder])
         if len(paths) < 2:
             raise UserError(f"{class_folder}: one image is too few, training and test take at least one each")
-        files[class_folder.name] = images.split_every_tenth(paths)
-    return _load_classes(folder.resolve().name, files, size)
+        files[printable(class_folder.name)] = images.split_every_tenth(paths)
+    check_disjoint({name: chain(*splits) for name, splits in files.items()})
+    return _load_classes(printable(folder.resolve().name), files, size)
 
 
 def _has_cyclegan_layout(folder: Path) -> bool:

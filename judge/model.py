@@ -1,7 +1,6 @@
 """The judge: a torchvision ResNet with its preprocessing, its calibration, and its file."""
 
 import hashlib
-import tempfile
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate, linear
 
 from judge.common.constants import DEFAULT_JUDGE, SIZES
 from judge.common.errors import UserError
-from judge.common.files import as_user_error, atomic_write
+from judge.common.files import FileLock, as_user_error, atomic_write
 from judge.common.schema import matches
 from judge.common.tensors import read_tensors
 from judge.images import luma
@@ -119,11 +118,9 @@ def describe_size(size: int) -> str:
 
 def check_writable(file: Path) -> None:
     """Raise UserError, before training, if a judge cannot be written to `file`."""
-    with as_user_error(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=file.parent).close()
     if file.is_dir():
         raise UserError(f"cannot write to {file}: it is a folder")
+    FileLock(file.with_name(f".{file.name}.lock"), f"training {file}").close()  # leaves nothing
 
 
 def save_judge(judge: Judge, card: ModelCard, file: Path) -> None:

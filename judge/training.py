@@ -23,7 +23,8 @@ from judge.common.progress import duration
 from judge.common.rng import rng, seeded
 from judge.corruptions import FAMILIES, corrupt
 from judge.evaluation import class_weights, evaluate, load_both_domains
-from judge.images import DataSet, list_images, load_images, to_float
+from judge.folders import check_disjoint, list_images
+from judge.images import DataSet, load_images, to_float
 from judge.model import CLASSES, NEITHER, Judge, ModelCard, log_probabilities
 from judge.score import extract_features
 from judge.training_options import TrainingOptions
@@ -60,6 +61,8 @@ def train(
     """
     started = time.perf_counter()
     neither_files = list_images(neither)  # first, because a missing folder is an error
+    real = {f"train{domain}": paths for domain, paths in data.train.items()}
+    check_disjoint(real | {"--neither": neither_files})
     judge, initial_weights = initial_judge(options, size, device)
     families = () if options.two_classes else tuple(name for name in FAMILIES if name != leave_out)
     pixels, labels, counts, paths = load_both_domains(data.train, round(size * CROP_MARGIN))

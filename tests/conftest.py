@@ -5,6 +5,7 @@ marked `cuda`. These are skipped where there is no GPU.
 """
 
 import faulthandler
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# Read by torch, NumPy and SciPy when they are imported, here and in the commands that tests start. On arrays
+# as small as these, threads on busy cores wait for each other much longer than they compute.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import torch
 
 from judge import model, sample
@@ -75,14 +81,9 @@ def pytest_runtest_teardown(item):
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated(tmp_path_factory):
-    """Give the tests, and the commands that they start, a cache of their own and a single thread.
-
-    On networks this small, threads on busy cores wait for each other much longer than they compute.
-    """
-    torch.set_num_threads(1)
+    """Give the tests, and the commands that they start, a cache of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("OMP_NUM_THREADS", "1")
         yield
 
 

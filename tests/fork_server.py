@@ -172,6 +172,9 @@ def become(request: dict[str, Any]) -> None:
         os.close(writer)
     else:
         redirect(1, files["out"])
+    # New ones: those of the server know other files below their descriptors.
+    sys.stdout = open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.chdir(folder / "work")
     os.environ.clear()
     os.environ.update(request["environment"])

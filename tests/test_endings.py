@@ -72,6 +72,7 @@ ELSEWHERE = {  # commands whose endings are tested where they are, and why
     "experiments study": "starts trials: tests/experiments/study/test_study.py",
     "experiments.gpu_check": "starts all others, on a GPU: tests/experiments/test_gpu_check.py",
     "experiments.answer": "writes tables of this repository: tests/experiments/answer",
+    "experiments.nni_adapter.dispatcher": "NNI starts it: tests/experiments/nni_adapter/test_dispatcher.py",
     "experiments.nni_adapter.nnictl": "only `run` starts it",
     "experiments.nni_adapter.place": "`make` starts it: tests/test_make.py",
 }

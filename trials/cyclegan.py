@@ -375,9 +375,6 @@ def train(settings: Settings, session: Session) -> None:
     session.record.update(schedule={"steps": schedule, "until": last},
                           step="graphs" if net.is_recorded else "eager", graphs_fallback=fallback)
     print(f"CycleGAN, {model.describe_size(settings.pixels)}, {data.description}, {last} of {schedule} steps")
-    for counts in (paintings.counts, photos.counts, *test.counts.values()):
-        for file in counts["skipped"]:
-            print(f"warning: skipped, cannot be read: {file}")
     if card.training["data"] != data.name:
         print(f"warning: the judge was trained on {card.training['data']}, not on {data.name}")
     if fallback:

@@ -19,8 +19,8 @@ from judge.common.files import as_user_error, new_folder
 from judge.images import to_bytes
 from trials.gan import PATTERN
 from trials.inspection.adapters import classes_of, first_noise, load_networks
-from trials.inspection.figures import captioned_grid
 from trials.parts.gan_base import NoiseGAN
+from trials.parts.sheets import captioned_grid
 
 COLUMNS = 10  # of the sheet
 

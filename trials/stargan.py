@@ -44,7 +44,7 @@ from trials.parts.gan_base import GanSettings, minimise
 from trials.parts.losses import gradient_penalty
 from trials.parts.networks import StarganDiscriminator, StarganGenerator, with_planes
 from trials.parts.schedule import decay_factor, set_lr
-from trials.parts.sheets import COLUMNS, sheet, sheet_pixels, titled_sheet
+from trials.parts.sheets import COLUMNS, captioned_grid, sheet, sheet_pixels
 from trials.session import DiskUse, Session, run
 
 # `paper` is the published recipe: 200,000 iterations of D in the authors' code.
@@ -246,7 +246,8 @@ def in_each_domain(net: StarGAN, sources: torch.Tensor, names: Sequence[str]) ->
     and then in each of the domains `names`, as in the paper's figures."""
     columns = [net.make(sources, torch.full((len(sources),), domain, device=sources.device))
                for domain in range(len(names))]
-    return titled_sheet(torch.stack([sources, *columns], 1), ["input", *names])
+    rows = torch.stack([sources, *columns], 1)
+    return captioned_grid(rows.flatten(0, 1), rows.shape[1], ["input", *names])
 
 
 def as_table(counts: dict[str, dict[str, int]]) -> str:

@@ -166,8 +166,6 @@ class Pairs(NamedTuple):
     """None for --content and --style: a judge needs many images, of its own size."""
     inputs: dict[str, dict] = {}
     """Data, and judge if there is one, for run.json."""
-    skipped: Sequence[str] = ()
-    """Files that could not be read, with the reason."""
 
 
 def load_own_pair(settings: Settings, device: torch.device) -> Pairs:
@@ -176,17 +174,11 @@ def load_own_pair(settings: Settings, device: torch.device) -> Pairs:
     The shorter edge of the photograph is reduced to `edge` pixels if it is longer. The painting is resized
     and cropped to the same size, as in the paper (section 3). Raises UserError for a file that is no image.
     """
-    opened = []
-    for file in (settings.content, settings.style):
-        try:
-            opened.append(images.read_full_size(Path(file)))
-        except Exception as error:  # each format's decoder has its own types of error
-            raise UserError(f"{file} cannot be read as an image ({one_line(error)})") from None
-    photo, painting = opened
-    shorter = min(photo.shape[1:])
-    if shorter < MIN_EDGE_PIXELS:
-        raise UserError(f"{settings.content} is too small: {shorter} px, give at least {MIN_EDGE_PIXELS} px")
-    photo = resize(photo, [min(settings.edge, shorter)], InterpolationMode.BICUBIC)
+    photo, painting = (images.read_full_size(Path(file)) for file in (settings.content, settings.style))
+    for file, image in ((settings.content, photo), (settings.style, painting)):
+        if (shorter := min(image.shape[1:])) < MIN_EDGE_PIXELS:
+            raise UserError(f"{file} is too small: {shorter} px, give at least {MIN_EDGE_PIXELS} px")
+    photo = resize(photo, [min(settings.edge, *photo.shape[1:])], InterpolationMode.BICUBIC)
     size = photo.shape[1:]
     factor = max(photo_edge / edge for photo_edge, edge in zip(size, painting.shape[1:]))
     covering = [math.ceil(edge * factor) for edge in painting.shape[1:]]
@@ -207,9 +199,8 @@ def load_data_pairs(settings: Settings, device: torch.device) -> Pairs:
     styles = images.to_float(paintings.pixels).to(device)
     styles = styles[torch.arange(len(test.photos), device=device) % len(styles)]  # there may be fewer
     facts = {"name": data.name, "stand_in": data.stand_in, "test": test.counts, "styles": paintings.counts()}
-    skipped = [file for counts in (facts["styles"], *test.counts.values()) for file in counts["skipped"]]
     return Pairs(test.photos, styles, Scorer(judge, test.photos, test.paintings),
-                 {"data": facts, "judge": card.summary(settings.judge)}, skipped)
+                 {"data": facts, "judge": card.summary(settings.judge)})
 
 
 def find_data_and_judge(settings: Settings, device: torch.device) -> tuple:
@@ -433,8 +424,6 @@ def train(settings: Settings, session: Session) -> None:
     print(f"features: {network.name}, {reason}; {', '.join(f'{name} {w:g}' for name, w in weights.items())}")
     if network.name == "judge":
         print(f"note: {JUDGE_FEATURES}")
-    for file in pairs.skipped:
-        print(f"warning: left out, cannot be read: {file}")
     if pairs.scorer and network.name == "judge":
         print(f"warning: {CIRCULAR_SCORE}")
         session.record.update(warning=CIRCULAR_SCORE)

@@ -10,8 +10,8 @@ tiles. All tiles are normalised by the statistics of a thumbnail of the image (C
 so that no seams are visible. Images in --out are not translated again. GANs of noise have trials.draw.
 """
 
+import os
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,14 +19,16 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import nn
 from torchvision.transforms.v2.functional import resize, to_pil_image
 from tqdm import tqdm
 
 from judge.common.cli import ComputeOptions, Parser, PositiveInt, from_namespace, main
-from judge.common.errors import UserError, one_line
+from judge.common.errors import UserError, is_out_of_memory, one_line, printable
 from judge.common.files import as_user_error, atomic_write
-from judge.images import list_images, read_full_size, to_bytes, to_float
+from judge.folders import list_images, name_apart
+from judge.images import read_full_size, to_bytes, to_float
 from trials.cyclegan import CycleGAN
 from trials.inspection.adapters import find_generator, load_networks
 from trials.parts.gan_base import NoiseGAN
@@ -46,7 +48,7 @@ class Options:
     photos: Path | None = None
     """Image to translate, or folder of images, with its subfolders."""
     out: Path | None = None
-    """Folder for the translations, PNG files. Existing files are kept."""
+    """Folder for the translations, PNG files with the images' names. Existing files are kept."""
     reverse: bool = False
     """Of a CycleGAN: translate paintings to photographs."""
     domain: str | None = None
@@ -110,43 +112,62 @@ def load_trained(folder: Path, device: torch.device) -> CycleGAN:
 
 
 def find_images(photos: Path, out: Path) -> dict[Path, Path]:
-    """Return the image `photos`, or those in this folder but not in `out`, with the file for each's
-    translation. Raises UserError if there is none, or the two folders are the same."""
+    """Return the image `photos`, or those in this folder but not in `out` inside it, with the file for each's
+    translation. Raises UserError if there is none, or a translation would replace an image."""
+    # os.path.realpath: Path.resolve raises an error for a link to itself.
+    folder, painted = (Path(os.path.realpath(path)) for path in (photos, out))
     if photos.is_file():
-        return {photos: out / f"{photos.stem}.png"}
-    if photos.resolve() == out.resolve():
+        targets = {photos: out / f"{photos.stem}.png"}
+        own = os.path.realpath(targets[photos]) == str(folder)
+    else:
+        own, outside = folder == painted, folder.is_relative_to(painted)
+        paths = [path for path in list_images([photos])
+                 if outside or not Path(os.path.realpath(path)).is_relative_to(painted)]
+        targets = {path: out / f"{name}.png" for name, path in name_apart(paths, photos).items()}
+    if own:
         raise UserError(f"--out is the folder of --photos, {photos}: give another one")
-    paths = [path for path in list_images([photos]) if out.resolve() not in path.resolve().parents]
-    targets = [out / path.relative_to(photos).with_suffix(".png") for path in paths]
-    counts = Counter(targets)  # x.jpg and x.png
-    return {path: target.with_name(f"{path.name}.png") if counts[target] > 1 else target
-            for path, target in zip(paths, targets)}
+    return targets
 
 
 def translate_folder(generator: nn.Module, options: Options, device: torch.device) -> int:
-    """Translate a folder of images, and return the exit code: 1 if an image could not be read."""
+    """Translate a folder of images, and return the exit code: 1 if an image was skipped."""
     files, kept, skipped = find_images(options.photos, options.out), 0, 0
     for path, target in tqdm(files.items(), unit="image", disable=None):
-        if target.exists():
-            tqdm.write(f"kept, exists already: {target}")
+        if os.path.exists(target):
+            tqdm.write(f"kept, exists already: {printable(target)}")
             kept += 1
             continue
         try:
-            source = read_full_size(path)
-        except Exception as error:  # a decoder can fail in any way
-            tqdm.write(f"skipped, cannot be read: {path}: {one_line(error) or type(error).__name__}")
+            picture = translate_file(generator, path, options, device)
+        except UserError as error:
+            tqdm.write(f"skipped: {one_line(error)}")
             skipped += 1
             continue
-        if options.longest and max(source.shape[1:]) > options.longest:
-            source = resize(source, None, max_size=options.longest, antialias=True)
-        painted = translate_image(generator, source, options.tile, device)
-        picture = to_pil_image(torch.cat([source, painted], 2) if options.side_by_side else painted)
         with as_user_error(options.out):
             target.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(target, partial(picture.save, format="PNG"))
     print(f"{len(files) - kept - skipped} of {len(files)} images translated by {options.run}: {options.out}"
-          + (f"; {kept} {'was' if kept == 1 else 'were'} there already" if kept else ""))
+          + (f"; {kept} {'was' if kept == 1 else 'were'} there already" if kept else "")
+          + (f"; {skipped} skipped" if skipped else ""))
     return 1 if skipped else 0
+
+
+def translate_file(generator: nn.Module, path: Path, options: Options, device: torch.device) -> Image.Image:
+    """Return the translation of an image file. Raises UserError if it cannot be read or memory is short."""
+    source = read_full_size(path)
+    longest = max(source.shape[1:])
+    if options.longest and longest > options.longest:
+        size = [max(1, round(edge * options.longest / longest)) for edge in source.shape[1:]]
+        source = resize(source, size, antialias=True)
+    try:
+        painted = translate_image(generator, source, options.tile, device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        size = "x".join(map(str, source.shape[:0:-1]))
+        raise UserError(f"{path}: out of memory for {size} pixels, try --longest {longest // 2} or --tile "
+                        f"{options.tile // 2}") from None
+    return to_pil_image(torch.cat([source, painted], 2) if options.side_by_side else painted)
 
 
 def extend(images: torch.Tensor, stride: int) -> torch.Tensor:
@@ -177,20 +198,21 @@ def translate_image(
 ) -> torch.Tensor:
     """Return the translation of `source`, both uint8 [3, H, W]; in tiles if a side is longer than `tile`."""
     height, width = source.shape[1:]
-    image = extend(to_float(source)[None].to(device), generator.stride)
-    try:
-        tiled = max(image.shape[2:]) > tile
-        painted = translate_in_tiles(generator, image, tile) if tiled else generator(image)
-    except torch.OutOfMemoryError:
-        raise UserError(f"out of memory for {width}x{height} pixels: try --tile {tile // 2}") from None
-    return to_bytes(painted[0, :, :height, :width]).cpu()
+    image = extend(source[None], generator.stride)
+    if max(image.shape[2:]) > tile:
+        painted = translate_in_tiles(generator, image, tile, device)
+    else:
+        painted = to_bytes(generator(to_float(image.to(device)))).cpu()
+    return painted[0, :, :height, :width]
 
 
-def translate_in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> torch.Tensor:
-    """Return the translation of `image`, both [1, 3, H, W], computed in tiles of up to `tile` pixels.
+def translate_in_tiles(
+    generator: nn.Module, image: torch.Tensor, tile: int, device: torch.device
+) -> torch.Tensor:
+    """Return the translation of `image`, both uint8 [1, 3, H, W], computed in tiles of up to `tile` pixels.
 
     The generator sees each tile with a margin as wide as its receptive field, and normalises it by the
-    statistics of a thumbnail of the whole image.
+    statistics of a thumbnail of the whole image. Only a tile at a time is on the device, and made of floats.
     """
     stride, margin = generator.stride, tile_margin(generator)
     step = max(stride, tile // stride * stride)
@@ -198,13 +220,15 @@ def translate_in_tiles(generator: nn.Module, image: torch.Tensor, tile: int) -> 
     scale = tile / max(height, width)
     thumbnail_size = [max(MIN_PIXELS, round(size * scale / stride) * stride) for size in (height, width)]
     painted = torch.empty_like(image)
-    with shared_statistics(generator, resize(image, thumbnail_size, antialias=True)):
+    thumbnail = resize(image, thumbnail_size, antialias=True)
+    with shared_statistics(generator, to_float(thumbnail.to(device))):
         for y in range(0, height, step):
             for x in range(0, width, step):
                 top, left = max(0, y - margin), max(0, x - margin)
-                part = generator(image[:, :, top : y + step + margin, left : x + step + margin])
+                part = image[:, :, top : y + step + margin, left : x + step + margin]
+                part = generator(to_float(part.to(device)))
                 part = part[:, :, y - top : y - top + step, x - left : x - left + step]
-                painted[:, :, y : y + step, x : x + step] = part
+                painted[:, :, y : y + step, x : x + step] = to_bytes(part)
     return painted
 
 

@@ -20,6 +20,7 @@ NNI_HOME = Path.home() / "nni-experiments"  # NNI's list of experiments is here
 LATEST = "latest"  # in place of an id: the experiment that was started last
 
 WAITING, RUNNING = "WAITING", "RUNNING"  # states of a trial before its end
+FAILED = "FAILED"  # state of a trial whose program ended with an error
 CANCELED = ("USER_CANCELED", "SYS_CANCELED")  # states of a trial that was ended with its experiment
 # Events that are no states, and what NNI makes of them (core/nniDataStore.js:236). The former may be stored
 # after the trial's end.
@@ -63,8 +64,8 @@ class Trial:
 
     @property
     def settled(self) -> bool:
-        """True if the trial ended, and not because the experiment was stopped."""
-        return self.over and self.state not in CANCELED
+        """True if the trial ended, and neither failed nor was stopped by the user or with the experiment."""
+        return self.over and self.state not in (FAILED, *CANCELED)
 
 
 @dataclass(eq=False)

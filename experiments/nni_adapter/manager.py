@@ -12,18 +12,27 @@ from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
+import psutil
 import requests
 import yaml
 
 from experiments.nni_adapter import database
 from experiments.nni_adapter.database import ROOT, RUNNING, Experiment, Trial
+from experiments.nni_adapter.processes import with_variable, with_word
 from judge.common.errors import UserError
-from judge.common.files import as_user_error, atomic_write
+from judge.common.files import as_user_error, atomic_write, last_line
 
 PRELOAD = Path(__file__).with_name("preload.js")
 NNICTL = [sys.executable, "-m", "experiments.nni_adapter.nnictl"]
 FINISHED = ("DONE", "TUNER_NO_MORE_TRIAL")  # states; the latter: the tuner's list is used up
 PORT_TAKEN = "is not idle"  # in NNI's message (nni/experiment/launcher.py:185)
+STOP_TIMEOUT = 120.0  # seconds for a soft end: NNI's manager may take 60, and its trials some after that
+KILL_TIMEOUT = 5.0  # seconds until killed processes are gone
+MANAGER, TUNER = "--experiment-id", "--exp_params"  # words in the commands of NNI's manager and dispatcher
+TUNER_ERROR = "Dispatcher stream error, tuner may have crashed."  # of NNI (core/nnimanager.js:588)
+TRACEBACK_END = re.compile(r"^[\w.]+(?:: .*)?$", re.MULTILINE)  # the line with the error
+# Variables of the environment of all processes of an experiment: its id, and the process that started it.
+EXPERIMENT, STARTER = "SALON_EXPERIMENT", "SALON_STARTER"
 
 
 def write_config(file: Path, config: dict) -> Path:
@@ -38,24 +47,31 @@ def search_path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
-def create(file: Path, prepare: Callable[[int], None] = lambda port: None,
-           variables: Mapping[str, str] = MappingProxyType({})) -> tuple[Experiment, int]:
+def new_id() -> str:
+    """Return an id for an experiment."""
+    return secrets.token_hex(4)
+
+
+def create(file: Path, id_: str, prepare: Callable[[int], None] = lambda port: None,
+           variables: Mapping[str, str] = MappingProxyType({})) -> tuple[Experiment, int]:  # fmt: skip
     """Start an experiment on loopback, with `prepare(port)` before each attempt; return it with its port.
 
-    NNI and its trials get the environment `variables` in addition to those of this process.
+    NNI and its trials get the environment `variables` in addition to those of this process, and end with it.
+    Whatever is raised, `stop` ends what has been started until then.
     """
     preload = f"{os.environ.get('NODE_OPTIONS', '')} --require {PRELOAD}".strip()
-    environment = os.environ | {"NODE_OPTIONS": preload, "PATH": search_path(), **variables}
+    environment = os.environ | {"NODE_OPTIONS": preload, "PATH": search_path(), EXPERIMENT: id_,
+                                STARTER: str(os.getpid()), **variables}
     for _ in range(3):
         port = free_port()
         prepare(port)
         result = subprocess.run(
             [*NNICTL, "create", "--config", str(file.resolve()), "--port", str(port)], cwd=ROOT,
-            env=environment, capture_output=True, text=True)
+            env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+            start_new_session=True)  # Ctrl-C reaches us only
+        if result.returncode == 0:
+            return _wait_until_stored(id_), port
         output = re.sub(r"\x1b\[\d*m", "", result.stdout + result.stderr)
-        id_ = re.search(r"Experiment ID: (\w+)", output)
-        if result.returncode == 0 and id_:
-            return _wait_until_stored(id_[1]), port
         if PORT_TAKEN not in output:
             break
     raise UserError(f"NNI did not start: {(output.strip().splitlines() or ['no output'])[-1]}")
@@ -69,25 +85,53 @@ def _wait_until_stored(id_: str) -> Experiment:
             return database.find_experiment(id_)
         except UserError:
             if time.monotonic() > deadline:
-                stop(id_)
                 raise
             time.sleep(0.5)
 
 
-def stop(id_: str) -> None:
-    """End the experiment: its manager, its tuner and its running trials."""
-    subprocess.run([*NNICTL, "stop", id_], capture_output=True, cwd=ROOT)
+def stop(id_: str, hurry: Callable[[], bool] = lambda: False) -> None:
+    """End all processes of an experiment that `create` started, and print a line if some live on.
+
+    NNI's manager ends its tuner and its trials, which save their checkpoints. What it leaves, because it was
+    killed, is ended too; only trials notice that by themselves (`trials.session.engine`). All are killed
+    after `STOP_TIMEOUT`, or as soon as `hurry()` is true.
+    """
+    deadline, asked = time.monotonic() + STOP_TIMEOUT, set()
+    while (left := with_variable(EXPERIMENT, id_)) and time.monotonic() < deadline and not hurry():
+        ending = with_word(left, MANAGER) or [process for process in left if not is_trial(process)]
+        for process in set(ending) - asked:
+            with suppress(psutil.Error):
+                process.terminate()
+        asked.update(ending)
+        time.sleep(0.2)
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, KILL_TIMEOUT)
+    if left := with_variable(EXPERIMENT, id_):
+        pids = " ".join(str(process.pid) for process in left)
+        print(f"experiment {id_}: processes are still running, end them by kill -9 {pids}", file=sys.stderr)
 
 
-def status(port: int) -> str:
-    """Return the experiment's state, for example RUNNING or DONE; STOPPED if nothing listens at `port`."""
+def is_trial(process: psutil.Process) -> bool:
+    """Return whether a process of an experiment is a trial, or a shell with NNI's script that starts it."""
+    with suppress(psutil.Error):
+        return "NNI_TRIAL_JOB_ID" in process.environ() or "/run.sh" in " ".join(process.cmdline())
+    return True  # it has ended
+
+
+def status(port: int) -> tuple[str, list[str]]:
+    """Return the experiment's state, for example RUNNING or DONE, and NNI's own errors so far.
+
+    The state is STOPPED if nothing listens at `port`.
+    """
     try:
-        answer = requests.get(f"http://127.0.0.1:{port}/api/v1/nni/check-status", timeout=30)
-        return answer.json()["status"]
+        answer = requests.get(f"http://127.0.0.1:{port}/api/v1/nni/check-status", timeout=30).json()
+        return answer["status"], answer["errors"]
     except requests.Timeout:  # busy, not gone
-        return "RUNNING"
+        return "RUNNING", []
     except (requests.RequestException, ValueError, KeyError):
-        return "STOPPED"
+        return "STOPPED", []
 
 
 def port_of(experiment: Experiment) -> int | None:
@@ -118,14 +162,23 @@ def cancel_trial(experiment: Experiment, id_: str) -> None:
         raise UserError(f"NNI cannot stop trial {id_}: perhaps it has just ended") from None
 
 
-def last_error(experiment: Experiment) -> str:
-    """Return the last error in NNI's logs; the experiment's state says only ERROR."""
-    for name in ("dispatcher.log", "nnimanager.log"):
-        file = experiment.folder / "log" / name
-        text = file.read_text(errors="replace") if file.is_file() else ""
-        if errors := re.findall(r"^.*\] ERROR.*$|^\w*(?:Error|Exception):.*$", text, re.MULTILINE):
-            return f"{errors[-1]} ({file})"
-    return f"see {experiment.folder / 'log'}"
+def what_ended(experiment: Experiment, errors: list[str]) -> str:
+    """Return which of NNI's processes has ended or failed, with the last line of its log, and the log."""
+    logs = experiment.folder / "log"
+    manager_log, tuner_log = logs / "nnimanager.log", logs / "dispatcher.log"
+    if TUNER_ERROR in errors or (not with_word(with_variable(EXPERIMENT, experiment.id), TUNER)
+                                 and not has_line(tuner_log, "Connection lost")):  # to the manager
+        raised = TRACEBACK_END.findall(tuner_log.read_text(errors="replace")) if tuner_log.is_file() else []
+        last = raised[-1] if raised else last_line(tuner_log)
+        return f"NNI's tuner or assessor has ended, its last line: {last} ({tuner_log})"
+    if errors:
+        return f"NNI's manager failed: {errors[-1]} ({manager_log})"
+    return f"NNI's manager has ended, its last line: {last_line(manager_log, '[')} ({manager_log})"
+
+
+def has_line(log: Path, words: str) -> bool:
+    """Return whether a log has these words."""
+    return log.is_file() and words in log.read_text(errors="replace")
 
 
 def dead_runner(experiment: Experiment, trials: list[Trial]) -> str | None:
@@ -136,8 +189,7 @@ def dead_runner(experiment: Experiment, trials: list[Trial]) -> str | None:
     places = {trial.place.removeprefix("file://") for trial in trials if trial.state == RUNNING}
     places = [place for place in places if "/envs/" in place]  # on other machines
     log = experiment.folder / "log" / "nnimanager.log"
-    text = log.read_text(errors="replace") if places else ""
-    return next((place for place in places if f"pid in {place}/pid is not alive" in text), None)
+    return next((place for place in places if has_line(log, f"pid in {place}/pid is not alive")), None)
 
 
 def free_port() -> int:

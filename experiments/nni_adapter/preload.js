@@ -23,25 +23,30 @@ net.Server.prototype.listen = function (...args) {
 };
 
 // So does TensorBoard, which NNI starts with --bind_all (extensions/nniTensorboardManager.js:110). The process
-// with --exp_params is NNI's tuner.
+// with --exp_params is that of tuner and assessor; ours reports their errors (dispatcher.py).
+const root = path.resolve(__dirname, '../..');
 const { spawn } = childProcess;
 let tuner;
-childProcess.spawn = function (command, args, ...options) {
+childProcess.spawn = function (command, args, options, ...rest) {
     const onLoopback = (x) => (typeof x === 'string' ? x.replace('--bind_all', '--host=127.0.0.1') : x);
-    const child = spawn(onLoopback(command), Array.isArray(args) ? args.map(onLoopback) : args, ...options);
-    if (Array.isArray(args) && args.includes('--exp_params')) tuner = child;
-    return child;
+    if (!Array.isArray(args)) return spawn(onLoopback(command), args, options, ...rest);
+    if (!args.includes('--exp_params')) return spawn(onLoopback(command), args.map(onLoopback), options, ...rest);
+    const env = options.env ?? process.env;
+    const PYTHONPATH = [root, env.PYTHONPATH].filter(Boolean).join(':');
+    const ours = args.map((x) => (x === 'nni' ? 'experiments.nni_adapter.dispatcher' : x));
+    tuner = spawn(command, ours, { ...options, env: { ...env, PYTHONPATH } });
+    return tuner;
 };
 
 // 2. The manager waits for its tuner as long as the tuner's process lives. NNI gives up after ten seconds
-// (core/tuner_command_channel/websocket_channel.js:47), in which a busy machine may not have started it.
-// No longer needed when that time can be set.
+// (core/tuner_command_channel/websocket_channel.js:47), in which a busy machine may not have started it, but
+// no sooner if it has ended. No longer needed when that time can be set.
 const isAlive = (child) => child && child.exitCode === null && child.signalCode === null;
 const { setTimeout } = global;
 global.setTimeout = function (callback, ...rest) {
+    if (!String(callback).includes('Tuner did not connect')) return setTimeout(callback, ...rest);
     const whenTunerEnded = () => (isAlive(tuner) ? setTimeout(whenTunerEnded, 1000) : callback());
-    const isTunerTimeout = String(callback).includes('Tuner did not connect');
-    return setTimeout(isTunerTimeout ? whenTunerEnded : callback, ...rest);
+    return setTimeout(whenTunerEnded, 1000);
 };
 Object.defineProperties(global.setTimeout, Object.getOwnPropertyDescriptors(setTimeout));
 
@@ -53,4 +58,24 @@ if (process.argv.includes('--experiment-id')) {
     const folder = path.join(argument('--experiments-directory'), argument('--experiment-id'), 'tmp');
     fs.mkdirSync(folder, { recursive: true });
     os.tmpdir = () => folder;
+}
+
+// 4. The manager ends, and so do its trials, when the process that started the experiment has ended in any
+// way, also by kill -9. No longer needed when nnictl can be told to do so.
+const starter = process.env.SALON_STARTER;
+if (starter && process.argv.includes('--experiment-id')) {
+    const state = () => {
+        try {
+            const fields = fs.readFileSync(`/proc/${starter}/stat`, 'latin1').split(') ').pop().split(' ');
+            return fields[0] === 'Z' ? undefined : fields[19]; // when it was started: its number may be reused
+        } catch (error) {
+            return undefined;
+        }
+    };
+    const first = state();
+    const watching = setInterval(() => {
+        if (first !== undefined && state() === first) return;
+        clearInterval(watching);
+        process.kill(process.pid, 'SIGTERM');
+    }, 1000);
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.colors import qualitative
+from plotly.colors import hex_to_rgb, qualitative
 from scipy.stats import spearmanr
 
 from experiments import trial_command
@@ -172,13 +172,16 @@ def figure(curves: pd.DataFrame, unit: str) -> go.Figure:
     """Return a plot with a line per group, the mean of its searches, in a band from lowest to highest."""
     plot = go.Figure()
     for number, (name, group) in enumerate(curves.groupby("name", sort=False)):
-        values = by_budget(group, unit).fillna(0.0)
+        values, colour = by_budget(group, unit).fillna(0.0), qualitative.D3[number % len(qualitative.D3)]
         x, count = list(values.index), values.shape[1]
         if count > 1:
             edge = {"line": {"width": 0, "shape": "hv"}, "showlegend": False, "hoverinfo": "skip"}
             plot.add_scatter(x=x, y=values.min(axis=1), mode="lines", **edge)
-            plot.add_scatter(x=x, y=values.max(axis=1), mode="lines", fill="tonexty", opacity=0.2, **edge)
-        line = {"color": qualitative.D3[number % len(qualitative.D3)], "shape": "hv"}
+            plot.add_scatter(x=x, y=values.max(axis=1), mode="lines", fill="tonexty", **edge,
+                             fillcolor=f"rgba{(*hex_to_rgb(colour), 0.2)}")
+        line = {"color": colour, "shape": "hv"}
         plot.add_scatter(x=x, y=values.mean(axis=1), name=f"{name} ({count})", mode="lines", line=line)
+    if unit == "trials":  # there are no halves of them
+        plot.update_xaxes(nticks=min(10, int(curves[unit].max())))
     return plot.update_layout(
         xaxis_title=unit, yaxis_title="best score so far", legend={"orientation": "h", "y": -0.25})

@@ -29,6 +29,7 @@ MAX_FILE = 5_000_000  # bytes of a log that are shown, the last ones
 POLL = 2.0  # seconds between two questions of the page
 LAST_POLL = 5.0  # seconds in which a page that is open learns of the end
 WRITE_PAUSE = 30.0  # seconds between two files
+OVER = ("ended", "failed", "stopped")  # states: by itself, with an error, by its user
 REQUEST = {"pinned?": bool, "note?": str, "stop?": bool}  # form
 TRIAL = re.compile(r"trials/(\w+)(?:/([\w.]+))?")  # path: a trial, and a file of it
 SAMPLE = re.compile(r"pictures/[\w/]+\.webp")
@@ -48,7 +49,14 @@ class LivePage:
         self._server = loopback.listen(port, partial(Handler, self, self._token))
         self.port = self._server.server_port
         self.address = f"http://{loopback.ADDRESS}:{self.port}/{self._token}/"
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        try:
+            self._server.serve_forever(0.1)
+        except Exception as error:  # of any kind: the search goes on
+            print(f"page: no longer served ({error}), python -m experiments show "
+                  f"{self.data.experiment.id or 'latest'} serves it again", file=sys.stderr)
 
     def begin(self, experiment: Experiment, port: int) -> None:
         """Show this experiment, which NNI has started at a port, instead of the one that was prepared."""
@@ -66,7 +74,7 @@ class LivePage:
     def polled(self) -> None:
         """Note that a page that is open knows the state of now."""
         self._polled = time.monotonic()
-        if self.data.state in ("ended", "failed"):
+        if self.data.state in OVER:
             self._told.set()
 
     def write_file(self) -> None:
@@ -76,9 +84,9 @@ class LivePage:
                 page.write_data(self.data)
             self._written = self.data.revision
 
-    def end(self, message: str | None = None) -> None:
-        """Say that the experiment has ended, or with a message that it has failed."""
-        self.data.state, self.data.message = "failed" if message else "ended", message
+    def end(self, state: str, message: str | None = None) -> None:
+        """Say how the experiment has ended, one of `OVER`, and why."""
+        self.data.state, self.data.message = state, message
         self._told.clear()
 
     def close(self) -> None:
@@ -131,6 +139,8 @@ class Handler(loopback.Handler):
         elif SAMPLE.fullmatch(name) and (strip := data.picture(name)):
             self.answer(HTTPStatus.OK, strip.webp, "image/webp", "private, max-age=3600")
         elif (match := TRIAL.fullmatch(name)) and (file := data.file(match[1], match[2])):
+            if file.suffix == ".png":
+                return self.answer(HTTPStatus.OK, file.read_bytes(), "image/png")
             with open(file, "rb") as log:
                 log.seek(max(0, file.stat().st_size - MAX_FILE))
                 self.answer(HTTPStatus.OK, log.read(MAX_FILE))
@@ -183,16 +193,16 @@ def announce(live: LivePage, show: bool) -> None:
 
 @contextmanager
 def served(data: PageData, port: int = 0, show: bool = False) -> Iterator[LivePage]:
-    """Serve a page within the `with` block, and print its address; errors and Ctrl-C are told to the page."""
+    """Serve a page within the `with` block, and print its address. Errors and signals are told to it."""
     live = LivePage(data, port)
     announce(live, show)
     try:
         yield live
     except UserError as error:
-        live.end(str(error))
+        live.end("failed", str(error))
         raise
-    except KeyboardInterrupt:
-        live.end("stopped by Ctrl-C")
+    except KeyboardInterrupt as stop:
+        live.end("stopped", f"by {stop}")
         raise
     finally:
         live.close()

@@ -5,6 +5,8 @@
 
 import base64
 import json
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ from plotly.offline import get_plotlyjs
 from experiments.nni_adapter.database import Experiment
 from experiments.report.page_data import PageData
 from judge.common.files import as_user_error, atomic_write
+from judge.common.progress import progress
 from judge.score import Formula
 
 MAX_PIXELS = 48e6  # of all pictures in a file: with more, each trial shows fewer steps
@@ -55,16 +58,16 @@ PAGES.globals |= {"to_html": to_html, "get_plotlyjs": get_plotlyjs}
 def write(experiment: Experiment, out: Path | None = None, formula: Formula | None = None) -> Path:
     """Write the page of `experiment` into its own folder or into `out`, and return the file.
 
-    With a formula, all scores are computed by it.
+    With a formula, all scores are computed by it. What takes seconds shows its progress.
     """
-    return write_data(PageData(experiment, formula), out)
+    return write_data(PageData(experiment, formula), out, partial(progress, doing="trials on the page"))
 
 
-def write_data(data: PageData, out: Path | None = None) -> Path:
-    """Write the page of the experiment that `data` reads, as `write` does."""
+def write_data(data: PageData, out: Path | None = None, each: Callable[[list], Iterable] = iter) -> Path:
+    """Write the page of the experiment that `data` reads, as `write` does; `each` goes through its trials."""
     folder = out or data.experiment.folder
     document = data.document(links_from=folder if folder == data.experiment.folder else None)
-    return save(folder / f"{data.experiment.id}.html", render(*embed(data, document)))
+    return save(folder / f"{data.experiment.id}.html", render(*embed(data, document, each)))
 
 
 def save(file: Path, html: str) -> Path:
@@ -88,7 +91,8 @@ def to_script(value: dict) -> str:
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
-def embed(data: PageData, document: dict) -> tuple[dict, dict[str, str]]:
+def embed(data: PageData, document: dict, each: Callable[[list], Iterable] = iter,
+          ) -> tuple[dict, dict[str, str]]:  # fmt: skip
     """Return a document for a file, and its pictures as data URLs by key.
 
     The last pictures of the first `MAX_BEST` trials are in the best quality. With many trials each shows
@@ -113,5 +117,5 @@ def embed(data: PageData, document: dict) -> tuple[dict, dict[str, str]]:
     def checked(place: dict | None) -> dict | None:
         return place and place | {"picture": place["picture"] if add(place["picture"]) else None}
 
-    trials = [reduced(*each) for each in enumerate(document["trials"])]
+    trials = [reduced(place, trial) for place, trial in enumerate(each(document["trials"]))]
     return document | {"trials": trials, "sources": checked(document["sources"])}, strips

@@ -125,12 +125,18 @@ class PageData:
                     "importance": self._importance}  # fmt: skip
 
     def _shown(self, id_: str, live: bool, links_from: Path | None = None) -> dict:
-        """Return a trial's entry with links to its files that are not empty."""
-        files = {label: self._folders[id_] / name for label, name in FILES.items()}
-        urls = {label: f"trials/{id_}/{file.name}" if live else os.path.relpath(file, links_from)
-                for label, file in files.items() if (live or links_from) and is_filled(file)}  # fmt: skip
-        links = [{"label": label, "url": url} for label, url in urls.items()]
-        return self._trials[id_] | {"files": links}
+        """Return a trial's entry with links to its files that are not empty, and to its sample sheets."""
+        folder = self._folders[id_]
+
+        def links(files: dict[str, Path]) -> list[dict[str, str]]:
+            return [{"label": label,
+                     "url": f"trials/{id_}/{file.name}" if live else os.path.relpath(file, links_from)}
+                    for label, file in files.items() if (live or links_from) and is_filled(file)]  # fmt: skip
+
+        return self._trials[id_] | {
+            "files": links({label: folder / name for label, name in FILES.items()}),
+            "sheets": links({f"{step:,}": file for step, file in sheets.list_sheets(folder).items()}),
+        }  # fmt: skip
 
     def picture(self, key: str, best: bool = True) -> pictures.Strip | None:
         """Return the strip that the document calls `key`, if there is one."""
@@ -149,10 +155,11 @@ class PageData:
         return pictures.strip(file, lower=key != "pictures/sources.webp", best=best) if file else None
 
     def file(self, id_: str, name: str) -> Path | None:
-        """Return the file of that name in `FILES` of a trial, if both are there."""
-        folder = self._folders.get(id_)
-        file = folder / name if folder and name in FILES.values() else None
-        return file if file and file.is_file() else None
+        """Return the file of that name in `FILES`, or sample sheet, of a trial, if both are there."""
+        if not (folder := self._folders.get(id_)):
+            return None
+        files = [*(folder / file for file in FILES.values()), *sheets.list_sheets(folder).values()]
+        return next((file for file in files if file.name == name and file.is_file()), None)
 
     # ---------------------------------------------------------------------------------------------
 
@@ -224,7 +231,7 @@ class PageData:
             "pictures": {str(step): f"pictures/{trial.id}/{step}.webp" for step in steps},
             "pixels": self._pixels(trial.folder),
             **progress(trial, record, lines),
-            "memory": record.get("peak_memory"), "reason": results.reason(row),
+            "memory": record.get("peak_memory"), "reason": results.reason(self.experiment, row),
             "log": log, "log_file": log_file and str(log_file),
             "command": results.command(self.experiment, row), "folder": str(trial.folder),
             "note": mark.note, "pinned": mark.pinned, "trained_on": self._trained_on(row),

@@ -1,6 +1,6 @@
 """The table of an experiment's trials, best first, and the commands that repeat its best trial."""
 
-import os
+import fcntl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,14 +10,14 @@ from types import ModuleType
 import pandas as pd
 
 from experiments import trial_command
-from experiments.nni_adapter.database import ROOT, Experiment, Trial
+from experiments.nni_adapter.database import ROOT, RUNNING, Experiment, Trial
 from judge.common.errors import UserError
+from judge.common.files import last_line
 from judge.score import Formula
 from trials.session.records import read_lines, read_record, recorded_settings
 from trials.session.steady import score_text, steady
 
 COLUMNS = ["trial", "id", "data", "state", "reports", "score"]  # of a table without trials
-LOG_BYTES = 4000  # of a log's end, in which its last line is looked for
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,20 @@ class Row:
 
     @property
     def state(self) -> str:
-        """NNI's state in lower case, or `diverged` or `failed` if the record says so."""
+        """NNI's state in lower case, or `diverged`, `failed` or `stopped` if the record says so."""
         status = self.record.get("status")
+        # NNI stores no end of the trials that it stops with the search, nor of any when it is killed itself.
+        if self.trial.state == RUNNING and (status == "stopped" or status and was_killed(self.trial.folder)):
+            return "stopped"
         return status if status in ("diverged", "failed") else self.trial.state.lower().replace("_", " ")
+
+
+def was_killed(folder: Path) -> bool:
+    """Return whether a trial's process has ended without a last word: it holds the folder's lock no more."""
+    with suppress(OSError), open(folder / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def rows(experiment: Experiment, formula: Formula | None = None,
@@ -156,7 +167,8 @@ def text(experiment: Experiment, formula: Formula | None = None) -> str:
     if trials:
         lines += ["", table_text(trials)]
     reasons = [f"trial {row.trial.number}: {why}" for row in trials
-               if row.state in ("diverged", "failed") and (why := reason(row) or log_text(row.trial))]
+               if (row.state in ("diverged", "failed") or overtime(experiment, row.trial))
+               and (why := reason(experiment, row) or log_text(row.trial))]
     lines += reasons and ["", *reasons]
     if winner := best(trials):
         next_steps = [f"{label}: {line}" for label, line in commands(experiment, winner, trials)]
@@ -215,18 +227,27 @@ def heading(experiment: Experiment, rows: list[Row]) -> list[str]:
 def advice(experiment: Experiment, winner: Row, rows: list[Row]) -> list[str]:
     """Return sentences on the best trial: against the published setting, its parameters, trained on."""
     published = next((row for row in rows if row.published and row.score is not None), None)
-    against = f", the published setting {published.score_text}" if published else ""
-    if published and not published.trial.final:
-        against += f" when it was stopped at report {len(published.trial.reports)}"
+    said = f"best: trial {winner.trial.number}, score {winner.score_text} (one seed: a hint, not a proof)"
+    if published is winner:
+        said += "; it is the published setting"
+    elif published:
+        said += f"; the published setting: {published.score_text}"
+        if not published.trial.final:
+            said += f" when it was stopped at report {len(published.trial.reports)}"
     numbers = [str(row.trial.number) for row in level_with(winner, rows)]
     level = [f"level with it, within the errors: trial{'s' * (len(numbers) > 1)} {', '.join(numbers)}"]
     return [
-        f"best: trial {winner.trial.number} with {winner.score_text}, one seed: a hint, not a proof{against}",
+        said,
         *(level if numbers else []),
-        "parameters: " + ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        "parameters: " + ", ".join(f"{key} {three_digits(value)}"
                                    for key, value in winner.trial.parameters.items()),
         *filter(None, (trained_on(experiment, row) for row in rows)),
     ]
+
+
+def three_digits(value: object) -> str:
+    """Return a parameter's value for a reader, for example 5.6e-05, 0.0123, 1000."""
+    return f"{float(f'{value:.3g}'):g}" if isinstance(value, float) else str(value)
 
 
 def commands(experiment: Experiment, winner: Row, rows: list[Row]) -> list[tuple[str, str]]:
@@ -271,12 +292,23 @@ def shown(path: Path) -> Path:
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
-def reason(row: Row) -> str | None:
+def reason(experiment: Experiment, row: Row) -> str | None:
     """Return why a trial ended before its end, as far as its record says; None if a user stopped it."""
     if row.state == "early stopped":
         count, planned = len(row.trial.reports), (row.record.get("settings") or {}).get("reports")
-        return f"stopped by the assessor after {count}{f' of {planned}' * bool(planned)} reports"
+        by = overtime(experiment, row.trial) or "the assessor"
+        return f"stopped by {by} after {count}{f' of {planned}' * bool(planned)} reports"
     return row.record.get("reason") if row.state in ("diverged", "failed") else None
+
+
+def overtime(experiment: Experiment, trial: Trial) -> str | None:
+    """Return the limit of time that stopped a trial, as the experiment file has it; None if none did."""
+    limit = experiment.config.get("maxTrialDuration")
+    if limit is None or trial.state != "EARLY_STOPPED" or not (trial.started and trial.ended):
+        return None
+    from nni.experiment.config.utils import parse_time  # not above: the import takes a second
+
+    return f"maxTrialDuration {limit}" if trial.ended - trial.started >= parse_time(limit) else None
 
 
 def log_of(trial: Trial) -> tuple[str, Path] | tuple[None, None]:
@@ -291,15 +323,6 @@ def log_text(trial: Trial) -> str | None:
     """Return the last line that a trial printed, and where; None if it printed nothing."""
     line, file = log_of(trial)
     return line and f"{line} ({shown(file)})"
-
-
-def last_line(file: Path) -> str | None:
-    """Return the last line of a text file that is not empty; None if there is none."""
-    with suppress(OSError), open(file, "rb") as log:
-        log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_BYTES))
-        return next((line.strip() for line in reversed(log.read().decode(errors="replace").splitlines())
-                     if line.strip()), None)
-    return None
 
 
 def settings_of(experiment: Experiment, row: Row) -> dict:

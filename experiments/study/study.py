@@ -120,6 +120,8 @@ class StudyTable:
         self.independent_judge = study.yardstick and IndependentJudge(
             study.yardstick, study.yardstick_data, test)
         self.lock = threading.Lock()
+        self.running: list[subprocess.Popen] = []  # the trials, one a thread; some may have ended
+        self.stopped = False
 
         judges = {name: model.sha256_of(file)[:12] for name in ("judge", "yardstick")
                   if (file := getattr(study, name))}
@@ -136,7 +138,13 @@ class StudyTable:
             raise UserError(f"{self.study.table} has results of other trials or judges: choose another "
                             "--table")
         with ThreadPoolExecutor(self.study.at_once) as pool:
-            list(pool.map(self._add, missing))
+            try:
+                list(pool.map(self._add, missing))
+            except BaseException:  # no other trial starts; those that run save their checkpoints
+                self.stopped = True
+                for trial in self.running:
+                    trial.terminate()
+                raise
         return self._read()
 
     def _rows(self) -> int:
@@ -177,8 +185,11 @@ class StudyTable:
             threads=max(1, available_cores() // study.at_once))  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "log", "a") as log:
-            code = subprocess.run(shlex.split(command), stdout=log, stderr=log).returncode
-        if code or read_record(folder).get("status") != "finished":
+            trial = subprocess.Popen(shlex.split(command), stdout=log, stderr=log)
+        self.running.append(trial)
+        if self.stopped:
+            trial.terminate()
+        if trial.wait() or read_record(folder).get("status") != "finished":
             raise UserError(f"the trial of setting {number} did not finish: see {folder / 'log'}")
         return folder
 

@@ -273,6 +273,8 @@ def main(prog: str, command: Callable[[list[str]], int | None]) -> None:
     code is 2 for a UserError, a lack of memory, or a file that cannot be read or written, such as stdout on a
     full disk, and 128 + its number for a signal. A bug keeps its traceback.
     """
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by the shell
+        stream.reconfigure(errors="backslashreplace")  # no character ends a job, whatever the terminal knows
     interrupt_on_signals()
     code = _exit_code(prog, command)
     try:

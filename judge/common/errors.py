@@ -14,9 +14,15 @@ class UserError(Exception):
     """A mistake that the user can correct. Its one line says what is wrong, where, and what to do."""
 
 
-def one_line(error: BaseException) -> str:
-    """Return the error's text without line breaks."""
-    return " ".join(str(error).split())
+def one_line(error: BaseException | str) -> str:
+    """Return the error's text without line breaks, `printable`."""
+    return printable(" ".join(str(error).split()))
+
+
+def printable(text: object) -> str:
+    """Return the text of `text` with control characters, and bytes of a file's name that are no UTF-8, as
+    escapes: a name may hold line breaks, or codes that a terminal obeys."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,6 +13,8 @@ from typing import IO, Any
 from judge.common.cli import STOP_SIGNALS
 from judge.common.errors import UserError, one_line
 
+LOG_BYTES = 4000  # of a log's end, in which its last line is looked for
+
 
 class FileLock:
     """A lock on `file` until `close`, or until this process ends, however it ends.
@@ -48,7 +50,8 @@ class FileLock:
     def close(self) -> None:
         """Remove the file and unlock it."""
         if not self._lock.closed:
-            self._file.unlink(missing_ok=True)
+            with suppress(OSError):  # somebody has removed it
+                self._file.unlink()
             self._lock.close()
             remove_empty(self._made)
 
@@ -73,7 +76,8 @@ def as_user_error(path: Path) -> Iterator[None]:
 
 def atomic_write(file: Path, write: Callable[[Path], Any]) -> None:
     """Call `write` with a temporary path and rename that to `file`, which is complete or unchanged always."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    # 60 characters are at most 240 bytes in UTF-8; a name may have 255.
+    part = file.with_name(f"{file.name[:60]}.{os.getpid()}.part")
     try:
         write(part)
         with open(part) as written:
@@ -122,3 +126,12 @@ def remove_empty(folders: Iterable[Path]) -> None:
     for folder in folders:
         with suppress(OSError):  # it is not empty
             folder.rmdir()
+
+
+def last_line(file: Path, start: str = "") -> str | None:
+    """Return the last line of a text file that is not empty and begins so; None if there is none."""
+    with suppress(OSError), open(file, "rb") as log:
+        log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_BYTES))
+        return next((line.strip() for line in reversed(log.read().decode(errors="replace").splitlines())
+                     if line.strip() and line.startswith(start)), None)
+    return None

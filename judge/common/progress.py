@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 LINE_SECONDS = 30  # between two lines
 BAR_SECONDS = 2  # after which a bar is shown: what is shorter needs none
+DAY = 24 * 3600  # seconds
 
 Item = TypeVar("Item")
 
@@ -30,7 +31,18 @@ def progress(items: Iterable[Item], doing: str, total: int | None = None) -> Ite
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person reads it: `40 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """Return seconds as text, for example 2 min 20 s, 30 min, 5.3 h, 2.9 days."""
+    whole = round(seconds)
+    if whole < 60:
+        return milliseconds(seconds)
+    if whole < 600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < DAY else f"{seconds / DAY:.1f} days"
+
+
+def milliseconds(seconds: float) -> str:
+    """Return seconds as text with two digits, for example 9.1 ms, 350 ms, 1.2 s."""
+    number, unit = (seconds, "s") if seconds >= 1 or not seconds else (1000 * seconds, "ms")
+    return f"{float(f'{number:.2g}'):g} {unit}"

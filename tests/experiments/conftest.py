@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from experiments.nni_adapter import database
-from experiments.nni_adapter.manager import create, stop
+from experiments.nni_adapter.manager import create, new_id, stop
 from tests.experiments.helpers import ROOT, write_experiment
 
 BROWSER_TIMEOUT = 120_000  # milliseconds for anything that a browser does, on a slow and busy machine
@@ -68,9 +68,8 @@ def started(nni_home):
     ids = []
 
     def start(file: Path) -> tuple[database.Experiment, int]:
-        experiment, port = create(file)
-        ids.append(experiment.id)
-        return experiment, port
+        ids.append(new_id())
+        return create(file, ids[-1])
 
     yield start
     for id_ in ids:

@@ -1,13 +1,21 @@
 """Functions for tests that run searches through the real NNI."""
 
 import json
+import os
+import pty
+import runpy
+import signal
 import sqlite3
+import sys
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+
+from judge.common.cli import STOP_SIGNALS
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 600  # seconds for anything that a search does, on a slow and busy machine
@@ -95,3 +103,68 @@ def write_experiment(runs: Path, id_: str, config: dict, trials: list[tuple]) ->
                 db.execute("insert into MetricData values (0,?,?,?,0,?)",
                            (trial, str(number), kind, json.dumps(json.dumps(parts))))  # JSON in JSON
     return folder
+
+
+class Forked:
+    """A command `experiments ...` that is forked off the tests, and so needs no start of Python and torch.
+
+    It looks like a `Popen`. With `terminal` it runs on a terminal of its own, which `close` closes.
+    """
+
+    def __init__(self, *words: str, terminal: bool = False):
+        self._output, self.returncode = "", None
+        output, output_end = os.pipe()
+        self.pid, self._terminal = pty.fork() if terminal else (os.fork(), None)
+        if self.pid == 0:
+            self._be(words, None if terminal else output_end)
+        os.close(output_end)
+        self._output_file = self._terminal or output
+        os.set_blocking(self._output_file, False)
+
+    def _be(self, words: tuple[str, ...], output: int | None) -> None:
+        """Be the command, and end this process."""
+        code = 1
+        try:
+            if output is not None:
+                os.setsid()
+                for descriptor in (1, 2):
+                    os.dup2(output, descriptor)
+            sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1) for descriptor in (1, 2))
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            os.chdir(ROOT)
+            sys.argv = ["experiments", *words]
+            runpy.run_module("experiments", run_name="__main__")
+        except SystemExit as ended:
+            code = ended.code or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with suppress(OSError):
+                sys.stdout.flush()
+            os._exit(code)
+
+    def text(self) -> str:
+        """Return what it has printed so far."""
+        with suppress(OSError):
+            while new := os.read(self._output_file, 65536):
+                self._output += new.decode(errors="replace")
+        return self._output
+
+    def close(self) -> None:
+        """Close its terminal."""
+        os.close(self._terminal)
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def poll(self) -> int | None:
+        """Return its exit code once it has ended, a signal's with a minus."""
+        if self.returncode is None and (status := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.returncode = os.waitstatus_to_exitcode(status[1])
+        return self.returncode
+
+    def communicate(self, timeout: float = TIMEOUT) -> tuple[str, None]:
+        """Wait until it has ended, and return what it printed."""
+        until(lambda: self.poll() is not None)
+        return self.text(), None

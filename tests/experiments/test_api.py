@@ -75,7 +75,8 @@ def test_a_search_is_tables_of_its_trials_its_curves_and_its_importances(searche
     assert list(curves.columns[:3]) == ["trial", "step", "score"] and "style" in curves
     assert curves.loc[curves["trial"] == 6, "step"].tolist() == [2, 4, 6]
     assert search.importance["importance"].sum() == pytest.approx(1) and len(search.importance) == 2
-    assert repr(search) == "<Search searched 'A search': 10 trials, best: trial 6 with 0.800>"
+    assert repr(search) == "<Search searched 'A search': 10 trials, best: trial 6, score 0.800>"
+    assert repr(search.best) == "<Trial 6 't6': succeeded, score 0.800>"
     assert (search.best.number, search.best.id, search.best.score) == (6, "t6", 0.8)
 
 

@@ -282,6 +282,13 @@ def test_a_number_that_nni_cannot_have_is_named(experiment, changes, said):
     assert said in refusal(experiment(**changes))
 
 
+@pytest.mark.parametrize("service", [[{"platform": "local"}], {"platform": "adl"}, {"platform": "nowhere"}])
+def test_where_trials_cannot_run_is_refused(experiment, service):
+    file = experiment()
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"trainingService": service}))
+    assert "trainingService" in refusal(file) or "training_service" in refusal(file)
+
+
 def test_a_program_that_is_not_there_is_named(experiment):
     file = experiment()
     content = yaml.safe_load(file.read_text())

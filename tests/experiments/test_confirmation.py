@@ -106,6 +106,25 @@ def test_at_a_larger_size_the_schedule_can_have_another_length(search, draft_jud
     assert file.name.endswith("-700.yml") and config["experimentName"].endswith("at draft, 700 steps")
 
 
+@pytest.mark.parametrize("length", ["--steps 600", "--epochs 3"])
+def test_the_length_of_the_schedule_is_not_the_commands_which_is_for_its_size(
+    search, draft_judge, tmp_path, length,
+):
+    search.config["trialCommand"] += f" {length}"
+    file = confirmation.write(search, 2, 3, size="draft", judge=draft_judge, folder=tmp_path)
+    _, settings, _ = trial_command.parse(yaml.safe_load(file.read_text())["trialCommand"])
+    assert settings.size == "draft" and settings.steps is settings.epochs is None
+
+
+def test_a_judge_is_found_from_the_users_folder_by_trials_that_run_elsewhere(
+    search, draft_judge, tmp_path, monkeypatch,
+):
+    monkeypatch.chdir(tmp_path)
+    file = confirmation.write(search, 2, 3, size="draft", judge="draft.pt", folder=tmp_path)
+    _, settings, _ = trial_command.parse(yaml.safe_load(file.read_text())["trialCommand"])
+    assert settings.judge == draft_judge
+
+
 def test_another_score_chooses_the_trials_and_scores_them(search, tmp_path, monkeypatch):
     (tmp_path / "mine.json").write_text('{"format": "salon score 1", "weights": {"content": 1}}')
     for trial in search.trials()[:3]:

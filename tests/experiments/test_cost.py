@@ -113,14 +113,9 @@ def test_the_cost_of_a_trial_and_of_the_search_is_said(plan):
     assert line.endswith("unlimited trials, 2 at once: until you stop it")
     line = cost.describe(plan(maxExperimentDuration="10m"), H200)
     assert line.endswith("at most about 10 min, then maxExperimentDuration ends it")
-
-
-@pytest.mark.parametrize("seconds, text", [
-    (0.0091, "9.1 ms"), (0.3456, "350 ms"), (59.4, "59 s"), (59.9, "1 min 0 s"), (140, "2 min 20 s"),
-    (1800, "30 min"), (19_000, "5.3 h"), (250_000, "2.9 days"),
-])
-def test_durations_are_said_in_two_digits(seconds, text):
-    assert cost.duration(seconds) == text
+    for limit, warned in (("2m", True), ("3m", False)):
+        warning = f"; warning: maxTrialDuration {limit} will stop trials before their end; 24"
+        assert (warning in cost.describe(plan(maxTrialDuration=limit), H200)) == warned
 
 
 def command(name: str, file: Path, **options) -> None:

@@ -1,6 +1,7 @@
 """Claims about the export of first reports: the images that a trial made, as they are on its sheets."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -32,13 +33,19 @@ def test_each_image_of_the_first_reports_becomes_a_file_of_its_own_size(runs, tm
     folder, made = runs
     assert early_images.write([folder], 1, tmp_path / "out") == (36, 2)
     assert len(list((tmp_path / "out").iterdir())) == 36
-    for trial in ("abc", "def"):
+    for place, trial in enumerate(("abc", "def")):
         for number in range(18):
-            with Image.open(tmp_path / "out" / f"{trial}-000100-{number:02}.png") as image:
+            with Image.open(tmp_path / "out" / f"{place:03}-{trial}-000100-{number:02}.png") as image:
                 pixels = np.asarray(image)
             assert pixels.shape == (64, 64, 3)
             assert np.abs(pixels - made[trial, 100][number]).max() <= 1
     assert early_images.write([folder / "abc", folder], 2, tmp_path / "all") == (72, 2)
+
+
+def test_two_trials_of_one_name_keep_their_images(runs, tmp_path):
+    shutil.copytree(runs[0] / "abc", tmp_path / "others/abc")
+    assert early_images.write([runs[0] / "abc", tmp_path / "others"], 1, tmp_path / "out") == (36, 2)
+    assert len(list((tmp_path / "out").iterdir())) == 36
 
 
 def test_folders_without_sheets_are_refused(tmp_path):

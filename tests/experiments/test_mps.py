@@ -13,13 +13,14 @@ from experiments import disk, mps, search
 from experiments.check import check
 from experiments.nni_adapter import manager
 from judge.common.errors import UserError
+from tests.experiments import helpers
 
-CONTROL = """#!/bin/sh
+CONTROL = """#!/bin/bash
 [ -d "$CUDA_MPS_PIPE_DIRECTORY" ] && [ -d "$CUDA_MPS_LOG_DIRECTORY" ] || exit 3
 if [ "$1" = -d ]; then
     echo "start $CUDA_MPS_PIPE_DIRECTORY GPUs:$CUDA_VISIBLE_DEVICES" >> RECORD
     FAIL
-    sleep 60 &  # a daemon, which keeps its output open
+    (exec -a DAEMON sleep 60) &  # which keeps its output open
     echo $! > RECORD.pid
 else
     read line; echo "$line $CUDA_MPS_PIPE_DIRECTORY GPUs:" >> RECORD; kill $(cat RECORD.pid)
@@ -35,7 +36,8 @@ def control(tmp_path, monkeypatch):
     def install(fail: str = ""):
         program, record = tmp_path / "bin" / mps.CONTROL, tmp_path / "record"
         program.parent.mkdir()
-        program.write_text(CONTROL.replace("FAIL", fail).replace("RECORD", str(record)))
+        text = CONTROL.replace("FAIL", fail).replace("RECORD", str(record)).replace("DAEMON", mps.CONTROL)
+        program.write_text(text)
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
         return lambda: [line.split() for line in record.read_text().splitlines()]
@@ -78,18 +80,25 @@ def test_the_daemon_ends_after_ctrl_c_and_after_a_failed_start(control, searched
     check_ended(record())
 
 
-def test_nni_and_so_its_trials_find_the_daemon_while_it_runs(control, searched, monkeypatch):
+def test_nni_and_so_its_trials_find_the_daemon_and_its_end_is_noticed(
+    control, searched, monkeypatch, tmp_path, capsys,
+):
     record, seen = control(), {}
 
-    def create(file, prepare, variables):
+    def create(file, id_, prepare, variables):
         assert len(record()) == 1
         seen.update(variables)
-        return SimpleNamespace(folder=file.parent), 1
+        return SimpleNamespace(folder=tmp_path, id=id_, trials=lambda: []), 1
+
+    def watch(experiment, port, plan, keep, mps_daemon, *_):
+        assert mps_daemon.problem() is None
+        os.kill(int((tmp_path / "record.pid").read_text()), signal.SIGKILL)
+        return helpers.until(mps_daemon.problem)
 
     monkeypatch.setattr(search, "find_experiment", lambda name: None)
     monkeypatch.setattr(search.LivePage, "begin", lambda *_: None)
-    monkeypatch.setattr(search, "run_to_end", lambda *_: 0)
-    assert searched(create)[1] == 0
+    monkeypatch.setattr(search, "watch", watch)
+    assert searched(create)[1] == 1 and "nvidia-cuda-mps-control has ended" in capsys.readouterr().err
     folder = check_ended(record())
     assert seen == {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
     monkeypatch.undo()
@@ -97,7 +106,7 @@ def test_nni_and_so_its_trials_find_the_daemon_while_it_runs(control, searched, 
     calls = []
     monkeypatch.setattr(manager.subprocess, "run", lambda *_, env, **more: calls.append(env) or done)
     with pytest.raises(UserError, match="NNI did not start: no"):
-        manager.create(Path("x.yml"), variables=seen)
+        manager.create(Path("x.yml"), "id", variables=seen)
     assert seen.items() <= calls[0].items()
 
 

@@ -1,6 +1,7 @@
 """An interrupted search, and the one that resumes it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from experiments import __main__ as commands
 from experiments import resume, search
 from experiments.nni_adapter import database
 from experiments.nni_adapter.manager import free_port, is_running
+from experiments.report import results
 from experiments.tuner import Tpe
 from judge.common.cli import Namespace, Parser
 from judge.common.errors import UserError
@@ -37,7 +39,7 @@ def config(tmp_path, **changes) -> dict:
 
 @pytest.fixture
 def broken(recorded, tmp_path) -> database.Experiment:
-    """Three trials are settled, one was cut off by a stop and one by the end of everything."""
+    """Two trials are settled, one failed, one was cut off by a stop and one by the end of everything."""
     return database.find_experiment(str(recorded("broken", config(tmp_path), [
         ("aaaaa", PUBLISHED, "SUCCEEDED", [0.3, 0.4], 0.4),
         ("bbbbb", proposal(20.0), "EARLY_STOPPED", [0.1], None),
@@ -52,7 +54,7 @@ def test_what_is_left_is_the_same_search_with_fewer_trials_and_the_name_in_its_f
     assert "experimentName" not in yaml.safe_load(resume.write(broken, folder=tmp_path).read_text())
     (broken.folder / search.FILE_NAME).write_text("experimentName: A | search  # as the user wrote it")
     left = yaml.safe_load(resume.write(broken, folder=tmp_path).read_text())
-    assert left["maxTrialNumber"] == 8 - 3 and left["experimentName"] == "A | search"
+    assert left["maxTrialNumber"] == 8 - 2 and left["experimentName"] == "A | search"
     for key in ("assessor", "searchSpace", "trialConcurrency", "trialCodeDirectory"):
         assert left[key] == broken.config[key]
     assert left["trialCommand"] == (  # with the folder where checkpoints are looked for
@@ -83,8 +85,9 @@ def test_the_tuner_knows_the_results_and_proposes_the_unfinished_first(broken):
     for _ in range(2):  # NNI may say it again
         tuner.update_search_space(SPACE)
     assert sorted(record.loss for record in tuner._history[("cycle_weight",)]) == [-0.4, -0.1]
-    assert [tuner.generate_parameters(at) for at in range(2)] == [proposal(21.0), proposal(23.0)]
-    assert tuner.generate_parameters(2) not in [t.parameters for t in broken.trials()]
+    left = [proposal(21.0), proposal(22.0), proposal(23.0)]
+    assert [tuner.generate_parameters(at) for at in range(3)] == left
+    assert tuner.generate_parameters(3) not in [t.parameters for t in broken.trials()]
 
 
 def test_a_resumed_random_start_does_not_draw_what_was_drawn_before(recorded, tmp_path):
@@ -97,20 +100,30 @@ def test_a_resumed_random_start_does_not_draw_what_was_drawn_before(recorded, tm
     assert not [each for each in map(rest.generate_parameters, range(4)) if each in drawn]
 
 
+@pytest.mark.parametrize("record", [{}, {"settings": {"data": "mine", "budget": 0.2}}])
+def test_repeating_a_trial_of_a_resumed_search_copies_no_earlier_run(recorded, tmp_path, record):
+    command = "python -m trials.cyclegan --budget 0.2 --earlier /runs --out x"
+    rest = database.find_experiment(str(recorded("rest", config(tmp_path, trialCommand=command), [
+        ("fffff", proposal(21.0), "SUCCEEDED", [0.5], 0.5)])))
+    (row,) = results.rows(rest)
+    words = results.command(rest, replace(row, record=record)).split()
+    assert not {"--earlier", "--out"} & set(words) and ("--like" in words) == bool(record)
+
+
 def test_its_trials_come_after_those_that_were_settled(broken, recorded, tmp_path):
-    left = config(tmp_path, maxTrialNumber=5)
+    left = config(tmp_path, maxTrialNumber=6)
     left["tuner"]["classArgs"]["resumes"] = str(broken.folder)
     rest = database.find_experiment(str(recorded("rest", left, [
         ("fffff", proposal(21.0), "SUCCEEDED", [0.5], 0.5), ("ggggg", proposal(23.0), None, [], None)])))
     trials = rest.trials()
     assert [(t.number, t.id) for t in trials] == [
-        (0, "aaaaa"), (1, "bbbbb"), (3, "ddddd"), (5, "fffff"), (6, "ggggg")]
+        (0, "aaaaa"), (1, "bbbbb"), (5, "fffff"), (6, "ggggg")]
     assert rest.max_trials == 8
     line = search.progress(trials, rest.max_trials, 1).plain
-    assert line.startswith("4 of 8 trials, 1 failed, best so far 0.5")
+    assert line.startswith("3 of 8 trials, best so far 0.5")
 
     again = yaml.safe_load(resume.write(rest, folder=tmp_path).read_text())  # interrupted once more
-    assert again["maxTrialNumber"] == 8 - 4 and again["experimentName"] == "A search | sample"
+    assert again["maxTrialNumber"] == 8 - 3 and again["experimentName"] == "A search | sample"
     tuner = Tpe("trials.cyclegan", resumes=again["tuner"]["classArgs"]["resumes"])
     tuner.update_search_space(SPACE)
     assert tuner.generate_parameters(0) == proposal(23.0)
@@ -132,10 +145,10 @@ def test_what_cannot_go_on_is_refused_in_one_line(recorded, tmp_path, changes, l
 
 
 def test_a_search_is_extended_to_a_number_of_trials_in_all_and_refused_if_it_has_as_many(broken, tmp_path):
-    assert yaml.safe_load(resume.write(broken, 40, folder=tmp_path).read_text())["maxTrialNumber"] == 40 - 3
-    assert yaml.safe_load(resume.write(broken, 4, folder=tmp_path).read_text())["maxTrialNumber"] == 1
-    for trials in (2, 3):
-        with pytest.raises(UserError, match="is complete: 3 trials; --trials 11 adds 8$"):
+    assert yaml.safe_load(resume.write(broken, 40, folder=tmp_path).read_text())["maxTrialNumber"] == 40 - 2
+    assert yaml.safe_load(resume.write(broken, 3, folder=tmp_path).read_text())["maxTrialNumber"] == 1
+    for trials in (1, 2):
+        with pytest.raises(UserError, match="is complete: 2 trials; --trials 10 adds 8$"):
             resume.write(broken, trials, folder=tmp_path)
 
 

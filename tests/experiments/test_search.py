@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -16,15 +17,18 @@ import torch
 
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import find_experiment
-from experiments.nni_adapter.manager import create, free_port, status, stop
+from experiments.nni_adapter.manager import create, free_port, new_id, status, stop
+from experiments.nni_adapter.processes import with_variable, with_word
 from experiments.search import TITLE
-from tests.experiments import long_run
+from judge.common.files import last_line
+from tests.experiments import long_run, raising
 from tests.experiments.helpers import (
     FEW,
     ROOT,
     SPACE,
     TIMEOUT,
     TINY,
+    Forked,
     finish,
     folder_of,
     listening,
@@ -42,7 +46,7 @@ def test_every_trial_gets_its_own_parameters_though_others_crash(tmp_path, start
     """NNI 3.0 gives them to whichever trial asks first."""
     running, port = started(long_run.write_experiment(
         tmp_path / "search", trials=8, at_once=4, trialCommand="python -m tests.experiments.tiny --crash"))
-    until(lambda: status(port) == "DONE")
+    until(lambda: status(port)[0] == "DONE")
     trials = running.trials()
     assert [trial.number for trial in trials] == list(range(8))
     for trial in trials:
@@ -72,7 +76,7 @@ def test_nni_waits_for_a_slow_start_and_a_port_taken_meanwhile_costs_one_retry(
         monkeypatch.setattr(manager, "free_port", lambda: ports.pop() if ports else free_port())
         running, port = started(experiment(options=f"{TINY} --steps 4 --reports 2", maxTrialNumber=1))
         assert port != other.getsockname()[1] and not ports
-    until(lambda: status(port) == "DONE")
+    until(lambda: status(port)[0] == "DONE")
     assert running.trials()[0].final
 
 
@@ -104,18 +108,19 @@ def test_two_searches_at_once_on_one_gpu_do_not_disturb_each_other(tmp_path, mon
     service = {"platform": "local", "useActiveGpu": True, "maxTrialNumberPerGpu": 1}
     files = [long_run.write_experiment(tmp_path / name, trials, 1, trialGpuNumber=1, trainingService=service)
              for name, trials in (("short", 1), ("long", 4))]
+    ids = [new_id(), new_id()]
     with ThreadPoolExecutor() as pool:  # both start at the same moment
-        searches = list(pool.map(create, files))
+        searches = list(pool.map(create, files, ids))
     try:
         (short, first), (long, second) = searches
         assert first != second
-        until(lambda: status(first) == "DONE")
-        assert status(second) in ("RUNNING", "NO_MORE_TRIAL")
+        until(lambda: status(first)[0] == "DONE")
+        assert status(second)[0] in ("RUNNING", "NO_MORE_TRIAL")
         stop(short.id)
-        until(lambda: status(second) == "DONE")
+        until(lambda: status(second)[0] == "DONE")
     finally:
-        for search, _ in searches:
-            stop(search.id)
+        for id_ in ids:
+            stop(id_)
     assert [trial.state for trial in short.trials() + long.trials()] == ["SUCCEEDED"] * 5
     until(lambda: not processes_of(tmp_path))
     log = (long.folder / "log" / "nnimanager.log").read_text()
@@ -158,14 +163,89 @@ def test_a_search_runs_to_its_end_on_loopback_and_its_promotion_trains_the_best_
     assert all(r["resumed_at"] == 10 and str(folder) in r["continues"] for r in continued)
 
 
-def test_ctrl_c_stops_the_search_and_all_its_processes(experiment, run_command):
-    file = experiment(options=f"{TINY} --steps 100000 --reports 5000", maxTrialNumber=9)
-    run = run_command(file)
-    folder = folder_of(file, run)
-    until(lambda: list(folder.glob("trials/*/checkpoint.pt")), run)
-    run.send_signal(signal.SIGINT)
-    finish(run, 130)
-    until(lambda: not processes_of(folder))
+@pytest.fixture
+def forked(tmp_path, nni_home):
+    """Return a function that forks `run` off for a search of tiny trials, which at the end is killed."""
+    running = []
+
+    def start(terminal: bool = False, **changes) -> Forked:
+        file = long_run.write_experiment(tmp_path / "search", trials=3, at_once=1, **changes)
+        running.append(Forked("run", str(file), "--unmeasured", terminal=terminal))
+        return running[-1]
+
+    yield start
+    for process in (*running, *with_variable("HOME", str(tmp_path))):
+        with suppress(OSError, psutil.Error):
+            os.kill(process.pid, signal.SIGKILL)
+
+
+INT, TERM, HUP, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL
+HELD = {"trialCommand": "python -m tests.experiments.tiny --hold"}  # its first trial never ends
+CLOSED = "the terminal is closed"
+
+
+@pytest.mark.parametrize("phase, endings, code", [
+    ("disk: ", [INT], 130), ("nnictl", [INT, INT], 130), ("--experiment-id", [HUP], 129),
+    ("web UI: ", [TERM], 143), ("1 reports", [KILL], -KILL), ("1 reports", [INT, TERM, INT], 130),
+    ("web UI: ", [CLOSED], 129), ("succeeded", [INT], 130),
+])
+def test_whatever_stops_a_search_at_whatever_time_nothing_of_it_is_left(
+    phase, endings, code, forked, tmp_path,
+):
+    """A phase has begun when a line has its words, or the command of a process of NNI's."""
+    run = forked(CLOSED in endings, **({} if phase == "succeeded" else HELD))
+
+    def of_nni() -> list[psutil.Process]:
+        return with_variable("HOME", str(tmp_path))
+
+    until(lambda: phase in run.text() or with_word(of_nni(), phase), run)
+    for ending in endings:
+        run.close() if ending == CLOSED else run.send_signal(ending)
+        time.sleep(0.3)
+    output = finish(run, code)
+    until(lambda: not of_nni())
+    if code == 130:
+        assert output.count("stopped by SIGINT") == 1 and "still running" not in output
+        assert ("python -m experiments resume" in output) == (phase in ("1 reports", "succeeded"))
+
+
+@pytest.mark.parametrize("changes, last", [
+    ({"tuner": raising.tuner(fails_at=0, leaves=True)}, "RuntimeError: SystemExit('the tuner leaves')"),
+    ({"assessor": raising.ASSESSOR}, "ValueError: the assessor raises"), (HELD, ""),
+])
+def test_a_search_whose_tuner_or_assessor_raises_or_is_killed_ends_and_says_so_with_its_log(
+    changes, last, forked, tmp_path,
+):
+    run = forked(**changes)
+    if changes is HELD:
+        until(lambda: "trial   0" in run.text(), run)
+        for process in with_word(with_variable("HOME", str(tmp_path)), manager.TUNER):
+            process.kill()
+    output = finish(run, 1)
+    line = next(line for line in output.splitlines() if line.startswith("the search failed: "))
+    assert f"NNI's tuner or assessor has ended, its last line: {last}" in line
+    assert line.endswith("log/dispatcher.log)")
+    until(lambda: not with_variable("HOME", str(tmp_path)))
+
+
+def test_plain_nnictl_refuses_what_check_refuses(tmp_path, nni_home):
+    """The tuner runs `check`; the line is in its log, and NNI's state is ERROR."""
+    file = long_run.write_experiment(
+        tmp_path / "search", trials=3, at_once=1,
+        searchSpace={"x": {"_type": "uniform", "_value": [0.6, 1]}})  # without the published value
+    port = free_port()
+    try:
+        created = subprocess.run(
+            ["nnictl", "create", "--config", str(file), "--port", str(port)], text=True, cwd=ROOT,
+            capture_output=True, env=os.environ | {"PATH": manager.search_path()})
+        assert created.returncode == 0, created.stdout
+        until(lambda: status(port)[0] == "ERROR")
+        log = newest(tmp_path / "search" / "runs") / "log" / "dispatcher.log"
+        assert "does not contain the published value 0.5" in last_line(log)
+    finally:
+        for process in with_variable("HOME", str(tmp_path)):
+            process.terminate()
+    until(lambda: not with_variable("HOME", str(tmp_path)))
 
 
 def test_a_search_whose_manager_or_all_of_whose_processes_are_killed_is_resumed(experiment, run_command):
@@ -184,7 +264,9 @@ def test_a_search_whose_manager_or_all_of_whose_processes_are_killed_is_resumed(
             run.communicate(timeout=TIMEOUT)
         else:
             manager_of(folder.name).kill()
-            assert f"python -m experiments resume {folder.name}" in finish(run, 1)
+            output = finish(run, 1)
+            assert f"python -m experiments resume {folder.name}" in output
+            assert "the search failed: NNI's manager has ended, its last line: [" in output
         until(lambda: not processes_of(folder))
         return search.trials()
 
@@ -236,7 +318,7 @@ def test_nnis_pages_show_all_parts_of_scores_and_its_tensorboard_scalars_and_pai
 ):
     search, port = started(
         experiment(SPACE, options=f"{TINY} --steps 20 --reports 2", maxTrialNumber=2, **FEW))
-    until(lambda: status(port) == "DONE")
+    until(lambda: status(port)[0] == "DONE")
     trials = search.trials()
     tab, errors = browser(f"http://127.0.0.1:{port}/detail")
     for trial in trials:
@@ -281,14 +363,14 @@ def test_a_search_of_each_other_system_runs_on_its_built_in_sample_to_its_end(
 ):
     arguments = {"reference": f"trials.{system}", "seed": 0, "tpe_args": {"n_startup_jobs": 2}}
     output = finish(run_command(experiment(
-        system=system, options=options.format(data=sample_data, judge=judge_file), maxTrialNumber=3,
+        system=system, options=options.format(data=sample_data, judge=judge_file), maxTrialNumber=2,
         tuner={"classArgs": arguments})))
     assert "0 published" in output and f"Repeat the best trial: python -m trials.{system} --like" in output
     folder = newest(tmp_path / "runs")
     trials = find_experiment(str(folder)).trials()
-    assert [trial.state for trial in trials] == ["SUCCEEDED"] * 3
+    assert [trial.state for trial in trials] == ["SUCCEEDED"] * 2
     assert all(0 <= trial.final["default"] <= 1 for trial in trials)
     assert trials[0].parameters != trials[1].parameters
     page = next(folder.glob("*.html")).read_text()
-    assert page.count("data:image/webp;base64,") == 1 + 3 * len(trials[0].reports)
+    assert page.count("data:image/webp;base64,") == 1 + 2 * len(trials[0].reports)
     assert not processes_of(folder)

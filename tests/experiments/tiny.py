@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict, dataclass
 
@@ -13,6 +14,8 @@ class Settings:
     x: float = 0.5
     y: float = 0.5
     crash: bool = False  # trial 3 before it asks for its parameters, trial 5 after
+    hold: bool = False  # each waits after its first report until it is stopped
+    fail: bool = False  # each fails
 
     def complete(self, device) -> "Settings":
         return self
@@ -42,6 +45,8 @@ if __name__ == "__main__":
         sys.exit("before it asks")
     host = engine.current_engine()
     settings = Settings(**host.get_parameters())
+    if "--fail" in sys.argv:
+        sys.exit(f"process {os.getpid()} fails")
     if crash == 5:
         sys.exit("after it has asked")
     score = {"default": 1 - (settings.x - 0.3) ** 2 - (settings.y - 0.7) ** 2, "part": settings.x}
@@ -49,6 +54,8 @@ if __name__ == "__main__":
         host.report_intermediate(score)
         with open(host.folder / "stats.jsonl", "a") as stats:
             stats.write(json.dumps({"step": step, "score": score}) + "\n")
+        if "--hold" in sys.argv:
+            signal.pause()
     record = {"system": "tiny", "settings": asdict(settings), "status": "finished", "score": score}
     (host.folder / "run.json").write_text(json.dumps(record))
     host.report_final(score)

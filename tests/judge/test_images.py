@@ -1,5 +1,6 @@
 """Images: which files are found, what a file decodes to, what is skipped, what is cached."""
 
+import errno
 import os
 import shutil
 import struct
@@ -19,8 +20,7 @@ from judge.common.constants import STAND_IN
 from judge.common.errors import UserError
 from judge.images import PAINTINGS, PHOTOS
 
-RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
-PINK = (255, 204, 204)  # a fifth of red on white
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 @pytest.fixture(autouse=True)
@@ -103,47 +103,47 @@ def test_from_folders_holds_out_every_tenth_of_each_domain_and_refuses_fewer_tha
         refused(images.from_folders, [paintings], [photos], words=[str(few), "9 images are too few"])
 
 
-def test_visible_images_are_listed_by_name_within_each_folder_in_the_order_of_the_folders(tmp_path):
-    names = ["a.JPG", "a10.jpeg", "a2.webp", "b.png", "c/a.png"]
-    for name in names[::-1]:
-        save_image(tmp_path / "z" / name)
-    (tmp_path / "z/notes.txt").write_text("not an image")
-    other = save_image(tmp_path / "a/0.png")
-    expected = [*(tmp_path / "z" / name for name in names), other]
-    for name in (".0.png", ".thumbnails/0.png", "z/.ipynb_checkpoints/0.png"):
-        save_image(tmp_path / name)
-    assert images.list_images([tmp_path / "z", tmp_path / "a"]) == expected
-    assert images.list_images([tmp_path / ".thumbnails"]) == [tmp_path / ".thumbnails/0.png"]
-
-
-def avif_without_its_image(path: Path) -> None:
-    avif = save_image(path.with_suffix(".avif"))
-    avif.write_bytes(avif.read_bytes().replace(b"pitm", b"free"))  # the box that says which item is the image
-    avif.rename(path)
-
-
-BROKEN = {
-    "a truncated JPEG": save_truncated_jpeg,
-    "text": lambda path: path.write_text("<html>404</html>"),
-    "a link to itself": lambda path: path.symlink_to(path.name),
-    "a folder": lambda path: path.mkdir(),
-    "an AVIF file without its image": avif_without_its_image,
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_file_is_skipped_and_named_and_refused_where_there_is_no_other(tmp_path, kind):
-    broken = tmp_path / "1.jpg"
-    BROKEN[kind](broken)
+def test_a_broken_file_is_skipped_and_named_and_refused_where_there_is_no_other(tmp_path, capsys):
+    broken = save_truncated_jpeg(tmp_path / "1.jpg")
     refused(images.load_images, [broken, broken], 64, words=["none of 2 files", f"first {broken}: "])
     paths = [save_image(tmp_path / "0.png", RED), broken, save_image(tmp_path / "2.png", BLUE)]
     assert images.list_images([tmp_path]) == paths
-    loaded = images.load_images(paths, 64)
+    loaded = [images.load_images(paths, 64) for _ in range(2)][0]
     assert loaded.paths == [str(paths[0]), str(paths[2])]
     assert loaded.pixels[:, :, 0, 0].tolist() == [list(RED), list(BLUE)]
     [reason] = loaded.skipped
-    assert reason.startswith(f"{broken}: ") and len(reason) > len(f"{broken}: ")
+    assert reason.startswith(f"{broken}: image file is truncated")
     assert loaded.counts() == {"images": 2, "skipped": [reason], "enlarged": 0}
+    assert capsys.readouterr().err == f"left out, cannot be read: {reason}\n"  # once
+
+
+def test_of_many_broken_files_twenty_are_named_and_all_are_counted(tmp_path, capsys):
+    for number in range(30):
+        (tmp_path / f"{number:02}.jpg").touch()
+    save_image(tmp_path / "x.png")
+    assert len(images.load_images(images.list_images([tmp_path]), 16).skipped) == 30
+    *named, last = capsys.readouterr().err.splitlines()
+    assert len(named) == 20 and last == "left out, cannot be read: 30 of 31 files, first those above"
+
+
+def test_pairs_are_of_equal_names_whatever_the_order_of_the_endings(tmp_path):
+    names = ["a", "a.original", "a-1", "sub/a", "b.jpg", "b.png"]
+    sources = [save_image(tmp_path / "in" / (name if "b" in name[:1] else f"{name}.jpg")) for name in names]
+    made = [save_image(tmp_path / "out" / f"{name}.png") for name in names]
+    folders = tmp_path / "out", tmp_path / "in", 16
+    assert sorted(zip(*images.read_pairs(*folders))) == sorted(zip(made, sources))
+    made[2].unlink()
+    refused(images.read_pairs, *folders,
+            words=[f"{sources[2]} has no partner in {folders[0]}: give both the same name"])
+    sources[2].write_text("not an image")  # needs none
+    del made[2], sources[2]
+    assert sorted(zip(*images.read_pairs(*folders))) == sorted(zip(made, sources))
+    save_image(tmp_path / "out/a.bmp")  # a second one for a source
+    refused(images.read_pairs, *folders, words=["has no partner"])
+    for number, path in enumerate(made):
+        (path if number % 2 else sources[number]).write_text("not an image")
+    (tmp_path / "out/a.bmp").unlink()
+    refused(images.read_pairs, *folders, words=["no pair of images", "can be read"])
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
@@ -212,69 +212,13 @@ def test_the_pixels_are_in_memory_once_also_if_a_file_is_skipped(tmp_path, skipp
     assert int(count) == 400 - skipped and int(grown) < 1.5 * megabytes
 
 
-def test_postscript_is_not_read_whatever_its_name_because_pillow_would_run_it(tmp_path):
-    Image.new("RGB", (64, 64)).save(tmp_path / "0.eps")
-    program = Path(shutil.copy(tmp_path / "0.eps", tmp_path / "1.jpg"))
-    shown = save_image(tmp_path / "2.png")
-    assert images.list_images([tmp_path]) == [program, shown]
-    loaded = images.load_images([program, shown], 64)
-    assert loaded.paths == [str(shown)] and "cannot identify image file" in loaded.skipped[0]
-
-
-def decode_saved(image: Image.Image, path: Path, **options) -> np.ndarray:
-    """Save a square image and return its decoded pixels, [H, W, 3]."""
-    image.save(path, **options)
-    return images.decode(path, image.width)[0]
-
-
-def two_halves(mode: str, left, right, palette=None) -> Image.Image:
-    image = Image.new(mode, (16, 16), left)
-    image.paste(right, (8, 0, 16, 16))
-    if palette:
-        image.putpalette(palette)
-    return image
-
-
-GREY_16_BITS = Image.fromarray(np.repeat(np.uint16([[100 * 257, 65535]]), 8, 1).repeat(16, 0))
-
-
-@pytest.mark.parametrize(("image", "suffix", "options", "left", "right"), [
-    (two_halves("L", 77, 200), "png", {}, (77,) * 3, (200,) * 3),
-    (two_halves("P", 1, 2, [*GREEN, 10, 20, 30, 200, 100, 50]), "png", {}, (10, 20, 30), (200, 100, 50)),
-    # Transparency is laid on white.
-    (two_halves("P", 0, 1, [*BLACK, *BLUE]), "png", {"transparency": 0}, WHITE, BLUE),
-    (two_halves("P", 0, 1, [*BLACK, *BLUE]), "gif", {"transparency": 0}, WHITE, BLUE),
-    (two_halves("P", 0, 1, [*BLACK, *BLUE]), "png", {"transparency": bytes([51, 255])}, (204,) * 3, BLUE),
-    (two_halves("RGBA", (*RED, 0), (*RED, 51)), "webp", {"lossless": True, "exact": True}, WHITE, PINK),
-    (two_halves("LA", (0, 51), (100, 255)), "png", {}, (204,) * 3, (100,) * 3),
-    (two_halves("RGB", GREEN, RED), "png", {"transparency": GREEN}, WHITE, RED),
-    # 16 bits are scaled to 8, not clipped.
-    (GREY_16_BITS, "png", {}, (100,) * 3, WHITE),
-    (GREY_16_BITS, "tif", {}, (100,) * 3, WHITE),
-])
-def test_every_colour_mode_decodes_to_what_a_viewer_shows(tmp_path, image, suffix, options, left, right):
-    pixels = decode_saved(image, tmp_path / f"x.{suffix}", **options)
-    assert (pixels[:, :8] == left).all() and (pixels[:, 8:] == right).all()
-
-
-def test_rgb_is_unchanged_and_a_cmyk_jpeg_is_not_inverted(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    assert (decode_saved(Image.fromarray(pixels), tmp_path / "x.png") == pixels).all()
-    red_ink = decode_saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), tmp_path / "x.jpg", quality=100)
-    assert np.abs(red_ink.astype(int) - RED).max() <= 6
-
-
-def test_exif_orientation_is_applied_before_the_square_is_cut_and_keeps_transparency(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    portrait = Image.new("RGB", (96, 32), RED)  # stored lying
-    portrait.paste(GREEN, (0, 0, 48, 32))
-    portrait.save(tmp_path / "x.jpg", exif=exif, quality=95)
-    pixels, _ = images.decode(tmp_path / "x.jpg", 32)
-    assert pixels[2, 16, 1] > 200 > 100 > pixels[-2, 16, 1]  # green above, red below
-    half_clear = two_halves("RGBA", (*RED, 255), (0, 0, 0, 0))
-    pixels = decode_saved(half_clear, tmp_path / "x.png", exif=exif)
-    assert pixels[0, 0].tolist() == list(RED) and pixels[-1, 0].tolist() == list(WHITE)
+def test_a_telephones_200_megapixels_are_read_in_the_memory_of_a_small_image(tmp_path):
+    Image.new("L", (16320, 12240), 77).save(tmp_path / "large.jpg", quality=1)
+    command = [sys.executable, "-c", LOAD, tmp_path / "large.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    count, grown = done.stdout.splitlines()
+    assert count == "1" and int(grown) < 100
 
 
 def test_the_centre_square_is_cut_out_and_not_squashed(tmp_path):
@@ -299,17 +243,6 @@ def test_smaller_images_are_enlarged_and_counted_and_the_order_is_kept(tmp_path)
     assert loaded.counts() == {"images": 37, "skipped": [], "enlarged": 5}
     assert loaded.paths == [str(path) for path in paths[::-1]]
     assert loaded.pixels[:, :, 5, 5].tolist() == [[i, 2 * i, 3 * i] for i in range(36, -1, -1)]
-
-
-def test_the_format_is_told_by_the_content_and_of_an_animation_the_first_picture_is_taken(tmp_path):
-    png_named_jpg = save_image(tmp_path / "0.png", BLUE).rename(tmp_path / "0.jpg")
-    assert first_pixel(images.load_images([png_named_jpg], 64)) == BLUE
-    frames = [Image.new("RGB", (64, 64), colour) for colour in (RED, GREEN, BLUE)]
-    for suffix in ("gif", "png", "webp"):
-        path = tmp_path / f"animation.{suffix}"
-        frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
-        assert first_pixel(images.load_images([path], 64)) == RED
-        assert images.read_full_size(path)[:, 5, 5].tolist() == list(RED)
 
 
 def test_floats_span_a_generators_range_and_return_to_the_same_bytes():
@@ -367,6 +300,22 @@ def test_a_change_of_size_files_or_decoder_is_decoded_anew(tmp_path, monkeypatch
     monkeypatch.setattr(images, "DECODER_VERSION", images.DECODER_VERSION + 1)
     monkeypatch.setattr(images, "decode", lambda path, size: (np.full((size, size, 3), 7, np.uint8), False))
     assert first_pixel(images.load_images([path], 16)) == (7, 7, 7)
+
+
+def test_a_file_that_was_made_readable_is_read(tmp_path, monkeypatch):
+    """chmod changes neither size nor time of the content; this test may be run by root, who may read all."""
+    paths, decode = [save_image(tmp_path / "0.png"), save_image(tmp_path / "1.png")], images.decode
+
+    def may(path: Path, size: int):
+        if not path.stat().st_mode & 0o400:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return decode(path, size)
+
+    monkeypatch.setattr(images, "decode", may)
+    paths[1].chmod(0)
+    assert images.load_images(paths, 16).skipped == [f"{paths[1]}: Permission denied"]
+    paths[1].chmod(0o600)
+    assert len(images.load_images(paths, 16).paths) == 2
 
 
 def test_the_bytes_that_decoding_will_add_to_the_cache_are_known_before(tmp_path, cache_folder):

@@ -1,5 +1,6 @@
 """Labelled images: the digits, folders with a subfolder for each class, and the domains of a data set."""
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def test_the_domains_are_the_subfolders_or_paintings_and_photos(tmp_path, sample
     assert load_domains(str(tmp_path), 32).classes == ("apples", "pears", "plums")
     with pytest.raises(UserError, match="has one domain"):
         load_domains(str(tmp_path / "pears"), 32)
+
+
+def test_mnist_with_more_images_than_labels_is_refused(tmp_path):
+    raw = tmp_path / "MNIST/raw"
+    raw.mkdir(parents=True)
+    for split, labels in (("train", 4), ("t10k", 3)):
+        images = struct.pack(">4I", 0x803, 4, 28, 28) + bytes(4 * 28 * 28)
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(images)
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, labels) + bytes(labels))
+    with pytest.raises(UserError, match="images and labels are not equally many"):
+        load_labelled(str(tmp_path))
 
 
 @pytest.mark.parametrize(("count", "message"), [

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from io import BytesIO, StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from threading import Thread
 
@@ -44,8 +44,9 @@ class Result:
             assert word in self.out
 
     def refused(self, *words: str) -> None:
-        """It ended with code 2 and one line on stderr, besides the progress bar of a download if any."""
-        lines = [line for line in self.err.split("\n")[:-1] if "%|" not in line and "making" not in line]
+        """It ended with code 2 and one line on stderr, besides a download's progress bar and notes if any."""
+        lines = [line for line in self.err.split("\n")[:-1]
+                 if "%|" not in line and not line.startswith(("making", "left out", "note: left out"))]
         assert self.code == 2 and len(lines) == 1 and lines[0].startswith("python -m judge: "), self
         for word in words:
             assert word in lines[0]
@@ -137,7 +138,7 @@ def test_only_one_process_trains_a_judge(judge, workplace, sample_data):
     ("--data {sample} --arch vgg11", "--arch vgg11 is neither a ResNet nor a RegNet"),
     ("--data {sample} --arch resnet19", "--arch resnet19"),
     ("--data {sample} --weights nowhere.pth", "no weights at nowhere.pth: give imagenet, none or a file"),
-    ("--data {sample} --out file/judge.pt", "file/judge.pt: "),
+    ("--data {sample} --out file/judge.pt", "cannot write to file: "),
     ("--data {sample} --out folder", "folder: it is a folder"),
     ("--data {sample} --neither nowhere", "no folder nowhere"),
     ("--data {sample} --neither folder --two-classes", "--two-classes"),
@@ -225,18 +226,71 @@ def test_score_refuses_a_missing_judge_and_missing_or_too_few_images_in_one_line
     for number in range(3):
         shutil.copy(sample_data / f"testB/00{number}.png", "out")
     score("--images", "out").refused("at least 4")
-    score("--images", "out", "--sources", sample_data / "testB").refused("3 images for 8 sources")
+    score("--images", "out", "--sources", sample_data / "testB").refused(
+        "testB/003.png has no partner in out; 4 more have none")
     score("--images", sample_data / "testB", "--score", "mine.json").refused("--score mine.json: neither")
 
 
-def test_an_unreadable_image_is_left_out_but_refused_where_it_would_shift_the_pairs(
-        score, workplace, sample_data):
-    sources = sample_data / "testB"
-    painted = shutil.copytree(sources, workplace / "painted")
+def test_an_unreadable_image_is_left_out_by_name_and_its_source_with_it(score, workplace, sample_data):
+    sources, painted = (shutil.copytree(sample_data / "testB", workplace / name) for name in ("in", "out"))
     (painted / "002.png").write_text("not an image")
-    score("--images", painted, "--sources", sources).refused("002.png", "each image needs its source")
     result = score("--images", painted, "--json")
-    assert result.code == 0 and "002.png" in result.err and "style" in json.loads(result.out)
+    assert result.code == 0 and "out/002.png" in result.err and "style" in json.loads(result.out)
+    (sources / "005.png").write_text("not an image")
+    result = score("--images", painted, "--sources", sources, "--json")
+    assert "in/005.png" in result.err and json.loads(result.out)["content"] == pytest.approx(1)
+    (painted / "005.png").unlink()  # as translate leaves it
+    assert json.loads(score("--images", painted, "--sources", sources, "--json").out)["content"] > 0.99
+
+
+def test_images_are_paired_with_their_sources_by_name_and_not_by_their_places(score, workplace, sample_data):
+    """Sorted, a.jpg is before a.original.jpg, but a.original.png before a.png."""
+    sources, painted = workplace / "in", workplace / "out"
+    sources.mkdir()
+    painted.mkdir()
+    names = ["a", "a.original", "b", "b.bmp", "-c", "d e", "f\ng", os.fsdecode(b"h\xe9")]
+    for name, file in zip(names, sorted((sample_data / "testB").iterdir())):
+        with Image.open(file) as image:
+            image.save(sources / f"{name}.jpg", quality=95)
+            image.save(painted / f"{name}.png")
+    parts = json.loads(score("--images", painted, "--sources", sources, "--json").out)
+    assert parts["content"] > 0.95
+    (painted / "b.png").rename(painted / "b_fake.png")
+    score("--images", painted, "--sources", sources).refused(
+        "in/b.jpg has no partner in", "out; 1 more have none: give both the same name")
+
+
+def test_no_name_of_a_file_breaks_what_evaluate_says(judge, judge_file, workplace, sample_data, monkeypatch):
+    """Every printed line is one line, and fits a terminal that knows ASCII only."""
+    data = shutil.copytree(sample_data, workplace / "data")
+    names = [os.fsdecode(b"latin-\xe9.png"), "line\nbreak.png", "red\x1b[31m.png", "画家.png"]
+    for number, name in enumerate(names):
+        (data / f"testB/00{number}.png").rename(data / "testB" / name)
+    (data / "testA" / "no\nimage.png").write_text("")
+    out = TextIOWrapper(BytesIO(), "ascii", "strict", write_through=True)
+    monkeypatch.setattr(sys, "argv", ["judge", "evaluate", "--judge", str(judge_file), "--data", str(data)])
+    monkeypatch.setattr(sys, "stdout", out)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("judge", run_name="__main__")
+    printed = out.buffer.getvalue().decode()
+    assert not ended.value.code and printed.replace("\n", "").isprintable()
+    for shown in ("latin-\\udce9.png", "line\\nbreak.png", "red\\x1b[31m.png", "\\u753b\\u5bb6.png"):
+        assert len([line for line in printed.splitlines() if f"testB/{shown}" in line]) == 1, printed
+
+
+@pytest.mark.parametrize("photos", ["same", "same/inside", "linked"])
+def test_a_folder_is_not_of_paintings_and_of_photographs(judge, workplace, sample_data, photos):
+    shutil.copytree(sample_data / "trainA", workplace / "same")
+    shutil.copytree(sample_data / "trainB", workplace / "same/inside")
+    (workplace / "linked").symlink_to("same/inside")
+    arguments = ("--paintings", "same", "--photos", photos, "--weights", "none", "--epochs", 1)
+    judge("train", *arguments).refused(
+        f"is in --paintings same and in --photos {photos}: a picture belongs to one of them")
+    judge("train", "--paintings", "same", "same/inside", "--photos", sample_data / "testB").refused(
+        "is in --paintings same and in --paintings same/inside")  # it would be trained on and tested with
+    judge("train", "--data", sample_data, "--neither", sample_data / "trainA", "--weights", "none").refused(
+        "000.png is in trainA and in --neither")
+    assert not list(workplace.glob("models/*.pt"))
 
 
 @pytest.fixture
@@ -450,6 +504,15 @@ def test_halves_keep_neighbours_by_name_together(judge, workplace):
     judge("halves", "--data", "set", "--out", "parts").succeeded()
     half = images.find_dataset("parts/search").train[images.PHOTOS]
     assert [int(path.resolve().stem) for path in half] == [*range(10), *range(20, 30)]
+
+
+def test_halves_link_files_whose_names_are_as_long_as_they_may_be(judge, workplace, sample_data):
+    data = shutil.copytree(sample_data, workplace / "set")
+    for name in ("w" * 251, "画" * 83):
+        shutil.copy(data / "trainA/000.png", data / f"trainA/{name}.png")
+    judge("halves", "--data", data, "--out", "parts").succeeded()
+    found = [images.find_dataset(f"parts/{half}").train[images.PAINTINGS] for half in ("search", "yardstick")]
+    assert sum(map(len, found)) == 14
 
 
 def test_help_lists_the_commands_and_explains_their_options(judge):

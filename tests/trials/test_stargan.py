@@ -179,13 +179,14 @@ def test_it_learns_the_light_of_the_built_in_sample(tmp_path, tinted, seed):
 def test_domains_png_has_a_row_for_each_image_and_a_column_for_each_domain():
     net, sources = StarGAN(TINY, 3, CPU), batch(0, 5)
     picture = in_each_domain(net, sources, ("dawn", "day", "night"))
-    assert picture.size == (4 * 34 + 2, 12 + 4 + 5 * 34)
+    assert picture.size == (4 * 66 + 2, 16 + 2 + 5 * 66)  # images of 32 px are shown twice as large
     images = to_float(pil_to_tensor(picture))
     for row, column in ((0, 0), (4, 0), (2, 1), (3, 3)):
         expected = sources[row] if not column else net.make(sources[[row]], torch.tensor([column - 1]))[0]
-        left, top = 2 + 34 * column, 16 + 34 * row
-        torch.testing.assert_close(images[:, top : top + 32, left : left + 32], expected, atol=0.01, rtol=0)
-    assert images[:, :14].amax() > 0 and images[:, :14].amin() == -1  # titles
+        left, top = 2 + 66 * column, 18 + 66 * row
+        shown = images[:, top : top + 64 : 2, left : left + 64 : 2]
+        torch.testing.assert_close(shown, expected, atol=0.01, rtol=0)
+    assert images[:, :16].amax() == 1 and images[:, :16].amin() < 0  # captions, of the first row only
 
 
 def test_a_table_has_a_row_for_what_was_asked():

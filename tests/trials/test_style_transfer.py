@@ -298,3 +298,6 @@ def test_an_unreadable_image_is_named_in_one_line(own, broken):
     with pytest.raises(UserError, match=f"{file} cannot be read as an image") as refused:
         style_transfer.check(own.complete(CPU))
     assert "\n" not in str(refused.value)
+    Image.new("RGB", (60_000, 1)).save(file)  # as a painting it would be enlarged to 15,360,000 x 256
+    with pytest.raises(UserError, match=f"{file} is too small: 1 px, give at least 32 px"):
+        style_transfer.check(own.complete(CPU))

@@ -1,6 +1,7 @@
 """Trained generators translate any image, whole or in tiles, and are exported to ONNX."""
 
 import json
+import os
 import sys
 from dataclasses import asdict, replace
 from functools import partial
@@ -88,24 +89,31 @@ def test_a_trained_generator_paints_as_in_its_trial_and_another_folder_is_one_li
         translate.load_trained(trial[0], CPU)
 
 
+def is_as_bytes(painted: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether uint8 images are the floats `expected`, but for where a hair's breadth decides the rounding."""
+    differences = (painted.int() - to_bytes(expected).int()).abs()
+    return differences.max() <= 1 and differences.float().mean() < 1e-3
+
+
 @pytest.mark.parametrize("tile", [40, 64, 130])
 def test_tiles_with_the_statistics_of_the_whole_image_equal_the_whole(generator, monkeypatch, tile):
     """Only the thumbnail makes tiles inexact; and no hook stays behind."""
-    image = to_float(scene(160, 200))[None]
-    expected = generator(image)
+    image = scene(160, 200)[None]
+    expected = generator(to_float(image))
     monkeypatch.setattr(translate, "resize", lambda image, *size, **options: image)
-    assert (translate.translate_in_tiles(generator, image, tile) - expected).abs().max() < 1e-4
-    assert generator(image).equal(expected)
+    assert is_as_bytes(translate.translate_in_tiles(generator, image, tile, CPU), expected)
+    assert generator(to_float(image)).equal(expected)
 
 
 def test_no_seam_is_visible_between_tiles(generator):
     """Neighbours differ no more where two tiles meet than elsewhere, as they do with separate statistics."""
     def differences(painted: torch.Tensor) -> torch.Tensor:
-        return painted.diff(dim=-1).abs().mean((0, 1, 2))
+        return to_float(painted).diff(dim=-1).abs().mean((0, 1, 2))
 
-    image = to_float(scene(256, 256))[None]
-    painted = differences(translate.translate_in_tiles(generator, image, 64))
-    separate = differences(torch.cat([generator(part) for part in image.split(64, dim=-1)], dim=-1))
+    image = scene(256, 256)[None]
+    painted = differences(translate.translate_in_tiles(generator, image, 64, CPU))
+    parts = [to_bytes(generator(to_float(part))) for part in image.split(64, dim=-1)]
+    separate = differences(torch.cat(parts, dim=-1))
     assert painted[63::64].mean() < painted.mean() < separate[63::64].mean() / 1.1
 
 
@@ -139,7 +147,8 @@ def test_a_folder_is_translated_except_for_broken_images_and_existing_files(run,
     done = run("--photos", photos, "--out", out)
     printed = done.stdout + done.stderr
     assert done.returncode == 1 and "3 of 5 images translated" in printed and "Traceback" not in printed
-    assert printed.count("skipped, cannot be read:") == 1 and "text.jpg" in printed
+    assert printed.count("skipped: ") == 1 and "text.jpg cannot be read as an image (not an" in printed
+    assert "1 was there already; 1 skipped" in printed
     assert printed.count("kept, exists already") == 1 and (out / "dot.png").read_text() == "mine"
     (out / "dot.png").unlink()
     sizes = {str(file.relative_to(out)): Image.open(file).size for file in out.rglob("*.png")}
@@ -167,8 +176,40 @@ def test_its_own_translations_are_not_translated(run, photos, tmp_path):
     done = run("--photos", photos / "deeper", "--out", out)
     assert "0 of 1 images translated" in done.stdout and "1 was there already" in done.stdout
     assert [file.name for file in out.rglob("*.png")] == ["wide.png"]
-    done = run("--photos", photos / "deeper", "--out", photos / "plain.jpg" / ".." / "deeper")
-    assert done.returncode == 2 and "--out is the folder of --photos" in done.stderr
+    (photos / "linked").symlink_to("deeper/painted")  # nor by way of a link
+    for count in ("4 of 5", "0 of 5"):
+        assert count in run("--photos", photos, "--out", photos / "linked").stdout
+    same = photos / "deeper/.." / "deeper"
+    for given, folder in ((photos / "deeper", same), (out / "wide.png", out)):
+        done = run("--photos", given, "--out", folder)
+        assert done.returncode == 2 and "--out is the folder of --photos" in done.stderr
+
+
+def test_a_folder_inside_the_one_for_the_translations_is_translated(run, photos):
+    """Where --out is above --photos, none of them counts as a translation."""
+    assert "1 of 1 images translated" in run("--photos", photos / "deeper", "--out", photos).stdout
+    assert (photos / "wide.png").exists()
+
+
+def test_an_image_too_large_for_the_memory_is_skipped_and_a_full_disk_ends_all(photos, tmp_path, monkeypatch):
+    options = translate.Options(Path("run"), photos, tmp_path / "o", tile=64)
+    painted = iter([MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+
+    def paint(generator, source, *rest):
+        if error := next(painted, None):
+            raise error
+        return source
+
+    monkeypatch.setattr(translate, "translate_image", paint)
+    assert translate.translate_folder(torch.nn.Identity(), options, CPU) == 1
+    assert len(list((tmp_path / "o").rglob("*.png"))) == 2
+    painted = iter([OSError("a mistake in the program")])
+    with pytest.raises(OSError, match="a mistake"):
+        translate.translate_folder(torch.nn.Identity(), replace(options, out=tmp_path / "p"), CPU)
+    full = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(translate, "atomic_write", lambda *_: os.write(full, b"x"))
+    with pytest.raises(UserError, match="No space left on device: make room"):
+        translate.translate_folder(torch.nn.Identity(), replace(options, out=tmp_path / "q"), CPU)
 
 
 @pytest.fixture
@@ -197,11 +238,20 @@ def test_a_stargan_translates_to_the_domain_asked_for(domains, photos, tmp_path,
     images, targets = torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor([1, 1])
     generator = adapters.load_generator(domains, CPU, domain="dawn")
     torch.testing.assert_close(generator(images), net.make(images, targets))
-    whole = to_float(scene(160, 200))[None]
+    whole = scene(160, 200)[None]
     with pytest.MonkeyPatch.context() as patch:  # tiles are exact: see the test of a CycleGAN
         patch.setattr(translate, "resize", lambda image, *size, **options: image)
-        torch.testing.assert_close(translate.translate_in_tiles(generator, whole, 64), generator(whole),
-                                   atol=1e-4, rtol=0)
+        painted = translate.translate_in_tiles(generator, whole, 64, CPU)
+    assert is_as_bytes(painted, generator(to_float(whole)))
+
+
+@pytest.mark.parametrize("system", ["stargan", "conditional_gan"])
+def test_a_record_that_does_not_name_the_classes_is_said_to_be_what_is_wrong(domains, system):
+    record = json.loads((domains / "run.json").read_text()) | {"system": system}
+    del record["data"]
+    (domains / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="stargan: its run.json does not name the classes of the data"):
+        adapters.load_networks(domains, CPU)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -235,7 +285,7 @@ def test_the_onnx_file_computes_what_the_generator_does(generator, tmp_path):
     file = tmp_path / "deep/painter.onnx"
     translate.export(generator, file)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    for shape in ((3, 3, 100, 72), (1, 3, 101, 75), (1, 3, 1, 50)):  # any size
+    for shape in ((3, 3, 100, 72), (1, 3, 65, 67), (1, 3, 1, 50)):  # any size
         image = torch.rand(shape) * 2 - 1
         (output,) = session.run(None, {"image": image.numpy()})
         expected = translate.AnySize(generator)(image)

@@ -33,6 +33,7 @@ from trials.inspection.trained import FeatureExtractor, TrainedModel, read_trial
 from trials.parts.batches import load_held_out
 from trials.parts.gan_base import NoiseGAN
 
+WITH_CLASSES = ("stargan", "conditional_gan")  # systems whose networks are made for the classes of the data
 BATCH_SIZE = 100  # images that a generator makes at once
 
 
@@ -46,6 +47,9 @@ def load_networks(folder: Path, device: torch.device, trained: bool = True) -> t
     if record["system"] not in BUILDERS:
         raise UserError(f"{folder} is a trial of {record['system']}, which trains no networks: only curves "
                         "and progress work for it")
+    if record["system"] in WITH_CLASSES and not classes_of(record):
+        raise UserError(f"{folder}: its run.json does not name the classes of the data, whose order the "
+                        "networks know: take an undamaged copy of it, or train the trial again")
     build, settings = BUILDERS[record["system"]], settings_of(module.Settings, record, folder)
     net = restore(folder, lambda state: build(settings, state, classes_of(record), device), trained)
     for part in vars(net).values():
@@ -109,6 +113,9 @@ def load(folder: Path, device: torch.device, trained: bool = True) -> TrainedMod
     """
     net, record = load_networks(folder, device, trained)
     model = ADAPTERS[record["system"]](net, device)
+    if len(names := classes_of(record)) > 1 and names != model.data.classes:  # the networks know their order
+        raise UserError(f"{folder} was trained on {', '.join(names)}; now {model.data.name} has "
+                        f"{', '.join(model.data.classes)}")
     judge = record.get("judge") or {}
     if trained and judge.get("sha256") and sha256_of(judge["file"]) != judge["sha256"]:
         print(f"note: {judge['file']} has changed since it scored this trial", file=sys.stderr)

@@ -1,22 +1,16 @@
 """Pictures of a trial's numbers and outputs: plots by Matplotlib, strips and sheets of images by Pillow."""
 
 from collections.abc import Sequence
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch.nn.functional import interpolate
-from torchvision.transforms.v2.functional import to_pil_image
 
 from judge.common.errors import UserError
-from judge.images import to_bytes
 from trials.parts import sheets
 
-TITLE_PIXELS = 16  # height of a line of text: in smaller ones the digits run together
 LOG_SCALE_SPAN = 30  # largest by smallest value above which an axis is logarithmic
-GAP = 2  # pixels around each image of a grid
 
 
 def subplots(panels: int) -> tuple[Any, Any]:
@@ -95,10 +89,10 @@ def read_outputs(folder: Path) -> dict[int, Image.Image]:
 
 def add_title(picture: Image.Image, title: str) -> Image.Image:
     """Return `picture` with a line of text above it, and wider if the text is."""
-    font = ImageFont.load_default(TITLE_PIXELS - 4)
+    font = ImageFont.load_default(sheets.CAPTION_PIXELS - 4)
     width = max(picture.width, 4 + int(font.getlength(title)))
-    result = Image.new("RGB", (width, picture.height + TITLE_PIXELS), "white")
-    result.paste(picture, (0, TITLE_PIXELS))
+    result = Image.new("RGB", (width, picture.height + sheets.CAPTION_PIXELS), "white")
+    result.paste(picture, (0, sheets.CAPTION_PIXELS))
     ImageDraw.Draw(result).text((2, 1), title, "black", font)
     return result
 
@@ -115,24 +109,4 @@ def stack(pictures: list[Image.Image]) -> Image.Image:
 
 def image_rows(images: torch.Tensor, title: str, columns: int, captions: Sequence[str] = ()) -> Image.Image:
     """Return a `captioned_grid` of images with a title."""
-    return add_title(captioned_grid(images, columns, captions), title)
-
-
-def captioned_grid(images: torch.Tensor, columns: int, captions: Sequence[str] = ()) -> Image.Image:
-    """Return images, float [N, C, H, W] in [-1, 1], in rows of `columns`, each below its caption if there are
-    captions; enlarge small ones, and all if a caption is wider."""
-    font, edge = ImageFont.load_default(TITLE_PIXELS - 4), images.shape[-1]
-    widest = max((font.getlength(caption) for caption in captions), default=0)
-    scale = max(1, 2 * sheets.EDGE // edge, ceil(widest / edge))
-    pixels = to_bytes(interpolate(images.float(), scale_factor=scale).expand(-1, 3, -1, -1)).cpu()
-    height, width = (GAP + size for size in pixels.shape[2:])
-    height += TITLE_PIXELS * bool(captions)
-    result = Image.new("RGB", (GAP + min(columns, len(pixels)) * width,
-                               GAP + -(-len(pixels) // columns) * height), "white")  # fmt: skip
-    for i, image in enumerate(pixels):
-        left, top = GAP + i % columns * width, GAP + i // columns * height
-        if captions:
-            ImageDraw.Draw(result).text((left, top), captions[i], "black", font)
-            top += TITLE_PIXELS
-        result.paste(to_pil_image(image), (left, top))
-    return result
+    return add_title(sheets.captioned_grid(images, columns, captions), title)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 
+from judge.common.errors import UserError
 from judge.common.rng import rng
-from judge.images import PAINTINGS, PHOTOS, DataSet, load_images, to_float
+from judge.images import PAINTINGS, PHOTOS, DataSet, Images, load_images, to_float
+from judge.score import MIN_IMAGES
 
 LOAD_SIZE, CROP_SIZE = 286, 256  # pixels: the published pipeline resizes and then crops; so do other sizes
 GPU_SHARE = 0.25  # of a GPU's free memory; training images that take more stay in the CPU's memory
@@ -106,12 +108,21 @@ class HeldOut:
 
 def load_held_out(data: DataSet, size: int, photos: int, device: torch.device) -> HeldOut:
     """Return the test paintings, and `photos` of the test photographs, or all if there are fewer."""
-    paintings = load_images(data.test[PAINTINGS], size)
-    sources = load_images(held_out_photos(data, photos), size)
+    paintings, sources = (
+        load_enough(paths, size) for paths in (data.test[PAINTINGS], held_out_photos(data, photos)))
     return HeldOut(
         paintings.pixels, to_float(sources.pixels).to(device),
         {"paintings": paintings.counts(), "photos": sources.counts()},
     )  # fmt: skip
+
+
+def load_enough(paths: list[Path], size: int) -> Images:
+    """Return `load_images`. Raises UserError, before training, if too few of them can be read for a score."""
+    loaded = load_images(paths, size)
+    if len(loaded.paths) < min(MIN_IMAGES, len(paths)):
+        raise UserError(f"{paths[0].parent}: {len(loaded.paths)} of {len(paths)} test images can be read, a "
+                        f"score needs at least {MIN_IMAGES}")
+    return loaded
 
 
 def held_out_photos(data: DataSet, count: int) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from judge.images import to_bytes
 COLUMNS, ROWS = 16, 2
 EDGE = 32  # smaller images are enlarged to this many pixels
 PADDING = 2  # pixels around each image
-TITLE_PIXELS = 12  # height of a column's title
+CAPTION_PIXELS = 16  # height of a line of text: in smaller ones the digits run together
 
 
 def sheet_pixels(shape: tuple[int, int, int]) -> int:
@@ -36,22 +37,27 @@ def sheet(real: torch.Tensor, made: torch.Tensor, columns: int = COLUMNS) -> tor
     return make_grid(images, nrow=columns, padding=PADDING, normalize=True, value_range=(-1, 1))
 
 
-def titled_sheet(images: torch.Tensor, titles: Sequence[str]) -> Image.Image:
-    """Return a picture of `images`, float [rows, columns, 3, H, W] in [-1, 1], with a title over each column,
-    cut off where it is wider than its column."""
-    rows, columns, _, height, width = images.shape
-    font = ImageFont.load_default(TITLE_PIXELS)
-    top = TITLE_PIXELS + 2 * PADDING
-    picture = Image.new("RGB", (columns * (width + PADDING) + PADDING, top + rows * (height + PADDING)))
-    draw = ImageDraw.Draw(picture)
-    for column, title in enumerate(titles):
-        left = PADDING + column * (width + PADDING)
-        fitting = next(title[:n] for n in range(len(title), -1, -1) if font.getlength(title[:n]) <= width)
-        draw.text((left, PADDING - 1), fitting, "white", font)
-        for row in range(rows):
-            image = Image.fromarray(to_bytes(images[row, column]).permute(1, 2, 0).cpu().numpy())
-            picture.paste(image, (left, top + row * (height + PADDING)))
-    return picture
+def captioned_grid(images: torch.Tensor, columns: int, captions: Sequence[str] = ()) -> Image.Image:
+    """Return images, float [N, C, H, W] in [-1, 1], in rows of `columns`; the first ones below the captions.
+
+    Small images are enlarged, and all if a caption is wider.
+    """
+    font, edge = ImageFont.load_default(CAPTION_PIXELS - 4), images.shape[-1]
+    widest = max((font.getlength(caption) for caption in captions), default=0)
+    scale = max(1, 2 * EDGE // edge, ceil(widest / edge))
+    pixels = to_bytes(interpolate(images.float(), scale_factor=scale).expand(-1, 3, -1, -1)).cpu()
+    height, width = (PADDING + size for size in pixels.shape[2:])
+    rows, captioned_rows = ceil(len(pixels) / columns), ceil(len(captions) / columns)
+    grid = Image.new("RGB", (PADDING + min(columns, len(pixels)) * width,
+                             PADDING + rows * height + captioned_rows * CAPTION_PIXELS), "white")  # fmt: skip
+    for i, image in enumerate(pixels):
+        row, column = divmod(i, columns)
+        left = PADDING + column * width
+        top = PADDING + row * height + min(row + 1, captioned_rows) * CAPTION_PIXELS
+        grid.paste(Image.fromarray(image.permute(1, 2, 0).numpy()), (left, top))
+        if i < len(captions):
+            ImageDraw.Draw(grid).text((left, top - CAPTION_PIXELS), captions[i], "black", font)
+    return grid
 
 
 def list_sheets(folder: Path) -> dict[int, Path]:

@@ -129,7 +129,7 @@ class Session:
         checkpoint and ends the trial. Of a trial that has finished before, nothing is written again.
         """
         if model.step > last:
-            raise UserError(f"{self.folder} is trained to step {model.step}, this budget ends at {last}: "
+            raise UserError(f"{self._source} is trained to step {model.step}, this budget ends at {last}: "
                             "choose another --out, or a larger budget")
         if "retries" not in self.record.facts:
             self.record.update(first_step_after=round(process_age(), 1))

@@ -148,7 +148,8 @@ function filterOf(text) {
   const test = trial => {
     const values = comparable(trial);
     const marks = ["best", "published", "level", "pinned"].filter(mark => trial[mark]);
-    const plain = [trial.number, trial.id, trial.state, trial.note, ...marks].join(" ").toLowerCase();
+    const chosen = Object.values({ ...trial.settings, ...trial.parameters }).filter(value => typeof value === "string");
+    const plain = [trial.number, trial.id, trial.state, trial.note, ...marks, ...chosen].join(" ").toLowerCase();
     return parsed.every(([word, name, sign, limit]) => {
       if (!name) return plain.includes(word);
       const value = values[name];

@@ -138,7 +138,7 @@ function drawCurves() {
   const lines = others.length <= CURVES ? others.map(trial => line(trial, { line: { color: grey, width: 1 }, showlegend: room("curves") > 600 })) : [joined(others, smoothed, grey)];
   plot("curves", [...lines, ...coloured.map(trial => line(trial, { line: { color: special(trial), width: 3 } }))], {
     height: 420, showlegend: true, legend: { orientation: "h", y: -0.25 }, shapes: stepMark(), uirevision: part,
-    xaxis: axis({ title: { text: "step" } }), yaxis: axis({ title: { text: plain(labelOf(part)) }, type: element("curve-log").checked ? "log" : "linear" }),
+    xaxis: axis({ title: { text: "step" } }), yaxis: axis({ title: { text: plain(labelOf(part)) }, type: element("curve-log").checked ? "log" : "linear", rangemode: "nonnegative" }),
   });
 }
 
@@ -198,7 +198,7 @@ function drawSlices() {
     traces.push(marks(trials, dimension.value, height, { xaxis: `x${name}`, yaxis: `y${name}` }));
     layout[`xaxis${name}`] = { ...axisOf(dimension), title: { text: plain(dimension.name), standoff: 4, font: { size: 11 } }, tickangle: 0, anchor: `y${name}`,
       domain: [column / columns, (column + 0.9) / columns], automargin: false };
-    layout[`yaxis${name}`] = axis({ anchor: `x${name}`, domain: [top - 0.76 / rows, top - 0.1 / rows], type: log ? "log" : "linear",
+    layout[`yaxis${name}`] = axis({ anchor: `x${name}`, domain: [top - 0.76 / rows, top - 0.1 / rows], type: log ? "log" : "linear", rangemode: "nonnegative",
       matches: name ? "y" : undefined, showticklabels: !column, title: { text: column ? "" : "score" }, automargin: false });
     layout.shapes.push(...beyond(dimension, `x${name}`, `y${name}`));
     if (title && at % columns === 0) layout.annotations.push({ text: `<b>${plain(title)}</b>`, x: 0, xref: "paper", xanchor: "left",

@@ -48,7 +48,7 @@ async function send(path, body) {
 }
 
 function sayGone() {
-  const over = ["ended", "failed"].includes(page.search.state) ? "The search has ended" : "There is no answer";
+  const over = ["ended", "failed", "stopped"].includes(page.search.state) ? "The search has ended" : "There is no answer";
   say(`${over}, and this page is no longer served. What is shown stays. The whole page is the file ID.html in the search's folder; `
     .replace("ID", page.search.id) + `python -m experiments show ${page.search.id} serves it again.`);
 }

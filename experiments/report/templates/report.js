@@ -30,8 +30,8 @@ function stateLine({ state, message, counts, ended, max_trials, failed, expected
     `running: ${ended} of ${max_trials ?? "any number of"} trials`, failed > 0 && make("span", { class: "error" }, `${failed} failed`),
     best && `best ${best.score_text} (trial ${best.number})`, expected_end && `expected end ${clock(expected_end)}`,
   ] : [
-    make("span", { class: state === "failed" && "error" }, state === "ended" ? "the search has ended" : state === "failed" ? "the search has failed" : "the search begins"),
-    message, states, best && `best: trial ${best.number} with ${best.score_text}`, level.length > 0 && `level with it, within the errors: ${level.join(", ")}`, seconds > 0 && `${duration(seconds)} in all`,
+    make("span", { class: state === "failed" && "error" }, { ended: "the search has ended", failed: "the search has failed", stopped: "the search was stopped" }[state] ?? "the search begins"),
+    message, states, best && `best: trial ${best.number}, score ${best.score_text}`, level.length > 0 && `level with it, within the errors: ${level.join(", ")}`, seconds > 0 && `${duration(seconds)} in all`,
   ];
   return [pinned && make("span", { class: "mark pinned" }, "pinned"), ...line].filter(Boolean).flatMap((item, at) => at ? [" · ", item] : [item]);
 }

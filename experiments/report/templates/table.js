@@ -125,6 +125,8 @@ function continuedRow(trial) {
     make("td", { colspan: shownColumns.length - 1 }, make("b", {}, score_text), ` ${state}, ${count(step)} of ${count(last_step)} steps, in `, make("code", {}, folder)));
 }
 
+const links = files => files.flatMap(({ label, url }) => [make("a", { href: url, target: "_blank", rel: "noopener" }, label), " "]);
+
 function detailRow(trial) {
   const fact = (name, ...value) => value.some(Boolean) && [make("dt", {}, name), make("dd", {}, ...value)];
   const settings = Object.entries(trial.settings).map(([name, value]) => `${name} ${digits(value)}`).join(", ");
@@ -134,9 +136,8 @@ function detailRow(trial) {
       fact("reason", trial.reason), fact("log, last line", trial.log && make("span", { class: "error" }, trial.log)),
       fact("time", [started && `started ${clock(started)}`, seconds != null && `took ${duration(seconds)}`,
         speed && `${digits(speed)} steps/s`, memory && `${digits(memory / 2 ** 30)} GiB on the GPU`].filter(Boolean).join(", ")),
-      fact("files", trial.files.map(({ label, url }) => make("a", { href: url, target: "_blank", rel: "noopener" }, label))),
+      fact("files", ...links(trial.files)), fact("sample sheets, by step", ...links(trial.sheets)),
       fact("TensorBoard", trial.step > 0 && make("code", {}, `tensorboard --logdir ${trial.folder}/tensorboard`)),
-      fact("sample sheets", trial.step > 0 && make("code", {}, `${trial.folder}/samples`)),
       fact("folder", make("code", {}, trial.folder), trial.log_file && make("code", {}, ` ${trial.log_file}`))),
     trial.command && commandLine("repeat it", trial.command), noteOf(trial, trial.id),
     page.live && make("p", { class: "tools" },

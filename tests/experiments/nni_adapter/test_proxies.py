@@ -22,7 +22,7 @@ ASK = """
 import sys
 from experiments.nni_adapter import manager
 from nni.experiment import rest
-print(manager.status(int(sys.argv[1])), rest.get(int(sys.argv[1]), "/check-status")["status"])
+print(manager.status(int(sys.argv[1]))[0], rest.get(int(sys.argv[1]), "/check-status")["status"])
 """
 
 
@@ -33,7 +33,7 @@ class Answers(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
-        self.wfile.write(json.dumps({"status": "RUNNING"}).encode())
+        self.wfile.write(json.dumps({"status": "RUNNING", "errors": []}).encode())
 
     def log_message(self, *arguments) -> None:
         pass
@@ -61,7 +61,7 @@ def variables(monkeypatch):
 def test_nnis_manager_is_asked_directly(port, variables, given):
     variables(given)
     bypass_proxies()
-    assert manager.status(port) == "RUNNING"
+    assert manager.status(port) == ("RUNNING", [])
     assert set((given.get("no_proxy") or given.get("NO_PROXY") or "").split(",")) <= {
         "", *os.environ["no_proxy"].split(",")}
     if given.get("no_proxy") != "*":

@@ -178,7 +178,7 @@ def test_a_search_on_two_machines_fetches_all_that_its_trials_wrote(machine, run
 
 
 INTERRUPTIONS = {  # how, the exit code, what is printed
-    "ctrl-c": (lambda run, one: run.send_signal(signal.SIGINT), 130, "stopping"),
+    "ctrl-c": (lambda run, one: run.send_signal(signal.SIGINT), 130, "stopped by SIGINT"),
     "a cut connection": (lambda run, one: one.cut(), 1, "the connection to root@127.0.0.1 was cut"),
     "a dead runner": (lambda run, one: one.sh(f"kill -9 $(cat {remote.FOLDER}/*/envs/*/pid)"), 1,
                       f"NNI's runner has died in 127.0.0.1:{remote.FOLDER}/"),

@@ -60,7 +60,7 @@ def document(count: int, reports: int = 3, images: int = 8, pixels: int = 64) ->
         "caption": "Sketch, 300 of 2,000 steps: shows the order of settings, paints nothing yet.",
         "formula": "style-and-scene", "rescored": False, "space": SPACE, "published": PUBLISHED,
         "parts": PARTS,
-        "advice": ["best: trial 11, one seed: a hint, not a proof"],
+        "advice": ["best: trial 11, score 0.5 (one seed: a hint, not a proof)"],
         "commands": [{"label": "Repeat the best trial", "command": "python -m trials.cyclegan --like x"}],
         "confirmation": None, "note": "", "pinned": False, "machine": [], "links": [],
     }  # fmt: skip
@@ -102,6 +102,7 @@ def trial(number: int, count: int, reports: int, rng: np.random.Generator) -> di
         "command": f"python -m trials.cyclegan --like runs/ssssssss/trials/{id_}",
         "folder": f"/runs/ssssssss/trials/{id_}",
         "files": [{"label": "run.json", "url": f"trials/{id_}/run.json"}],
+        "sheets": [{"label": "1,200", "url": f"trials/{id_}/step_001200.png"}],
         "note": "", "pinned": False, "trained_on": None,
     }  # fmt: skip
 

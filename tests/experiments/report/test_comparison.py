@@ -4,6 +4,7 @@ import json
 from html import unescape
 
 import pytest
+from plotly.colors import hex_to_rgb
 
 from experiments.nni_adapter import database
 from experiments.report import comparison
@@ -70,6 +71,14 @@ def test_a_search_without_a_score_so_far_says_so_and_is_not_drawn(search):
     assert comparison.at_equal_budget(curves).set_index("search").loc["Slow"].isna()["best after 2 trials"]
     slow_line = next(line for line in comparison.figure(curves, "trials").data if "Slow" in line.name)
     assert list(slow_line.x) == [3]
+
+
+def test_a_band_is_a_paler_line_and_there_are_no_halves_of_trials(search):
+    curves = comparison.groups([search("a", "A", [0.2, 0.4, 0.5]), search("b", "A", [0.1, 0.8, 0.8])])
+    figure = comparison.figure(curves, "trials")
+    (_, band, line), axis = figure.data, figure.layout.xaxis
+    assert hex_to_rgb(line.line.color) == (31, 119, 180) and band.fillcolor == "rgba(31, 119, 180, 0.2)"
+    assert axis.nticks == 3
 
 
 def test_searches_with_different_judges_are_not_comparable(search):

@@ -18,6 +18,7 @@ from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import find_experiment
 from experiments.report import live, page
 from experiments.report.page_data import PageData
+from judge.common.cli import Interrupted
 from judge.common.errors import UserError
 from tests.experiments import long_run
 from tests.experiments.helpers import FEW, SPACE, TIMEOUT, TINY, finish, folder_of, processes_of, until
@@ -54,7 +55,8 @@ def test_the_page_and_all_that_it_loads_are_served_and_nothing_from_elsewhere_is
         assert ask(served, name)[0] == 200, name
     _, changes = ask(served, "changes?since=0")
     for trial in changes["trials"]:
-        for address in (*trial["pictures"].values(), *(file["url"] for file in trial["files"])):
+        links = [link["url"] for link in trial["files"] + trial["sheets"]]
+        for address in (*trial["pictures"].values(), *links):
             assert ask(served, address)[0] == 200, address
     status, webp = ask(served, changes["sources"]["picture"])
     assert status == 200 and webp[:4] == b"RIFF" and changes["search"]["state"] == "running"
@@ -124,7 +126,7 @@ def test_a_database_that_cannot_be_read_is_said_on_the_page(served, monkeypatch)
 
 def test_a_page_that_is_open_learns_of_the_end_before_the_server_goes(served):
     ask(served, "changes?since=0")
-    served.end("NNI died")
+    served.end("failed", "NNI died")
     closing = threading.Thread(target=served.close)
     closing.start()
     _, changes = ask(served, "changes?since=0")
@@ -153,11 +155,24 @@ def test_the_file_is_written_when_something_is_new_and_not_again_at_once(served)
     assert file.stat().st_mtime_ns > first and '"new"' in file.read_text()
 
 
+def test_a_server_that_ends_by_itself_is_one_line_and_its_end_is_not_waited_for(search, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(live.loopback.Server, "service_actions", fail)
+    page = live.LivePage(PageData(search(1)))
+    until(lambda: page.address and not any("_serve" in thread.name for thread in threading.enumerate()))
+    page.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("page: no longer served (too many open files), python -m experiments show ")
+
+
 def test_errors_and_ctrl_c_end_the_server_and_are_told_to_the_page(search, capsys):
-    for error, state in ((UserError("no room"), "no room"), (KeyboardInterrupt(), "stopped by Ctrl-C")):
+    for error, *told in ((UserError("no room"), "failed", "no room"),
+                         (Interrupted(signal.SIGINT), "stopped", "by SIGINT")):
         with suppress(UserError, KeyboardInterrupt), live.served(PageData(search(1))) as page:
             raise error
-        assert (page.data.state, page.data.message) == ("failed", state)
+        assert [page.data.state, page.data.message] == told
         assert page.address in capsys.readouterr().out.splitlines()[0]
         with pytest.raises(requests.ConnectionError):
             ask(page, "")

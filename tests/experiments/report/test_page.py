@@ -29,15 +29,28 @@ def test_a_file_has_every_trial_and_picture_and_reads_nothing_from_the_network(s
     assert len(document["trials"]) == 9 and len(keys) == 27 and not document["live"]
     assert set(pictures) == {*keys, "pictures/sources.webp"}
     assert all(url.startswith("data:image/webp;base64,") for url in pictures.values())
-    assert (file.parent / document["trials"][0]["files"][0]["url"]).is_file()
+    linked = [link for kind in ("files", "sheets") for link in document["trials"][0][kind]]
+    assert [link["label"] for link in linked] == ["run.json", "stats.jsonl", "100", "200", "300"]
+    assert all((file.parent / link["url"]).is_file() for link in linked)
     without_plotly = html.replace(page.get_plotlyjs(), "")
     assert not re.search(r"<(script|link|img)[^>]* (src|href)=\"(?!data:)", without_plotly)
     assert "cycle_A loss is nan <b>" not in html and "cycle_A loss is nan \\u003cb>" in html
 
 
+def test_a_page_that_is_asked_for_shows_its_progress_and_one_that_is_written_beside_a_live_table_none(
+    search, monkeypatch,
+):
+    told, experiment = [], search(3)
+    monkeypatch.setattr(page, "progress", lambda items, doing: told.append((doing, len(items))) or items)
+    page.write_data(PageData(experiment))
+    assert told == []
+    page.write(experiment)
+    assert told == [("trials on the page", 3)]
+
+
 def test_a_page_in_another_folder_has_no_links_to_files_which_it_would_not_find(search, tmp_path):
     document, _ = scripts(page.write(search(2), tmp_path / "elsewhere").read_text())
-    assert all(trial["files"] == [] for trial in document["trials"])
+    assert all(trial["files"] == trial["sheets"] == [] for trial in document["trials"])
 
 
 def test_the_last_picture_is_the_best_one_and_with_many_trials_each_shows_fewer_steps(search, monkeypatch):

@@ -15,6 +15,7 @@ from experiments import trial_command
 from experiments.nni_adapter import database
 from experiments.report import results
 from judge.common.errors import UserError
+from judge.common.files import FileLock
 from judge.score import find_formula
 from trials.cyclegan import Settings
 from trials.session.records import read_record
@@ -73,7 +74,7 @@ def test_the_report_has_the_best_first_data_judge_states_reasons_and_the_next_co
     for words in (
         "sample (built-in stand-in", "AUC 0.900", "2 succeeded", "1 diverged",
         "1 early stopped", "trial 1: cycle_A loss is nan",
-        "best: trial 4 with 0.600, one seed: a hint, not a proof, the published setting 0.400",
+        "best: trial 4, score 0.600 (one seed: a hint, not a proof); the published setting: 0.400",
         "trial: python -m trials.cyclegan --budget 0.2 --identity-weight 2.0 --cycle-weight 6.0\n",
         "end: python -m trials.cyclegan --identity-weight 2.0 --cycle-weight 6.0 --budget 1.0 --out ",
         "seeds: python -m experiments promote abcdefgh\n",
@@ -122,12 +123,20 @@ def test_another_formula_ranks_the_recorded_trials_anew_and_a_diverged_one_stays
     assert after[0].error == pytest.approx(after[0].score * math.log(0.7 / 0.6))
     assert after[0].trial.reports[0]["default"] == pytest.approx((1 - 0.3) ** 2)
     text = results.text(experiment, formula)
-    assert "best: trial 0 with 0.420 ± 0.065" in text
+    assert "best: trial 0, score 0.420 ± 0.065" in text
     assert f"scores: by {file}, not by the formula of the search" in text
     assert "scores: by" not in results.text(experiment)
     assert [row.score for row in after if row.state == "diverged"] == [0.0]
     with pytest.raises(UserError, match="--score combined: the trials recorded no clean, diversity, kid"):
         results.rows(experiment, find_formula("combined"))
+
+
+def test_the_table_of_a_search_without_trials_has_its_head(recorded):
+    empty = database.find_experiment(str(recorded("empty", {"trialCommand": "python -m trials.gan"}, [])))
+    table = results.frame(results.rows(empty))
+    assert table.to_csv(index=False) == "trial,id,data,state,reports,score\n"
+    assert table.to_json(orient="records") == "[]"
+    assert results.text(empty).endswith("trials: none yet")
 
 
 def test_a_trial_that_is_trained_on_as_advised_leaves_the_search_as_it_was(recorded):
@@ -158,13 +167,33 @@ def run(words: list) -> str:
 def test_a_trial_that_ended_early_has_a_reason_in_words(experiment):
     trials = {row.trial.id: row for row in results.rows(experiment)}
     trials["ddddd"].record.update(status="stopped", reason="SIGTERM at step 301", settings={"reports": 20})
-    assert results.reason(trials["ddddd"]) == "stopped by the assessor after 1 of 20 reports"
-    assert results.reason(trials["bbbbb"]) == "cycle_A loss is nan"
-    assert [results.reason(trials[id_]) for id_ in ("aaaaa", "ccccc", "fffff")] == [None] * 3
+    def reason(id_: str) -> str | None:
+        return results.reason(experiment, trials[id_])
+
+    assert reason("ddddd") == "stopped by the assessor after 1 of 20 reports"
+    assert reason("bbbbb") == "cycle_A loss is nan"
+    assert [reason(id_) for id_ in ("aaaaa", "ccccc", "fffff")] == [None] * 3
+    assert "maxTrialDuration" not in results.text(experiment)
+    experiment.config["maxTrialDuration"] = "1s"
+    assert reason("ddddd") == "stopped by maxTrialDuration 1s after 1 of 20 reports"
+    assert "\ntrial 3: stopped by maxTrialDuration 1s after" in results.text(experiment)
     log = trials["ccccc"].trial.folder / "stderr"
     log.parent.mkdir()
     log.write_text("Traceback ...\nModuleNotFoundError: No module named 'x'\n\n")
     assert f"\ntrial 2: ModuleNotFoundError: No module named 'x' ({log})\n" in results.text(experiment)
+
+
+def test_a_trial_that_was_stopped_with_its_search_is_stopped_and_not_running(experiment):
+    folder = experiment.folder / "trials" / "fffff"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"status": "stopped", "reason": "SIGTERM at step 3"}))
+    assert ", 1 stopped" in results.text(experiment) and "running" not in results.text(experiment)
+    (folder / "run.json").write_text(json.dumps({"status": "running"}))
+    assert "1 running" in results.text(experiment)  # perhaps on another machine, whose lock is not here
+    with FileLock(folder / ".lock", "training"):
+        assert "1 running" in results.text(experiment)
+    (folder / ".lock").touch()
+    assert "1 stopped" in results.text(experiment)  # it was killed
 
 
 @pytest.mark.parametrize(("width", "left_out"), [

@@ -1,6 +1,10 @@
 """The study: it ranks scores correctly, trains what it says, and continues where it was stopped."""
 
 import json
+import os
+import signal
+import threading
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from unittest.mock import Mock
 
@@ -12,10 +16,13 @@ from experiments.study import study
 from experiments.study.study import REPORTS, SHARES, STEADY, Study, final_quality, final_rows, ranking
 from judge.common.errors import UserError
 from judge.score import FORMULAS, PARTS
+from tests.experiments.helpers import until
+from trials import cyclegan
 from trials.cyclegan import Settings
 
 RISING = [0.1, 0.2, 0.3, 0.4, 0.5]
 FALLING = RISING[::-1]
+TINY = {"ngf": 4, "blocks": 1, "ndf": 4}
 ENDS = {"style": RISING, "kid": FALLING, "content": RISING}
 
 
@@ -118,17 +125,39 @@ def test_trials_and_measures_have_the_size_that_is_the_default_on_their_device(s
     small = replace(small, size="auto", device="cpu")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     commands = []
-    monkeypatch.setattr(study.subprocess, "run", lambda words, **options: commands.append(words) or Mock())
+    monkeypatch.setattr(study.subprocess, "Popen", lambda words, **options: commands.append(words) or Mock())
     with pytest.raises(UserError, match="the trial of setting 1 did not finish"):
         study.StudyTable(small).complete([(1, 0)])
     options = dict(zip(commands[0][3::2], commands[0][4::2]))
     assert options["--size"] == "sketch" and options["--device"] == "cpu"
 
 
+def test_a_study_that_is_interrupted_ends_its_trials_too(small, monkeypatch):
+    """Only Ctrl-C on a terminal reaches them by itself."""
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    monkeypatch.setattr(study.trial_command, "render", lambda *_, **options: "sleep 1000")
+    table = study.StudyTable(replace(small, at_once=2))
+
+    def alarm():
+        until(lambda: len(table.running) == 2)
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    threading.Thread(target=alarm).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            table.complete([(0, 0), (1, 0), (2, 0)])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert [trial.returncode for trial in table.running] == [-signal.SIGTERM] * 2
+
+
 def test_a_table_with_results_of_another_judge_is_refused_before_training_and_stays(small, monkeypatch):
     pd.DataFrame([{**study.StudyTable(small).conditions, "judge": "other", "setting": 0}]).to_csv(small.table)
     before = small.table.read_bytes()
-    monkeypatch.setattr(study.subprocess, "run", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr(study.subprocess, "Popen", lambda *_, **__: pytest.fail("it trains"))
     with pytest.raises(UserError, match="has results of other trials or judges: choose another --table$"):
         study.StudyTable(small).complete([(0, 0)])
     assert small.table.read_bytes() == before
@@ -140,6 +169,7 @@ def test_rows_and_trials_of_other_settings_are_not_taken_for_these(small):
     assert len(rows._read()) == 1 and study.StudyTable(replace(small, steps=40))._read().empty
     pd.read_csv(small.table).drop(columns="trials").to_csv(small.table, index=False)
     assert rows._read().empty  # of an older version, whose sketch was another
+    small.table.unlink()
     other = {"status": "finished", "settings": asdict(replace(rows.common, ngf=15))}
     (small.out / "00-0").mkdir(parents=True)
     (small.out / "00-0" / "run.json").write_text(json.dumps(other))
@@ -157,8 +187,16 @@ def test_without_an_independent_judge_every_setting_is_trained_with_each_seed(sm
 
 
 @pytest.mark.slow
-def test_a_study_trains_measures_and_continues_where_it_was_stopped(small, monkeypatch):
-    table = study.run(small)
+def test_a_study_trains_measures_and_continues_where_it_was_stopped(small, monkeypatch, command):
+    def start(words: list[str], **_) -> Mock:
+        code = command(*words[2:]).returncode
+        return Mock(returncode=code, wait=lambda: code)
+
+    monkeypatch.setitem(cyclegan.PRESETS, "sketch", cyclegan.PRESETS["sketch"] | TINY)
+    with monkeypatch.context() as patch:  # all in this process: one of its own takes seconds to start
+        patch.setattr(study, "ThreadPoolExecutor", lambda at_once: nullcontext(Mock(map=map)))
+        patch.setattr(study, "subprocess", Mock(run=start, Popen=start))
+        table = study.run(small)
     runs = table[["setting", "seed"]].drop_duplicates()
     assert runs["seed"].value_counts().to_dict() == {0: 3, 1: 2}
     assert len(table) == 5 * REPORTS and table["final_style"].notna().sum() == 5
@@ -169,7 +207,7 @@ def test_a_study_trains_measures_and_continues_where_it_was_stopped(small, monke
     shorter = table[~((table["setting"] == 2) & (table["seed"] == 0))]
     shorter.to_csv(small.table, index=False)
     with monkeypatch.context() as patch:
-        patch.setattr(study.subprocess, "run", None)
+        patch.setattr(study.subprocess, "Popen", None)
         pd.testing.assert_frame_equal(study.run(small), table, check_dtype=False, rtol=1e-4)
         shorter.to_csv(small.table, index=False)
         (small.out / "02-0" / "paintings" / "step_000002.pt").unlink()

@@ -19,7 +19,9 @@ def test_what_is_done_at_once_says_nothing_and_an_iterator_needs_its_number(caps
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"),
-                                               (7200, "2.0 h")])
-def test_a_duration_is_short(seconds, text):
+@pytest.mark.parametrize("seconds, text", [
+    (0, "0 s"), (0.0091, "9.1 ms"), (0.3456, "350 ms"), (59.4, "59 s"), (59.9, "1 min 0 s"),
+    (140, "2 min 20 s"), (1800, "30 min"), (19_000, "5.3 h"), (250_000, "2.9 days"),
+])
+def test_durations_are_said_in_two_digits(seconds, text):
     assert duration(seconds) == text

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from judge.images import to_float
 from judge.labelled import LabelledImages, load_labelled
 from trials import conditional_gan, cyclegan, dcgan, gan
 from trials.inspection import adapters, figures, latent, metrics
+from trials.parts import sheets
 from trials.session import RunOptions, Session
 from trials.session.engine import NoEngine
 
@@ -264,8 +266,8 @@ def test_pictures_go_to_the_trials_folder_and_show_its_outputs(digits, command):
     with Image.open(digits / "inspect/progress.png") as strip, \
             Image.open(digits / "samples/step_000004.png") as sheet:
         outputs = sheet.crop((0, sheet.height // 2, *sheet.size)).convert("RGB")
-        assert strip.size == (outputs.width, outputs.height + figures.TITLE_PIXELS)
-        assert np.array_equal(np.asarray(strip)[figures.TITLE_PIXELS:], np.asarray(outputs))
+        assert strip.size == (outputs.width, outputs.height + sheets.CAPTION_PIXELS)
+        assert np.array_equal(np.asarray(strip)[sheets.CAPTION_PIXELS:], np.asarray(outputs))
 
 
 def test_a_strip_has_equal_steps_and_no_early_look(tmp_path, command):
@@ -277,7 +279,7 @@ def test_a_strip_has_equal_steps_and_no_early_look(tmp_path, command):
         Image.new("RGB", (80, 40), (step // 4, 0, 0)).save(tmp_path / f"samples/step_{step:06d}.png")
     inspected(command, "progress", tmp_path, "--most", 8)
     with Image.open(tmp_path / "inspect/progress.png") as strip:
-        title, sheet = figures.TITLE_PIXELS, 20
+        title, sheet = sheets.CAPTION_PIXELS, 20
         rows = [strip.getpixel((5, y))[0] for y in range(title + 5, strip.height, title + sheet)]
     assert rows == [200 // 4, 400 // 4, 600 // 4, 800 // 4, 1000 // 4]
 
@@ -286,7 +288,7 @@ def test_a_title_and_captions_are_never_cut_off():
     images = torch.zeros(3, 1, 8, 8)
     narrow = figures.image_rows(images[:1], "a title that is wider than the picture", 1, ["0: 0.25"])
     assert narrow.width > 2 * 64
-    wide = figures.captioned_grid(images, 2, ["a long caption of one image", "1", "2"])
+    wide = sheets.captioned_grid(images, 2, ["a long caption of one image", "1", "2"])
     assert wide.width > 2 * 130 and wide.height > wide.width
 
 
@@ -307,6 +309,16 @@ def test_a_mistake_is_one_line(digits, tmp_path, command):
     assert_refused(command, "there is no output 9", "neighbours", digits, "--samples", 9, "--show", 9)
     assert_refused(command, "at least 4", "metrics", digits, "--samples", 3)
     assert_refused(command, "no data folder", "features", digits, "--data", tmp_path / "no")
+
+
+def test_a_trial_whose_data_has_other_classes_now_is_refused_because_their_order_counts(monkeypatch):
+    """A new subfolder would shift the others."""
+    record = {"system": "stargan", "data": {"classes": ["dawn", "night"]}}
+    now = SimpleNamespace(data=SimpleNamespace(name="sky", classes=("dawn", "day", "night")))
+    monkeypatch.setattr(adapters, "load_networks", lambda *_: (None, record))
+    monkeypatch.setitem(adapters.ADAPTERS, "stargan", lambda *_: now)
+    with pytest.raises(UserError, match="run was trained on dawn, night; now sky has dawn, day, night"):
+        adapters.load(Path("run"), CPU)
 
 
 @pytest.mark.parametrize("system, changes, checkpoint, message", [

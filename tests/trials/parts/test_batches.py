@@ -1,8 +1,11 @@
 """Batches are a function of (seed, step), and drawn as the recipe says."""
 
+import shutil
+
 import pytest
 import torch
 
+from judge.common.errors import UserError
 from judge.images import find_dataset
 from trials.parts import batches
 from trials.parts.batches import Domain, load_held_out, load_unpaired
@@ -54,6 +57,14 @@ def test_training_images_are_a_little_larger_than_the_crops_and_held_out_ones_sp
     assert len(every_photo) == 8
     assert load_held_out(data, 64, 5, cpu).photos.equal(every_photo[[0, 1, 3, 4, 6]])
     assert load_held_out(data, 64, 5, cpu).paintings.dtype == torch.uint8
+
+
+def test_test_images_of_which_too_few_can_be_read_are_refused_before_training(tmp_path, sample_data):
+    shutil.copytree(sample_data, tmp_path / "data")
+    for number in range(5):
+        (tmp_path / f"data/testA/00{number}.png").write_text("not an image")
+    with pytest.raises(UserError, match="testA: 3 of 8 test images can be read, a score needs at least 4"):
+        load_held_out(find_dataset(str(tmp_path / "data")), 64, 8, torch.device("cpu"))
 
 
 META = torch.device("meta")  # stands for a GPU: a device that is not the CPU

@@ -1,12 +1,11 @@
-"""Faults injected into trials: kill -9 at random moments, and random events in random order."""
+"""Faults injected into trials: kill -9 at each moment, and random events in random order."""
 
 import math
 import os
-import random
 import signal
 import sys
-import time
 from contextlib import suppress
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -22,35 +21,32 @@ from trials import gan
 from trials.session import run
 from trials.session.records import read_lines
 
-KILLS = 50
+MOMENTS = 50  # of a start and two reports, at least
 
 
-@pytest.fixture
-def trial(monkeypatch):
-    """Starts the same small trial in a process of its own. It spends much of its time on reports, which write
-    all files. A process without pytest's threads imports everything once and is forked."""
-    context, started = get_context("forkserver"), []
-    context.set_forkserver_preload(["torch.utils.tensorboard", "trials.gan"])
+def train_until(moment: float, folder: Path) -> None:
+    """Train the same small trial; kill -9 it right before it touches its folder the `moment`th time."""
+    moments = count(1)
 
-    def start(folder: Path):
-        options = f"gan --data pattern --steps 4000 --reports 400 --out {folder}"
-        monkeypatch.setattr(sys, "argv", options.split())
-        started.append(context.Process(target=run, args=(gan.train, gan.Settings), daemon=True))
-        started[-1].start()
-        return started[-1]
+    def at_each(event: str, arguments: tuple) -> None:
+        if str(folder) in str(arguments) and next(moments) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    yield start
-    for process in started:
-        process.kill()
+    sys.addaudithook(at_each)  # Python tells it each open, rename, remove and mkdir beforehand
+    sys.argv = f"gan --data pattern --steps 400 --reports 40 --out {folder}".split()
+    run(gan.train, gan.Settings)
 
 
-def exit_code(process) -> int | None:
+def exit_code(moment: float, folder: Path) -> int:
+    """Return the exit code of `train_until`, run in a process of its own."""
+    context = get_context("forkserver")  # without pytest's threads; it imports everything once
+    context.set_forkserver_preload(
+        ["torch._dynamo", "torch.utils.tensorboard", "torchvision.utils", __name__])
+    process = context.Process(target=train_until, args=(moment, folder), daemon=True)
+    process.start()
     process.join(timeout=300)
+    process.kill()
     return process.exitcode
-
-
-def count_reports(folder: Path) -> int:
-    return len(read_lines(folder / "stats.jsonl"))
 
 
 def results(folder: Path) -> tuple[dict, dict, list[dict]]:
@@ -61,24 +57,17 @@ def results(folder: Path) -> tuple[dict, dict, list[dict]]:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_a_trial_ends_as_if_never_killed(trial, tmp_path):
-    draw, straight, killed = random.Random(0), tmp_path / "straight", tmp_path / "killed"
-    assert exit_code(trial(straight)) == 0
-    steps = []
-    for _ in range(KILLS):
-        process, end = trial(killed), time.monotonic() + 30
-        reports = count_reports(killed) + draw.randrange(5)
-        while count_reports(killed) < reports and time.monotonic() < end:
-            time.sleep(0.002)
-        time.sleep(draw.uniform(0, 0.05))  # a report takes about as long
-        process.kill()
-        assert exit_code(process) == -signal.SIGKILL, "the trial is too short for so many kills"
-        if (killed / "checkpoint.pt").exists():
-            steps.append(checkpoint(killed)["step"])
-        if (killed / "run.json").exists():
-            assert record(killed)["status"] == "running"
-    assert steps == sorted(steps) and len(set(steps)) > KILLS / 5
-    assert exit_code(trial(killed)) == 0
+def test_killed_at_each_access_to_its_folder_a_trial_ends_as_if_never_killed(tmp_path):
+    """Its first process at its first access, the next one at its second, until one comes to the end."""
+    straight, killed, steps = tmp_path / "straight", tmp_path / "killed", []
+    assert exit_code(math.inf, straight) == 0
+    for moment in count(1):
+        if (code := exit_code(moment, killed)) == 0:
+            break
+        assert code == -signal.SIGKILL
+        steps.append(checkpoint(killed)["step"] if (killed / "checkpoint.pt").exists() else 0)
+        assert not (killed / "run.json").exists() or record(killed)["status"] == "running"
+    assert moment > MOMENTS and steps == sorted(steps)
     torch.testing.assert_close(results(killed), results(straight), rtol=0, atol=0)
 
 

@@ -32,6 +32,7 @@ from judge.labelled import describe_data, load_labelled
 from judge.score import MIN_IMAGES
 from trials.inspection import adapters, figures, latent, metrics
 from trials.inspection.trained import TrainedModel, read_trial
+from trials.parts import sheets
 from trials.session import RunOptions
 from trials.session.records import read_lines
 
@@ -141,7 +142,7 @@ def histogram(options: Namespace) -> None:
     save(options, "pairs.png", figures.stack([
         figures.image_rows(outputs[list(first)], f"the pairs most alike of {len(outputs)} outputs: numbers, "
                            "RMS difference", COLUMNS, [str(number) for number in first]),
-        figures.captioned_grid(outputs[list(second)], COLUMNS, [
+        sheets.captioned_grid(outputs[list(second)], COLUMNS, [
             f"{number}: {gap:.3f}" for number, gap in zip(second, gaps)]),
     ]))
     confidence = {name: sum(values) / len(values) for name, values in diversity["confidence"].items()}
@@ -231,7 +232,7 @@ def walk(options: Namespace) -> None:
             for a, b in zip(options.through, options.through[1:])
             for name, points in latent.interpolate(z[a], z[b], options.steps).items()]
     save(options, "walk.png", figures.stack(rows))
-    save(options, "outputs.png", figures.captioned_grid(model.generate(z[:100]), 10, [*map(str, range(100))]))
+    save(options, "outputs.png", sheets.captioned_grid(model.generate(z[:100]), 10, [*map(str, range(100))]))
 
 
 def arithmetic(options: Namespace) -> None:

@@ -1,0 +1,108 @@
+"""Folders of images: which files are images, which of them belong together, and which must not."""
+
+import os
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache as once
+from itertools import combinations
+from pathlib import Path
+
+from PIL import Image
+
+from judge.common.errors import UserError, printable
+
+# Pillow knows more formats and goes by content, not by file name: it runs an .eps file as a program.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
+ENDINGS = ".jpg, .png, .webp, .tif, .gif, .bmp, .ppm, .avif or .jp2"  # the usual ones, for messages
+# Files and folders that systems put beside pictures, in lower case: thumbnails, deleted files and the like.
+OF_SYSTEMS = {"@eadir", "@__thumb", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx",
+              "lost+found", "system volume information", "thumbs.db", "desktop.ini"}
+
+
+def list_images(folders: Sequence[Path]) -> list[Path]:
+    """Return the files below `folders` that have the ending of an image, sorted within each folder.
+
+    Linked folders are followed. A note counts the files with other endings; hidden files and those of systems
+    (`is_visible`) are not pictures of anybody. Raises UserError if a folder does not exist or holds no image.
+    """
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+    files = []
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}: images are read from it")
+        found, left_out = _walk(folder)
+        paths = sorted(path for path in found if path.suffix.lower() in suffixes)
+        for path in set(found).difference(paths):
+            kind = path.suffix.lower() or "no ending"
+            left_out[kind if path.exists() else "broken link"].append(path.name)
+        others = printable(", ".join(f"{len(names)} {kind} ({min(names)}{', ...' * (len(names) > 1)})"
+                                     for kind, names in sorted(left_out.items())))
+        if not paths:
+            found = f", only {others}" if others else ""
+            raise UserError(f"no images in {folder}{found}: put {ENDINGS} files there")
+        if others:
+            note(f"note: left out in {printable(folder)}: {others}; images end in {ENDINGS}")
+        files += paths
+    return files
+
+
+def _walk(folder: Path) -> tuple[list[Path], defaultdict[str, list[str]]]:
+    """Return the visible files below `folder`, and the names of the folders that are left out, by the reason.
+
+    A folder that several links lead to is visited once.
+    """
+    files, left_out, seen = [], defaultdict(list), set()
+
+    def unreadable(error: OSError) -> None:
+        left_out[f"folder, {error.strerror}"].append(Path(error.filename).name)
+
+    for here, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        state = os.stat(here)
+        if (state.st_dev, state.st_ino) in seen:  # a link may lead back to where it is
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        files += [Path(here, name) for name in names if is_visible(name)]
+        if own := [name for name in folders if name.lower() in OF_SYSTEMS]:
+            left_out["folder of a system"] += own
+        folders[:] = sorted(filter(is_visible, folders))
+    return files, left_out
+
+
+def is_visible(name: str) -> bool:
+    """Return whether a file or folder of this name is the user's: neither hidden nor a system's."""
+    return not name.startswith(".") and name.lower() not in OF_SYSTEMS
+
+
+@once
+def note(line: str) -> None:
+    """Print `line` on stderr, once in a process: a folder is listed, and a file read, more than once."""
+    print(line, file=sys.stderr)
+
+
+def check_disjoint(groups: Mapping[str, Iterable[Path]]) -> None:
+    """Raise UserError if a file is in two of the groups, by their names: directly, or by a link."""
+    files = {name: {_identity(path): path for path in paths} for name, paths in groups.items()}
+    for (a, ours), (b, others) in combinations(files.items(), 2):
+        if common := [path for key, path in ours.items() if key and key in others]:
+            raise UserError(f"{common[0]} is in {a} and in {b}: a picture belongs to one of them")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        return (state := path.stat()).st_dev, state.st_ino
+    except (OSError, ValueError):  # a broken link
+        return None
+
+
+def name_apart(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
+    """Return `paths` by their names below `folder` without endings, for files that belong together.
+
+    x.jpg is named x, and its translation is x.png. Where that would not tell two files apart, as x.jpg and
+    x.png, both keep their endings.
+    """
+    names = {path: path.relative_to(folder) for path in paths}
+    counts = Counter(str(name) for full in names.values() for name in (full, full.with_suffix("")))
+    return {str(full if counts[short := str(full.with_suffix(""))] > 1 else short): path
+            for path, full in names.items()}
