@@ -74,7 +74,7 @@ ELSEWHERE = {  # commands whose endings are tested where they are, and why
     "experiments.answer": "writes tables of this repository: tests/experiments/answer",
     "experiments.nni_adapter.dispatcher": "NNI starts it: tests/experiments/nni_adapter/test_dispatcher.py",
     "experiments.nni_adapter.nnictl": "only `run` starts it",
-    "experiments.nni_adapter.place": "`make` starts it: tests/test_make.py",
+    "experiments.nni_adapter.place": "`make` starts it: tests/experiments/nni_adapter/test_place.py",
 }
 COMMANDS = [
     Command("judge train --data {data} --size sketch --epochs 1 --weights none --out out/j.pt",
