@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.answer import analysis, confirmation, figures, pairs
-from experiments.answer import searches as tables
+from experiments.answer import analysis, blind_pairs, collection, figures, retraining
 from experiments.api import load
 from judge.common.cli import Fraction, Namespace, Parser, from_namespace, subcommands
 from judge.common.errors import UserError
@@ -26,7 +25,7 @@ STUDY, PICTURES = FOLDER.parent / "study", FOLDER.parent / "pictures"
 
 def searches(options: Namespace) -> None:
     """Write a table of all reports of the searches for each pair of domains."""
-    for pair, table in tables.collect(options.experiments).groupby("pair"):
+    for pair, table in collection.collect(options.experiments).groupby("pair"):
         file = FOLDER / f"searches-{pair}.csv"
         table.to_csv(file, index=False, float_format="%.6g")
         print(f"wrote {file}")
@@ -34,27 +33,28 @@ def searches(options: Namespace) -> None:
 
 def confirm(options: Namespace) -> None:
     """Train winners and published settings with fresh seeds, and measure them; the same command continues."""
-    settings = tables.confirmed_settings(read_searches(), options.pair)
-    confirmation.run(from_namespace(confirmation.Confirmation, options), settings, CONFIRMED)
+    settings = collection.confirmed_settings(read_searches(), options.pair)
+    retraining.run(from_namespace(retraining.Confirmation, options), settings, CONFIRMED)
 
 
 def sizes(options: Namespace) -> None:
     """Train six settings at two sizes; the same command continues."""
-    settings = tables.sizes_settings(read_searches(), options.pair)
-    confirmation.compare_sizes(from_namespace(confirmation.Confirmation, options), settings,
+    settings = collection.sizes_settings(read_searches(), options.pair)
+    retraining.compare_sizes(from_namespace(retraining.Confirmation, options), settings,
                                options.draft_judge, options.budget, SIZES)  # fmt: skip
 
 
 def draw_pairs(options: Namespace) -> None:
     """Write the pictures that viewers compare: is the upper or the lower row the better painting?"""
-    key = pairs.draw(read(CONFIRMED), options.out)
-    print(f"{len(key)} pictures in {options.out}; {pairs.KEY} is not for the viewers")
+    key = blind_pairs.draw(read(CONFIRMED), options.out)
+    print(f"{len(key)} pictures in {options.out}; {blind_pairs.KEY} is not for the viewers")
 
 
 def votes(options: Namespace) -> None:
     """Write the table of the viewers' votes."""
-    answers = dict(word.split("=", 1) for word in options.answers)
-    pairs.count(options.out, {name: Path(file) for name, file in answers.items()}).to_csv(VOTES, index=False)
+    words = (word.split("=", 1) for word in options.answers)
+    table = blind_pairs.count(options.out, {name: Path(file) for name, file in words})
+    table.to_csv(VOTES, index=False)
     print(f"wrote {VOTES}")
 
 
@@ -91,7 +91,7 @@ def read(file: Path) -> pd.DataFrame:
 
 
 def add_confirmation(parser: Parser) -> None:
-    parser.add_fields(confirmation.Confirmation)
+    parser.add_fields(retraining.Confirmation)
 
 
 def add_sizes(parser: Parser) -> None:

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, mannwhitneyu, spearmanr, ttest_1samp, ttest_ind
 
-from experiments.answer.searches import MIN_SCORE, PUBLISHED, PUBLISHED_RESIZE, SEARCH, SHARED, trials
+from experiments.answer.collection import PUBLISHED_RESIZE, SEARCH, SHARED, trials, without_published
+from experiments.confirmation import PUBLISHED
+from trials.session.steady import MIN_SHOWN
 
 PARTS = ("style", "kid", "scene", "diversity", "clean")
 ALPHA = 0.05
@@ -23,8 +25,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def log_scores(scores: pd.Series) -> pd.Series:
-    """Return the base-10 logarithms of scores, those below `MIN_SCORE` as that one."""
-    return np.log10(scores.clip(lower=MIN_SCORE))
+    """Return the base-10 logarithms of scores, those below `MIN_SHOWN` as that one."""
+    return np.log10(scores.clip(lower=MIN_SHOWN))
 
 
 def against(table: pd.DataFrame, baseline: str, measure: str = "default") -> pd.DataFrame:
@@ -62,9 +64,9 @@ def answer(comparison: pd.DataFrame) -> dict[str, str]:
 def tpe_against_random(table: pd.DataFrame) -> tuple[float, float, float, float]:
     """Return by how much TPE's winners have a higher mean log score than random search's of the same seed:
     the mean over the seeds, its 95 % interval, and p (paired t-test). `table` is of `confirmation.run`."""
-    found = table[table["setting"].str.match("tpe |random ")]
-    kinds = found["setting"].str.split(" ", expand=True)
-    means = log_scores(found["default"]).groupby([found["pair"], kinds[1], kinds[0]]).mean().unstack()
+    winners = table[table["setting"].str.match("tpe |random ")]
+    kinds = winners["setting"].str.split(" ", expand=True)
+    means = log_scores(winners["default"]).groupby([winners["pair"], kinds[1], kinds[0]]).mean().unstack()
     test = ttest_1samp(means["tpe"] - means["random"], 0)
     low, high = test.confidence_interval(1 - ALPHA)
     return (means["tpe"] - means["random"]).mean(), low, high, test.pvalue
@@ -133,7 +135,7 @@ def text(searches: pd.DataFrame, confirmed: pd.DataFrame | None, votes: pd.DataF
 def best_scores(searches: pd.DataFrame) -> pd.DataFrame:
     """Return the published setting's and the best other score in each search, and the trials that ended."""
     ended = trials(searches)
-    others = ended[ended["trial"] > 0]
+    others = without_published(ended)
     return pd.DataFrame({
         "published": ended[ended["trial"] == 0].set_index(SEARCH)["final"],
         "best": others.groupby(SEARCH)["final"].max(), "trials": ended.groupby(SEARCH).size()})

@@ -10,8 +10,8 @@ from sklearn.datasets import load_sample_images
 from torchvision.transforms.v2.functional import resize
 
 from experiments.answer import analysis
-from experiments.answer.searches import PUBLISHED
 from experiments.api import Search
+from experiments.confirmation import PUBLISHED
 from experiments.study.reliability import log_curves
 from judge.images import SIZES, to_float
 from judge.score import DEFAULT_FORMULA, find_formula
@@ -104,11 +104,10 @@ def contact_sheet(search: Search) -> Image.Image:
 def crops(pixels: int) -> torch.Tensor:
     """Return square crops of the two photographs, left to right, float [COLUMNS, 3, pixels, pixels] in
     [-1, 1]."""
-    found = []
+    squares = []
     for photo in load_sample_images().images:
-        whole = torch.from_numpy(photo.copy()).permute(2, 0, 1)
-        edge = whole.shape[1] * 2 // 3
-        for left in np.linspace(0, whole.shape[2] - edge, COLUMNS // 2).astype(int):
-            crop = whole[:, -edge:, left : left + edge]
-            found.append(resize(crop, [pixels, pixels], antialias=True))
-    return to_float(torch.stack(found))
+        image = torch.from_numpy(photo.copy()).permute(2, 0, 1)
+        edge = image.shape[1] * 2 // 3
+        for left in np.linspace(0, image.shape[2] - edge, COLUMNS // 2).astype(int):
+            squares.append(resize(image[:, -edge:, left : left + edge], [pixels, pixels], antialias=True))
+    return to_float(torch.stack(squares))

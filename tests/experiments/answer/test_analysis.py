@@ -8,8 +8,9 @@ import pytest
 from scipy.stats import ttest_ind
 
 from experiments.answer import analysis
-from experiments.answer.confirmation import SEEDS
-from experiments.answer.searches import PARAMETERS, PUBLISHED, PUBLISHED_RESIZE
+from experiments.answer.collection import PARAMETERS, PUBLISHED_RESIZE
+from experiments.answer.retraining import SEEDS
+from experiments.confirmation import PUBLISHED
 
 WINNERS = [f"{kind} {seed}" for seed in (1, 2, 3) for kind in ("tpe", "random")]
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments.answer import figures
-from experiments.answer.searches import PUBLISHED
+from experiments.confirmation import PUBLISHED
 from experiments.study.reliability import log_curves
 from judge.score import DEFAULT_FORMULA, find_formula
 from tests.experiments.answer.test_analysis import WINNERS, confirmed

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from experiments.answer.confirmation import SEEDS, SHEET
-from experiments.answer.searches import PUBLISHED
+from experiments.answer.retraining import SEEDS, SHEET
+from experiments.confirmation import PUBLISHED
 
 KEY = "key.csv"  # what the pairs are: not for the viewers
 GAP = 12  # pixels between two sheets

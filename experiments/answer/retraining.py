@@ -14,17 +14,17 @@ import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
 from experiments import trial_command
-from experiments.answer.searches import MIN_SCORE
 from experiments.nni_adapter.database import ROOT
-from judge import images, model
+from experiments.study.independent_judge import IndependentJudge
+from judge import images
 from judge.common.cli import PositiveInt
 from judge.common.errors import UserError
 from judge.common.files import atomic_write
-from judge.score import Scorer
 from trials import cyclegan
 from trials.parts.batches import load_held_out
 from trials.parts.sheets import sheet
 from trials.session.records import read_record
+from trials.session.steady import MIN_SHOWN
 from trials.translate import load_trained
 
 SEEDS = (1001, 1002, 1003, 1004)  # that no search has used
@@ -97,10 +97,10 @@ class Yardstick:
     """Measures trained generators with the independent judge on the test images of the half `yardstick`."""
 
     def __init__(self, options: Confirmation):
-        data = images.find_dataset(str(options.halves / "yardstick"))
-        judge, card = model.load_judge(options.yardstick)
-        self.test = load_held_out(data, card.size, len(data.test[images.PHOTOS]), torch.device("cpu"))
-        self.scorer = Scorer(judge, self.test.photos, self.test.paintings)
+        folder, pixels = options.halves / "yardstick", images.SIZES[TRIAL["size"]]
+        data = images.find_dataset(str(folder))
+        self.test = load_held_out(data, pixels, len(data.test[images.PHOTOS]), torch.device("cpu"))
+        self.scorer = IndependentJudge(str(options.yardstick), str(folder), self.test).scorer
 
     def __call__(self, folder: Path) -> dict[str, float]:
         """Return the measures of a training, and save a sheet for the eye beside it.
@@ -128,7 +128,7 @@ def compare_sizes(options: Confirmation, settings: dict[str, dict], draft_judge:
         sketches = [train(parameters | {"seed": seed}, options, folder / f"sketch-{seed}")
                     for seed in SEEDS[:2]]  # fmt: skip
         draft = train(parameters | {"seed": SEEDS[0]}, drafts, folder / "draft", size="draft", budget=budget)
-        scores = [max(record["score"]["default"], MIN_SCORE) for record in [*sketches, draft]]
+        scores = [max(record["score"]["default"], MIN_SHOWN) for record in [*sketches, draft]]
         rows.append({"setting": name, "sketch": geometric_mean(scores[:2]), "draft": scores[2]})
         atomic_write(file, lambda part: pd.DataFrame(rows).to_csv(part, index=False, float_format="%.6g"))
         print(f"{name}: sketch {rows[-1]['sketch']:.4f}, draft {rows[-1]['draft']:.4f}", flush=True)

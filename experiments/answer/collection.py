@@ -7,14 +7,14 @@ import pandas as pd
 
 from experiments import trial_command
 from experiments.api import load
+from experiments.confirmation import PUBLISHED
 from judge.common.errors import UserError
 from trials import cyclegan
 
 SHARED = 6  # trials with which both searches of a seed begin: the published one, five at random
-MIN_SCORE = 1e-4  # smaller ones count as this one, where scores are compared by their logarithm
 PARAMETERS = ("identity_weight", "cycle_weight", "adversarial_weight", "generator_lr", "discriminator_lr",
               "upsampling")  # fmt: skip
-PUBLISHED, PUBLISHED_RESIZE = "published", "published, resize"
+PUBLISHED_RESIZE = f"{PUBLISHED}, resize"
 SEARCH = ["pair", "kind", "seed"]  # the columns that name a search
 
 
@@ -22,7 +22,7 @@ def collect(names: Sequence[str]) -> pd.DataFrame:
     """Return a row per report of each trial of the searches with these ids, names or folders.
 
     Columns: pair, kind (tpe or random) and seed of the search, its id; number and state of the trial, its
-    parameters; `final`, the score that it told the tuner last; step; score and parts at this report alone.
+    parameters; `final`, the score that it reported last; step; score and parts at this report alone.
     A trial without a report has one row. Raises UserError if a search is missing or not of the protocol.
     """
     return pd.concat([of_search(name) for name in names], ignore_index=True).sort_values(
@@ -52,12 +52,6 @@ def trials(table: pd.DataFrame) -> pd.DataFrame:
     return ended.drop_duplicates([*SEARCH, "trial"])[[*SEARCH, "trial", "state", "final", *PARAMETERS]]
 
 
-def published() -> dict:
-    """Return the published setting."""
-    defaults = trial_command.published(cyclegan)
-    return {name: defaults[name] for name in PARAMETERS}
-
-
 def without_published(trials: pd.DataFrame) -> pd.DataFrame:
     """Return the trials of other settings than the published one, which is the first of each search."""
     return trials[trials["trial"] > 0]
@@ -65,16 +59,22 @@ def without_published(trials: pd.DataFrame) -> pd.DataFrame:
 
 def winners(table: pd.DataFrame, pair: str) -> dict[str, dict]:
     """Return the parameters of each search's best finished trial, the published one excluded, by a name."""
-    found = without_published(trials(table)).query("pair == @pair and state == 'succeeded'")
-    best = found.loc[found.groupby(SEARCH)["final"].idxmax()]
+    finished = without_published(trials(table)).query("pair == @pair and state == 'succeeded'")
+    best = finished.loc[finished.groupby(SEARCH)["final"].idxmax()]
     return {f"{row['kind']} {row['seed']}": {name: row[name] for name in PARAMETERS}
             for row in best.to_dict("records")}  # fmt: skip
 
 
+def published_settings() -> dict[str, dict]:
+    """Return the published setting with both upsamplings, by name."""
+    defaults = trial_command.published(cyclegan)
+    published = {name: defaults[name] for name in PARAMETERS}
+    return {PUBLISHED: published, PUBLISHED_RESIZE: published | {"upsampling": "resize"}}
+
+
 def confirmed_settings(table: pd.DataFrame, pair: str) -> dict[str, dict]:
     """Return what the confirmation of a pair of domains trains: settings by name."""
-    return {PUBLISHED: published(), PUBLISHED_RESIZE: published() | {"upsampling": "resize"},
-            **winners(table, pair)}
+    return published_settings() | winners(table, pair)
 
 
 def sizes_settings(table: pd.DataFrame, pair: str) -> dict[str, dict]:
@@ -84,4 +84,4 @@ def sizes_settings(table: pd.DataFrame, pair: str) -> dict[str, dict]:
     others = others.sort_values("final", ascending=False, kind="stable")
     places = {f"{share:.0%} of the list": round(share * (len(others) - 1)) for share in (0, 0.25, 0.5, 0.75)}
     chosen = {name: others.iloc[place][list(PARAMETERS)].to_dict() for name, place in places.items()}
-    return {PUBLISHED: published(), PUBLISHED_RESIZE: published() | {"upsampling": "resize"}, **chosen}
+    return published_settings() | chosen

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from experiments.answer import confirmation, searches
-from experiments.answer.confirmation import Confirmation
-from experiments.answer.searches import PUBLISHED
+from experiments.answer import collection, retraining
+from experiments.answer.retraining import Confirmation
+from experiments.confirmation import PUBLISHED
 from judge.common.errors import UserError
 from trials.session.records import read_record
 
@@ -17,8 +17,8 @@ TINY = {"size": "sketch", "ngf": 4, "blocks": 1, "ndf": 4, "steps": 2, "reports"
 @pytest.fixture
 def options(tmp_path, sample_data, judge_file, monkeypatch) -> Confirmation:
     """The confirmation of a tiny pair of domains, whose halves are the same images."""
-    monkeypatch.setattr(confirmation, "TRIAL", TINY)
-    monkeypatch.setattr(confirmation, "SEEDS", (1001, 1002))
+    monkeypatch.setattr(retraining, "TRIAL", TINY)
+    monkeypatch.setattr(retraining, "SEEDS", (1001, 1002))
     halves = tmp_path / "halves"
     halves.mkdir()
     for half in ("search", "yardstick"):
@@ -28,33 +28,33 @@ def options(tmp_path, sample_data, judge_file, monkeypatch) -> Confirmation:
 
 @pytest.mark.slow
 def test_each_different_setting_is_trained_with_each_seed_once(options, tmp_path, monkeypatch):
-    published, table = searches.published(), tmp_path / "confirmed.csv"
+    published, table = collection.published_settings()[PUBLISHED], tmp_path / "confirmed.csv"
     other = published | {"cycle_weight": 5.0}
     settings = {PUBLISHED: published, "tpe 1": other, "random 1": other}
-    confirmation.run(options, settings, table)
+    retraining.run(options, settings, table)
     rows = pd.read_csv(table).set_index(["setting", "seed"])
     assert len(rows) == 6 and rows["folder"].nunique() == 4 and not rows["diverged"].any()
     assert rows.loc["tpe 1"].equals(rows.loc["random 1"])
     record = read_record(tmp_path / "out/sample/tpe-1-1002")
     assert {name: record["settings"][name] for name in ("seed", "cycle_weight", "steps", "budget")} == {
         "seed": 1002, "cycle_weight": 5.0, "steps": 2, "budget": 1.0}
-    assert (tmp_path / "out/sample/tpe-1-1002" / confirmation.SHEET).is_file()
+    assert (tmp_path / "out/sample/tpe-1-1002" / retraining.SHEET).is_file()
 
     before = table.read_bytes()
-    monkeypatch.setattr(confirmation, "train", None)  # nothing is trained again
-    confirmation.run(options, settings, table)
+    monkeypatch.setattr(retraining, "train", None)  # nothing is trained again
+    retraining.run(options, settings, table)
     assert table.read_bytes() == before
 
 
 def test_a_diverged_training_has_the_score_0_and_no_parts(options, tmp_path):
     (tmp_path / "run.json").write_text('{"status": "diverged", "settings": {}}')
-    assert confirmation.Yardstick(options)(tmp_path) == {"diverged": True, "default": 0.0}
+    assert retraining.Yardstick(options)(tmp_path) == {"diverged": True, "default": 0.0}
 
 
 def test_a_training_that_fails_is_named_with_its_log(options, tmp_path):
     broken = replace(options, judge=tmp_path / "nowhere.pt")
     with pytest.raises(UserError, match="folder did not finish: see .*folder/log"):
-        confirmation.train(searches.published() | {"seed": 1}, broken, tmp_path / "folder")
+        retraining.train({"seed": 1}, broken, tmp_path / "folder")
     assert "no judge at" in (tmp_path / "folder/log").read_text()
 
 
@@ -66,8 +66,8 @@ def test_sizes_are_compared_on_what_the_trials_reported(options, tmp_path, monke
         return {"score": {"default": 0.1 if "size" in changed else scores[parameters["seed"]]}}
 
     trained = []
-    monkeypatch.setattr(confirmation, "train", train)
-    confirmation.compare_sizes(options, {PUBLISHED: {}}, tmp_path / "draft.pt", 0.25, tmp_path / "sizes.csv")
+    monkeypatch.setattr(retraining, "train", train)
+    retraining.compare_sizes(options, {PUBLISHED: {}}, tmp_path / "draft.pt", 0.25, tmp_path / "sizes.csv")
     assert trained == [(1001, None, options.judge.name), (1002, None, options.judge.name),
                        (1001, "draft", "draft.pt")]  # fmt: skip
     row = pd.read_csv(tmp_path / "sizes.csv").iloc[0]
