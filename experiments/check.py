@@ -204,7 +204,7 @@ def check_space(config: Any, module: ModuleType, settings: Any) -> None:
 
 
 def extremes(space: dict) -> list[dict]:
-    """Return parameters at the ends of all that NNI draws from the space of one setting, by NNI's own code:
+    """Return parameters at the ends of all that NNI draws from the space of one setting, by NNI's code:
     every choice, the ends of a range, and `SIGMAS` away from the mean of a normal distribution."""
     formatted, proposals = format_search_space(space), []
     for key, spec in formatted.items():

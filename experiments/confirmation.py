@@ -70,7 +70,7 @@ def write(search: Experiment, top: int, seeds: int, size: str | None = None, jud
         common |= {"score": score if score in FORMULAS else str(Path(score).resolve())}
         file, title = f"{file}-{Path(score).stem}", f"{title}, by {score}"
     choices = {name: list(dict.fromkeys(each[name] for each in settings.values())) for name in searched}
-    # Not the search's own seed: with it, the best were chosen for their luck, too.
+    # Not the search's seed: the best trials had luck with it.
     choices["seed"] = list(range(common["seed"] + 1, common["seed"] + 1 + seeds))
     options = vars(run_options) | {
         "python": trial_command.python_of(command), "budget": 1.0,

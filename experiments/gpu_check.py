@@ -29,12 +29,12 @@ import torch
 
 from judge import images, sample
 from judge.common.cli import Parser, PositiveInt, from_namespace, main
+from judge.common.constants import ROOT
 from judge.common.device import device_name
 from judge.common.errors import UserError
 from trials.bench.__main__ import describe, describe_step
 from trials.session.records import git_commit, read_lines, read_record
 
-ROOT = Path(__file__).parents[1]
 TOTAL_SECONDS = 300  # and at most `GRACE_SECONDS` more
 GRACE_SECONDS = 30  # for a command to end by itself after SIGTERM: a search stops NNI and its trials
 MAX_LINE = 200  # characters of a printed line and of a cell of the table

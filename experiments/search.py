@@ -196,7 +196,7 @@ def start(id_: str, plan: Plan, mps_daemon: Daemon | None, tunnels: Tunnels,
         file = manager.write_config(Path(folder) / plan.file.name, config)
         variables = mps_daemon.variables if mps_daemon else {}
         experiment, port = manager.create(file, id_, tunnels.open, variables)
-    page.begin(find_experiment(str(experiment.folder)), port)  # its own: it is read by other threads
+    page.begin(find_experiment(str(experiment.folder)), port)  # another one: other threads read it
     print(f"experiment {experiment.id} in {experiment.folder}")
     print(f"web UI: http://127.0.0.1:{port} (this machine only; else ssh -L {port}:127.0.0.1:{port})")
     (experiment.folder / FILE_NAME).write_bytes(plan.source)

@@ -198,7 +198,7 @@ def remove(experiments: Sequence[Experiment], yes: bool = False) -> None:
 
 
 def delete(folder: Path) -> None:
-    """Delete an experiment's folder, its database last: what a stop leaves is still found, to be deleted."""
+    """Delete an experiment's folder, its database last: after an interruption `rm` still knows it."""
     for place in folder.iterdir():
         if place.is_dir() and not place.is_symlink() and place.name != "db":
             shutil.rmtree(place)

@@ -20,8 +20,9 @@ from nni.common.hpo_utils import format_parameters
 from nni.runtime import msg_dispatcher
 from nni.tuner import Tuner
 
-from experiments.nni_adapter import database, dispatcher, manager, remote
+from experiments.nni_adapter import database, dispatcher, manager
 from judge.common.errors import UserError
+from judge.common.files import last_line
 
 
 class Tpe(TpeTuner):
@@ -42,7 +43,7 @@ class Tpe(TpeTuner):
             self.rng = np.random.default_rng((options["seed"], len(self._earlier)))
         self._fixed: list[dict] | None = None  # proposed before TPE's own
         self._learnt = set()  # parameter ids whose result is in the history
-        dispatcher.report_errors()  # `nnictl create` starts NNI's own dispatcher
+        dispatcher.report_errors()  # `nnictl create` does not start ours
         # Let NNI pass the last report of an early-stopped trial to the tuner (runtime/msg_dispatcher.py:242).
         # NNI reads this option from the environment at import; set here, it holds for `nnictl create` too. No
         # longer needed when it is an option of the experiment file.
@@ -141,4 +142,4 @@ def check_plain_nni() -> None:
         checked = subprocess.run(command, env=nni_manager.environ(), cwd=database.ROOT, text=True,
                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if checked.returncode:
-        raise UserError(remote.last_line(checked.stderr))
+        raise UserError(last_line(checked.stderr))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from judge.common.cli import ComputeOptions, Namespace, Parser, from_namespace, subcommands
 from judge.common.constants import DEFAULT_FORMULA, DEFAULT_JUDGE, SIZES, STAND_IN
 from judge.common.errors import UserError, printable
-from judge.common.files import FileLock, as_user_error, atomic_write, new_folder, scratch_folder
+from judge.common.files import as_user_error, atomic_write, new_folder, scratch_folder
 from judge.training_options import TrainingOptions
 
 if TYPE_CHECKING:  # each command imports what it needs when it runs: torch and torchvision take seconds
@@ -119,11 +119,6 @@ def pixels_of(options: Namespace, device: "torch.device") -> int:
     return SIZES[images.default_size(device) if options.size == "auto" else options.size]
 
 
-def lock_output(file: Path) -> FileLock:
-    """Keep other processes from making `file` until the lock is closed."""
-    return FileLock(file.with_name(f".{file.name}.lock"), f"training {file}")
-
-
 def train(options: Namespace) -> None:
     """Train a judge that distinguishes paintings from photographs, calibrate it and save it."""
     from judge import images, model, training
@@ -134,19 +129,18 @@ def train(options: Namespace) -> None:
         raise UserError("--paintings and --photos go together: give both or neither")
     if options.neither and options.two_classes:
         raise UserError("--neither gives images of the third class, which --two-classes leaves out")
-    model.check_writable(options.out)
-    device = compute_device(options)
-    dataset = (images.from_folders(options.paintings, options.photos) if options.paintings
-               else images.find_dataset(options.data))
-    size = pixels_of(options, device)
-    print(f"data: {dataset.description}; size: {model.describe_size(size)}; on {device_name(device)}")
     settings = from_namespace(TrainingOptions, options)
 
     def announce(seconds: float) -> None:
         print(f"{settings.epochs} epochs take about {duration(seconds)}; training ends early after "
               f"{settings.patience} without a lower held-out loss", file=sys.stderr)
 
-    with lock_output(options.out):
+    with model.lock_output(options.out):
+        device = compute_device(options)
+        dataset = (images.from_folders(options.paintings, options.photos) if options.paintings
+                   else images.find_dataset(options.data))
+        size = pixels_of(options, device)
+        print(f"data: {dataset.description}; size: {model.describe_size(size)}; on {device_name(device)}")
         judge, card = training.train(dataset, size, settings, device, options.neither, announce=announce)
         model.save_judge(judge, card, options.out)
     print("trained from weights: {weights}, {epochs} epochs, {seconds:.0f} s".format(**card.training))
@@ -297,8 +291,7 @@ def leave_out(options: Namespace) -> None:
     dataset = images.find_dataset(options.data)
     with ExitStack() as until_the_end:
         if options.out:
-            model.check_writable(options.out)
-            until_the_end.enter_context(lock_output(options.out))
+            until_the_end.enter_context(model.lock_output(options.out))
         table = leave_out_table(dataset, pixels_of(options, device), settings, device,
                                 options.families or LEFT_OUT, options.out)
     if options.csv:

@@ -31,16 +31,16 @@ def list_images(folders: Sequence[Path]) -> list[Path]:
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UserError(f"no folder {folder}: images are read from it")
-        found, left_out = _walk(folder)
-        paths = sorted(path for path in found if path.suffix.lower() in suffixes)
-        for path in set(found).difference(paths):
+        visible, left_out = _walk(folder)
+        paths = sorted(path for path in visible if path.suffix.lower() in suffixes)
+        for path in set(visible).difference(paths):
             kind = path.suffix.lower() or "no ending"
             left_out[kind if path.exists() else "broken link"].append(path.name)
         others = printable(", ".join(f"{len(names)} {kind} ({min(names)}{', ...' * (len(names) > 1)})"
                                      for kind, names in sorted(left_out.items())))
         if not paths:
-            found = f", only {others}" if others else ""
-            raise UserError(f"no images in {folder}{found}: put {ENDINGS} files there")
+            only = f", only {others}" if others else ""
+            raise UserError(f"no images in {folder}{only}: put {ENDINGS} files there")
         if others:
             note(f"note: left out in {printable(folder)}: {others}; images end in {ENDINGS}")
         files += paths
@@ -64,8 +64,8 @@ def _walk(folder: Path) -> tuple[list[Path], defaultdict[str, list[str]]]:
             continue
         seen.add((state.st_dev, state.st_ino))
         files += [Path(here, name) for name in names if is_visible(name)]
-        if own := [name for name in folders if name.lower() in OF_SYSTEMS]:
-            left_out["folder of a system"] += own
+        if systems := [name for name in folders if name.lower() in OF_SYSTEMS]:
+            left_out["folder of a system"] += systems
         folders[:] = sorted(filter(is_visible, folders))
     return files, left_out
 

@@ -116,11 +116,14 @@ def describe_size(size: int) -> str:
     return next((f"{name} ({size} px)" for name, pixels in SIZES.items() if pixels == size), f"{size} px")
 
 
-def check_writable(file: Path) -> None:
-    """Raise UserError, before training, if a judge cannot be written to `file`."""
+def lock_output(file: Path) -> FileLock:
+    """Keep other processes from making `file` until the lock is closed, which leaves nothing.
+
+    Raises UserError, before training, if it cannot be written.
+    """
     if file.is_dir():
         raise UserError(f"cannot write to {file}: it is a folder")
-    FileLock(file.with_name(f".{file.name}.lock"), f"training {file}").close()  # leaves nothing
+    return FileLock(file.with_name(f".{file.name}.lock"), f"training {file}")
 
 
 def save_judge(judge: Judge, card: ModelCard, file: Path) -> None:

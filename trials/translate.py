@@ -118,13 +118,13 @@ def find_images(photos: Path, out: Path) -> dict[Path, Path]:
     folder, painted = (Path(os.path.realpath(path)) for path in (photos, out))
     if photos.is_file():
         targets = {photos: out / f"{photos.stem}.png"}
-        own = os.path.realpath(targets[photos]) == str(folder)
+        replaces = os.path.realpath(targets[photos]) == str(folder)
     else:
-        own, outside = folder == painted, folder.is_relative_to(painted)
+        replaces, outside = folder == painted, folder.is_relative_to(painted)
         paths = [path for path in list_images([photos])
                  if outside or not Path(os.path.realpath(path)).is_relative_to(painted)]
         targets = {path: out / f"{name}.png" for name, path in name_apart(paths, photos).items()}
-    if own:
+    if replaces:
         raise UserError(f"--out is the folder of --photos, {photos}: give another one")
     return targets
 

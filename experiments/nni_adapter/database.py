@@ -11,10 +11,10 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
+from judge.common.constants import ROOT as ROOT  # callers say database.ROOT
 from judge.common.errors import UserError, one_line
 from judge.common.schema import NUMBER, matches
 
-ROOT = Path(__file__).parents[2]  # of the repository: commands run here
 RUNS = ROOT / "runs"  # the shipped files put experiments here
 NNI_HOME = Path.home() / "nni-experiments"  # NNI's list of experiments is here
 LATEST = "latest"  # in place of an id: the experiment that was started last

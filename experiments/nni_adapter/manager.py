@@ -20,7 +20,7 @@ from experiments.nni_adapter import database
 from experiments.nni_adapter.database import ROOT, RUNNING, Experiment, Trial
 from experiments.nni_adapter.processes import with_variable, with_word
 from judge.common.errors import UserError
-from judge.common.files import as_user_error, atomic_write, last_line
+from judge.common.files import as_user_error, atomic_write, last_line_of
 
 PRELOAD = Path(__file__).with_name("preload.js")
 NNICTL = [sys.executable, "-m", "experiments.nni_adapter.nnictl"]
@@ -121,7 +121,7 @@ def is_trial(process: psutil.Process) -> bool:
 
 
 def status(port: int) -> tuple[str, list[str]]:
-    """Return the experiment's state, for example RUNNING or DONE, and NNI's own errors so far.
+    """Return the experiment's state, for example RUNNING or DONE, and NNI's errors so far.
 
     The state is STOPPED if nothing listens at `port`.
     """
@@ -169,11 +169,11 @@ def what_ended(experiment: Experiment, errors: list[str]) -> str:
     if TUNER_ERROR in errors or (not with_word(with_variable(EXPERIMENT, experiment.id), TUNER)
                                  and not has_line(tuner_log, "Connection lost")):  # to the manager
         raised = TRACEBACK_END.findall(tuner_log.read_text(errors="replace")) if tuner_log.is_file() else []
-        last = raised[-1] if raised else last_line(tuner_log)
+        last = raised[-1] if raised else last_line_of(tuner_log)
         return f"NNI's tuner or assessor has ended, its last line: {last} ({tuner_log})"
     if errors:
         return f"NNI's manager failed: {errors[-1]} ({manager_log})"
-    return f"NNI's manager has ended, its last line: {last_line(manager_log, '[')} ({manager_log})"
+    return f"NNI's manager has ended, its last line: {last_line_of(manager_log, '[')} ({manager_log})"
 
 
 def has_line(log: Path, words: str) -> bool:

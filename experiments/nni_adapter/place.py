@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 
 from judge.common.cli import main
+from judge.common.constants import ROOT
 from judge.common.errors import UserError
 
-ROOT = Path(__file__).parents[2].resolve()  # of the repository
 UNSAFE = re.compile(r"[^\w@%+=,./~-]")  # \w: letters and digits of every language, and _
 
 
@@ -26,4 +26,4 @@ def check_place(what: str, path: Path | str) -> None:
 
 
 if __name__ == "__main__":
-    main("salon", lambda arguments: check_place("the repository", ROOT))
+    main("salon", lambda arguments: check_place("the repository", ROOT.resolve()))

@@ -61,7 +61,7 @@ if (process.argv.includes('--experiment-id')) {
 }
 
 // 4. The manager ends, and so do its trials, when the process that started the experiment has ended in any
-// way, also by kill -9. No longer needed when nnictl can be told to do so.
+// way, also by kill -9. No longer needed when nnictl has an option for it.
 const starter = process.env.SALON_STARTER;
 if (starter && process.argv.includes('--experiment-id')) {
     const state = () => {

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from experiments.nni_adapter.database import Experiment, Trial
 from judge.common.errors import UserError
+from judge.common.files import last_line
 
 FOLDER = "/tmp/nni-experiments"  # on every worker, chosen by NNI; a trial works in ID/trials/TRIAL
 # BatchMode: ssh must not ask. An unknown host key is an error, not a question.
@@ -123,11 +124,6 @@ class Worker:
         if packing.returncode or (problem and problem != "empty file"):
             raise UserError(f"{self.name}: {last_line(stderr) or problem}")
         subprocess.run(self.ssh(shlex.join(["rm", "-rf", *fetched])), capture_output=True)
-
-
-def last_line(text: str) -> str:
-    """Return the last line that is not empty: where programs print what was wrong."""
-    return text.strip().splitlines()[-1].strip() if text.strip() else ""
 
 
 def workers(config: dict) -> list[Worker]:

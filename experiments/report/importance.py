@@ -126,9 +126,3 @@ def _shares(parameters: pd.DataFrame, scores: pd.Series) -> dict[str, float]:
         shares = get_param_importances(optuna_study(varied, scores.to_frame()),
                                        evaluator=FanovaImportanceEvaluator(n_trees=32, seed=0))
     return {name: float(shares.get(name, 0.0)) for name in parameters}
-
-
-def pareto_front(values: pd.DataFrame) -> list:
-    """Return the index of the rows on the Pareto front, those that no other row dominates."""
-    study = optuna_study(pd.DataFrame(index=values.index), values)
-    return [values.index[trial.number] for trial in study.best_trials]

@@ -193,7 +193,7 @@ def announce(live: LivePage, show: bool) -> None:
 
 @contextmanager
 def served(data: PageData, port: int = 0, show: bool = False) -> Iterator[LivePage]:
-    """Serve a page within the `with` block, and print its address. Errors and signals are told to it."""
+    """Serve a page within the `with` block, and print its address. It shows errors and signals."""
     live = LivePage(data, port)
     announce(live, show)
     try:

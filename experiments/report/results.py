@@ -1,8 +1,6 @@
 """The table of an experiment's trials, best first, and the commands that repeat its best trial."""
 
-import fcntl
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -12,9 +10,9 @@ import pandas as pd
 from experiments import trial_command
 from experiments.nni_adapter.database import ROOT, RUNNING, Experiment, Trial
 from judge.common.errors import UserError
-from judge.common.files import last_line
+from judge.common.files import last_line_of
 from judge.score import Formula
-from trials.session.records import read_lines, read_record, recorded_settings
+from trials.session.records import read_lines, read_record, recorded_settings, was_killed
 from trials.session.steady import score_text, steady
 
 COLUMNS = ["trial", "id", "data", "state", "reports", "score"]  # of a table without trials
@@ -55,14 +53,6 @@ class Row:
         if self.trial.state == RUNNING and (status == "stopped" or status and was_killed(self.trial.folder)):
             return "stopped"
         return status if status in ("diverged", "failed") else self.trial.state.lower().replace("_", " ")
-
-
-def was_killed(folder: Path) -> bool:
-    """Return whether a trial's process has ended without a last word: it holds the folder's lock no more."""
-    with suppress(OSError), open(folder / ".lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 def rows(experiment: Experiment, formula: Formula | None = None,
@@ -314,7 +304,7 @@ def overtime(experiment: Experiment, trial: Trial) -> str | None:
 def log_of(trial: Trial) -> tuple[str, Path] | tuple[None, None]:
     """Return the last line that a trial printed, errors first, and the file; None if it printed nothing."""
     for name in ("stderr", "trial.log", "stdout"):
-        if line := last_line(trial.folder / name):
+        if line := last_line_of(trial.folder / name):
             return line, trial.folder / name
     return None, None
 

@@ -37,13 +37,13 @@ class Simulation:
     table: Path | None = None
     """Table of learning curves, instead of experiments: trial, step, score and its parts."""
     trials: PositiveInt = 8
-    """The time of all searches: that of so many whole trials."""
+    """The time of all searches: that of so many trials of full length."""
     searches: PositiveInt = 200
     """Number of searches, the same for each assessor; every five share a draw of settings, in five orders."""
     at_once: PositiveInt = 2
     """Trials at once."""
     overhead: NonNegativeFloat = 0.1
-    """Time that a trial takes beside its training, as a share of a whole trial: its start and NNI's."""
+    """Time that NNI and the start of a trial take, as a share of a trial of full length."""
     score: str | None = None
     """Score by which trials are stopped and the best is chosen: a formula, or a file of `taste`; by default
     that of the searches."""
@@ -55,7 +55,7 @@ def curves_of(names: Sequence[str], score: str | None = None) -> pd.DataFrame:
 
 
 def steady_curves(table: pd.DataFrame, score: str | None = None) -> np.ndarray:
-    """Return what each trial would have told NNI at each report (`trials.session.steady`), [trials, reports].
+    """Return the score that each trial gave NNI at each report (`trials.session.steady`), [trials, reports].
 
     Left out are trials with fewer reports than others, which were stopped. Raises UserError if there are
     fewer than `MIN_CURVES`, or parts of the score are missing.
@@ -69,8 +69,8 @@ def steady_curves(table: pd.DataFrame, score: str | None = None) -> np.ndarray:
     logarithms = np.log(table.sort_values("step").set_index(keys)["score"].clip(lower=MIN_SCORE))
     trials = [values for _, values in logarithms.groupby(keys)]
     longest = max(map(len, trials), default=0)
-    whole = np.unique([values for values in trials if len(values) == longest], axis=0)  # a copy counts once
-    curves = np.exp(pd.DataFrame(whole).T.rolling(STEADY_REPORTS, min_periods=1).mean().T.to_numpy())
+    full = np.unique([values for values in trials if len(values) == longest], axis=0)  # a copy counts once
+    curves = np.exp(pd.DataFrame(full).T.rolling(STEADY_REPORTS, min_periods=1).mean().T.to_numpy())
     if len(curves) < MIN_CURVES:
         raise UserError(f"{len(curves)} trials that were not stopped early: {MIN_CURVES} are needed, or a "
                         "search would see all of them")
@@ -117,8 +117,8 @@ def run(simulation: Simulation, curves: np.ndarray) -> pd.DataFrame:
     """Replay all searches on `curves`, [trials, reports], and return a row per search, length and assessor.
 
     Further columns: settings that could be proposed; trials that ended; `through`, those of them that
-    completed; `whole`, trainings in whole trials; loss, the base-10 logarithm of how many times better the
-    best setting of the draw ends than the chosen one.
+    completed; `cost`, all training, in trials of full length; loss, the base-10 logarithm of how many times
+    better the best setting of the draw ends than the chosen one.
     """
     reports, at_once = curves.shape[1], simulation.at_once
     overhead = simulation.overhead * reports
@@ -134,7 +134,7 @@ def run(simulation: Simulation, curves: np.ndarray) -> pd.DataFrame:
                 rows.append({
                     "length": length, "assessor": name, "search": search,
                     "settings": len(drawn), "trials": ended,
-                    "through": len(finals), "whole": reported / reports,
+                    "through": len(finals), "cost": reported / reports,
                     "loss": math.log10(drawn[:, -1].max() / drawn[chosen, -1]),
                 })  # fmt: skip
     return pd.DataFrame(rows)
@@ -161,12 +161,12 @@ def text(table: pd.DataFrame) -> str:
     """Return means over the searches as text, a row per length and assessor.
 
     `share` is the chosen setting's score as a share of the best one's (geometric mean); `best` is how often
-    the best setting was chosen; `gain` is how many times better the chosen setting is than with whole trials
-    and without an assessor, with its 95 % interval over draws of the settings.
+    the best setting was chosen; `gain` is how many times better the chosen setting is than with trials of
+    full length and without an assessor, with its 95 % interval over draws of the settings.
     """
     table = table.assign(best=table["loss"] == 0, draw=table["search"] // ORDERS)
     rows = table.groupby(["length", "assessor"], sort=False)
-    cells = rows[["trials", "through", "whole"]].mean().map("{:.1f}".format)
+    cells = rows[["trials", "through", "cost"]].mean().map("{:.1f}".format)
     by_draw = table.pivot_table("loss", ["length", "assessor"], "draw", sort=False)
     gain = by_draw.loc[LENGTHS[-1], "none"] - by_draw
     low, high = ((10 ** gain.quantile(q, axis=1)).map("{:.2f}".format) for q in (0.025, 0.975))

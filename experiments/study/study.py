@@ -131,10 +131,11 @@ class StudyTable:
 
     def complete(self, runs: list[tuple[int, int]]) -> pd.DataFrame:
         """Add those of `runs`, (setting, seed), that are missing, and return the table."""
-        table = self._read()
+        stored = self._stored()
+        table = self._of_this_study(stored)
         present = set(zip(table["setting"], table["seed"])) if len(table) else set()
         missing = [run for run in runs if run not in present]
-        if missing and len(table) < self._rows():  # `_add` would drop the others
+        if missing and len(table) < len(stored):  # `_add` would drop the others
             raise UserError(f"{self.study.table} has results of other trials or judges: choose another "
                             "--table")
         with ThreadPoolExecutor(self.study.at_once) as pool:
@@ -147,18 +148,20 @@ class StudyTable:
                 raise
         return self._read()
 
-    def _rows(self) -> int:
-        """Return the number of rows in the table, also of other trials and judges."""
-        return len(pd.read_csv(self.study.table)) if self.study.table.exists() else 0
-
-    def _read(self) -> pd.DataFrame:
-        """Return the rows of such trials measured by these two judges; other rows are dropped."""
+    def _stored(self) -> pd.DataFrame:
+        """Return the table as it is stored, also with rows of other trials and judges."""
         if not self.study.table.exists():
             return pd.DataFrame()
         # As text: pandas would read some hashes as numbers.
-        table = pd.read_csv(self.study.table, dtype=dict.fromkeys(self.conditions, str))
+        return pd.read_csv(self.study.table, dtype=dict.fromkeys(self.conditions, str))
+
+    def _of_this_study(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of such trials measured by these two judges."""
         conditions = table.reindex(columns=list(self.conditions))  # older tables lack some
         return table[(conditions == list(self.conditions.values())).all(axis=1)]
+
+    def _read(self) -> pd.DataFrame:
+        return self._of_this_study(self._stored())
 
     def _add(self, run: tuple[int, int]) -> None:
         """Train and measure one of the runs, and write its rows to the table."""

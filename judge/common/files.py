@@ -62,6 +62,14 @@ class FileLock:
         self.close()
 
 
+def is_abandoned(file: Path) -> bool:
+    """Return whether a process with a `FileLock` on `file` was killed: the file is there, but unlocked."""
+    with suppress(OSError), open(file) as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    return False
+
+
 @contextmanager
 def as_user_error(path: Path) -> Iterator[None]:
     """Turn a failed write to `path` (disk full, no permission) into a UserError."""
@@ -128,10 +136,15 @@ def remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def last_line(file: Path, start: str = "") -> str | None:
-    """Return the last line of a text file that is not empty and begins so; None if there is none."""
+def last_line(text: str, start: str = "") -> str:
+    """Return the last line of a text that is not empty and begins with `start`; an empty one without."""
+    return next((line.strip() for line in reversed(text.splitlines())
+                 if line.strip() and line.startswith(start)), "")
+
+
+def last_line_of(file: Path, start: str = "") -> str:
+    """Return `last_line` of a text file's end, the last `LOG_BYTES`; an empty one if it cannot be read."""
     with suppress(OSError), open(file, "rb") as log:
         log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_BYTES))
-        return next((line.strip() for line in reversed(log.read().decode(errors="replace").splitlines())
-                     if line.strip() and line.startswith(start)), None)
-    return None
+        return last_line(log.read().decode(errors="replace"), start)
+    return ""

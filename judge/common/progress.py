@@ -32,12 +32,12 @@ def progress(items: Iterable[Item], doing: str, total: int | None = None) -> Ite
 
 def duration(seconds: float) -> str:
     """Return seconds as text, for example 2 min 20 s, 30 min, 5.3 h, 2.9 days."""
-    whole = round(seconds)
-    if whole < 60:
+    rounded = round(seconds)
+    if rounded < 60:
         return milliseconds(seconds)
-    if whole < 600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 2 * 3600:
+    if rounded < 600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    if rounded < 2 * 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < DAY else f"{seconds / DAY:.1f} days"
 

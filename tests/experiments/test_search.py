@@ -20,7 +20,7 @@ from experiments.nni_adapter.database import find_experiment
 from experiments.nni_adapter.manager import create, free_port, new_id, status, stop
 from experiments.nni_adapter.processes import with_variable, with_word
 from experiments.search import TITLE
-from judge.common.files import last_line
+from judge.common.files import last_line_of
 from tests.experiments import long_run, raising
 from tests.experiments.helpers import (
     FEW,
@@ -241,7 +241,7 @@ def test_plain_nnictl_refuses_what_check_refuses(tmp_path, nni_home):
         assert created.returncode == 0, created.stdout
         until(lambda: status(port)[0] == "ERROR")
         log = newest(tmp_path / "search" / "runs") / "log" / "dispatcher.log"
-        assert "does not contain the published value 0.5" in last_line(log)
+        assert "does not contain the published value 0.5" in last_line_of(log)
     finally:
         for process in with_variable("HOME", str(tmp_path)):
             process.terminate()

@@ -189,7 +189,7 @@ def test_a_disk_that_is_really_full_leaves_the_old_judge(small_disk, judge_file,
 def test_a_place_that_cannot_be_written_is_one_line_before_and_after_training(tmp_path, judge, place):
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "folder").mkdir()
-    for write in (model.check_writable, partial(model.save_judge, judge, CARD)):
+    for write in (model.lock_output, partial(model.save_judge, judge, CARD)):
         with pytest.raises(UserError, match="cannot write to .*(file|judge.pt|folder): "):
             write(tmp_path / place)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
@@ -197,5 +197,5 @@ def test_a_place_that_cannot_be_written_is_one_line_before_and_after_training(tm
 
 def test_asking_whether_a_judge_can_be_written_leaves_nothing(tmp_path):
     """Data may be missing: then nothing is trained."""
-    model.check_writable(tmp_path / "new/models/judge.pt")
+    model.lock_output(tmp_path / "new/models/judge.pt").close()
     assert not list(tmp_path.iterdir())

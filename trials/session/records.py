@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from judge import images
+from judge.common.constants import ROOT
 from judge.common.device import device_name, gpu_facts, tf32
 from judge.common.errors import UserError
-from judge.common.files import FileLock, as_user_error, atomic_write
+from judge.common.files import FileLock, as_user_error, atomic_write, is_abandoned
 from judge.common.schema import NUMBER, matches
 
 RECORD = {  # the form of run.json
@@ -36,7 +37,7 @@ REPORT = {  # the form of a line of stats.jsonl
     "score": {"default": NUMBER, "*": NUMBER}, "losses?": {"*": NUMBER}, "early?": bool,
 }  # fmt: skip
 UNHASHED = ("budget", "reports", "graphs", "compile")  # settings that do not change what a step computes
-ROOT = Path(__file__).parents[2]  # of the repository
+LOCK = ".lock"  # in the folder of a trial that runs
 PATHS = ("data", "judge", "score", "content", "style")  # settings that may be paths
 RECORDED_VERSIONS = ("torch", "torchvision", "torchmetrics", "numpy", "nni")
 
@@ -74,6 +75,11 @@ def read_lines(file: Path) -> list[dict]:
     return list(takewhile(lambda report: matches(report, REPORT), map(_parse_object, lines)))
 
 
+def was_killed(folder: Path) -> bool:
+    """Return whether the process of the trial in `folder` was killed."""
+    return is_abandoned(folder / LOCK)
+
+
 def settings_hash(settings: dict) -> str:
     """Return a short hash of the settings that decide what a step computes: a larger budget continues the
     same trial."""
@@ -87,15 +93,15 @@ def recorded_settings(Settings: type, record: dict) -> dict:
 
 
 def from_root(settings: dict) -> dict:
-    """Return recorded settings whose files are found from any folder: those of a search are relative to the
-    root of the repository."""
-    def found(value: str) -> str:
+    """Return recorded settings with paths that hold in any folder: those of a search are relative to the root
+    of the repository."""
+    def locate(value: str) -> str:
         here, places = (Path(), images.DATA), (ROOT, ROOT / images.DATA)
         if any((place / value).exists() for place in here):
             return value
         return next((str(place / value) for place in places if (place / value).exists()), value)
 
-    return settings | {name: found(settings[name]) for name in PATHS if isinstance(settings.get(name), str)}
+    return settings | {name: locate(settings[name]) for name in PATHS if isinstance(settings.get(name), str)}
 
 
 def versions() -> dict[str, str]:
@@ -134,7 +140,7 @@ class Record:
         self._Settings = type(settings)
         self._begun = False
         # A trial whose NNI manager was killed may still write here when the search is resumed.
-        self._lock = FileLock(folder / ".lock", f"training in {folder}")
+        self._lock = FileLock(folder / LOCK, f"training in {folder}")
         try:
             self._previous = self._read_previous()
         except UserError:

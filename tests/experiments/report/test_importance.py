@@ -102,12 +102,6 @@ def test_a_range_is_logarithmic_if_its_values_span_more_than_a_factor_of_ten(val
     assert importance.distribution(pd.Series(values)) == expected
 
 
-def test_the_pareto_front_is_the_rows_that_no_other_dominates():
-    scores = {"style": [0.9, 0.1, 0.5, 0.4], "content": [0.1, 0.9, 0.5, 0.4]}
-    values = pd.DataFrame(scores, index=list("abcd"))
-    assert sorted(importance.pareto_front(values)) == ["a", "b", "c"]
-
-
 def test_a_forest_is_grown_on_some_of_many_trials(monkeypatch):
     counts = []
     monkeypatch.setattr(importance, "_shares", lambda p, s: counts.append(len(s)) or dict.fromkeys(p, 0.5))

@@ -59,7 +59,7 @@ def predictive() -> pd.DataFrame:
 def test_all_searches_have_equal_time_and_those_that_stop_early_see_more_trials(predictive):
     simulated, curves = Simulation(trials=12, searches=10), simulation.steady_curves(predictive)
     table = simulation.run(simulated, curves)
-    time, spent = 12 * (1 + simulated.overhead), table["whole"] + simulated.overhead * table["trials"]
+    time, spent = 12 * (1 + simulated.overhead), table["cost"] + simulated.overhead * table["trials"]
     assert (spent <= time + 1e-9).all() and (spent > time - 2 * (1 + simulated.overhead)).all()
     means = table.groupby(["length", "assessor"])[["trials", "loss"]].mean()
     assert means["trials"][1.0, "none"] == 12
@@ -103,7 +103,7 @@ def test_another_score_ranks_the_curves(predictive):
 def test_the_gain_is_how_many_times_better_than_whole_trials_without_an_assessor():
     loss = pd.DataFrame({"assessor": ["none", "halving"], "loss": [0.5, 0.2], "length": LENGTHS[-1]})
     table = loss.merge(pd.DataFrame({"search": range(20)}), how="cross")
-    text = simulation.text(table.assign(settings=9, trials=1, through=1, whole=1.0))
+    text = simulation.text(table.assign(settings=9, trials=1, through=1, cost=1.0))
     assert "2.00 [2.00, 2.00]" in text and "1.00 [1.00, 1.00]" in text
 
 
