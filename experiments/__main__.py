@@ -22,7 +22,6 @@
 ID is the id that `run` printed, the experiment's name or folder, or `latest`, the one started last.
 """
 
-import sys
 import webbrowser
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from experiments.nni_adapter.database import (
     is_confirmation,
 )
 from experiments.overrides import OverrideOptions, Overrides
+from experiments.study.options import SHIPPED_TABLE, STYLE_WEIGHT, Simulation, Study
 from judge.common.cli import (
     Fraction,
     Namespace,
@@ -287,7 +287,7 @@ def study(options: Namespace) -> None:
     from judge.score import DEFAULT_FORMULA, FORMULAS
 
     check_yardstick(options, options.size)
-    table = study.run(from_namespace(study.Study, options))
+    table = study.run(from_namespace(Study, options))
     if options.yardstick:
         print(study.text(table))
     if options.seeds > 1:
@@ -327,7 +327,7 @@ def simulate(options: Namespace) -> None:
     with error_prefix(f"{options.table} is no table of curves", STUDY_ERRORS):
         table = pd.read_csv(options.table) if options.table else simulation.curves_of(options.experiments)
         curves = simulation.steady_curves(table, options.score)
-    result = simulation.run(from_namespace(simulation.Simulation, options), curves)
+    result = simulation.run(from_namespace(Simulation, options), curves)
     print(result.to_csv(index=False).rstrip("\n") if options.csv else simulation.text(result))
 
 
@@ -407,19 +407,15 @@ def add_options(name: str, parser: Parser) -> None:
     if name == "taste":
         parser.add_argument("--out", type=Path, metavar="FILE",
                             help="where to write the weights (default: score.json beside the votes)")
-    if name in ("study", "ranks", "simulate") and name in sys.argv[1:2]:  # not for others: it imports torch
-        from experiments.study import simulation, study
-
-        if name == "ranks":
-            table = study.SHIPPED_TABLE
-            parser.add_argument("table", type=Path, nargs="?", default=table, help="a study's table")
-            parser.add_argument("--style", type=Fraction, default=study.STYLE_WEIGHT,
-                                help="weight of style against content in final quality")
-        else:
-            if name == "simulate":
-                parser.add_argument("experiments", metavar="ID", nargs="*",
-                                    help="experiments whose trials were not stopped early")
-            parser.add_fields(study.Study if name == "study" else simulation.Simulation)
+    if name == "ranks":
+        parser.add_argument("table", type=Path, nargs="?", default=SHIPPED_TABLE, help="a study's table")
+        parser.add_argument("--style", type=Fraction, default=STYLE_WEIGHT,
+                            help="weight of style against content in final quality")
+    if name == "simulate":
+        parser.add_argument("experiments", metavar="ID", nargs="*",
+                            help="experiments whose trials were not stopped early")
+    if name in ("study", "simulate"):
+        parser.add_fields(Study if name == "study" else Simulation)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from judge.common.device import available_cores
 from judge.common.errors import UserError, one_line
 from judge.common.files import atomic_write
 from judge.score import FORMULAS
-from trials.session import DiskUse, RunOptions, with_parameters
+from trials.session import DiskUse, RunOptions, training_of, with_parameters
 from trials.session.engine import NniEngine
 
 PLATFORMS = ("local", "remote")  # NNI's training services that trials and adapter know
@@ -126,7 +126,7 @@ def check(file: Path, given: Overrides = NO_OVERRIDES) -> Plan:
         check_space(config, module, chosen)
         notes += check_draws(config, chosen, device)
         notes += check_machine(config, settings, run_options)
-        footprint = module.check(settings)
+        footprint = training_of(module.__name__).check(settings)
         if config.assessor:
             notes += check_assessor(config.assessor, settings.report_count())
         return Plan(file, config, module, settings, run_options, footprint,

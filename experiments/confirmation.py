@@ -26,10 +26,10 @@ from judge.common.errors import UserError
 from judge.score import FORMULAS, WORST_SCORE, find_formula
 from trials import cyclegan
 from trials.inspection.trained import settings_of
+from trials.inspection.translation import load_trained
 from trials.parts.batches import load_held_out
 from trials.session import RunOptions
 from trials.session.records import read_record
-from trials.translate import load_trained
 
 PUBLISHED = "published"
 # Keys that a confirmation takes over from the search's configuration.

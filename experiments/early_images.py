@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from judge.common.cli import Parser, PositiveInt, main
+from judge.common.constants import SIZES
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write
-from judge.images import SIZES
-from trials.parts.sheets import cut_images, list_sheets
 from trials.session.records import read_record
 
 
@@ -21,6 +20,8 @@ def write(folders: Sequence[Path], reports: int, out: Path) -> tuple[int, int]:
 
     Return the number of images and of trials that have any. Raises UserError if there are none.
     """
+    from trials.parts.sheets import cut_images, list_sheets  # not above: torch takes seconds
+
     images = trials = 0
     for folder in sorted({record.parent for parent in folders for record in parent.rglob("run.json")}):
         size = SIZES.get(str(read_record(folder).get("settings", {}).get("size")))

@@ -25,14 +25,9 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Literal
 
-import torch
-
-from judge import images, sample
 from judge.common.cli import Parser, PositiveInt, from_namespace, main
-from judge.common.constants import ROOT
-from judge.common.device import device_name
+from judge.common.constants import ROOT, SIZES
 from judge.common.errors import UserError
-from trials.bench.__main__ import describe, describe_step
 from trials.session.records import git_commit, read_lines, read_record
 
 TOTAL_SECONDS = 300  # and at most `GRACE_SECONDS` more
@@ -59,7 +54,7 @@ class Options:
 
     device: Literal["cuda", "cpu"] = "cuda"
     """cpu tries the check out where there is no GPU."""
-    size: Literal[tuple(images.SIZES)] | None = None
+    size: Literal[tuple(SIZES)] | None = None
     """Size for all parts; by default draft, and the speed also at paper."""
     steps: PositiveInt | None = None
     """Steps of a trial; by default 400, on a CPU 60."""
@@ -104,6 +99,9 @@ def command(arguments: list[str]) -> int:
     parser = Parser(__doc__, prog="python -m experiments.gpu_check")
     parser.add_fields(Options)
     options = from_namespace(Options, parser.parse_args(arguments))
+
+    import torch
+
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("torch finds no GPU here; --device cpu --size sketch tries the check on a CPU")
     if options.device == "cpu":
@@ -161,6 +159,10 @@ def table(title: str, rows: list[tuple]) -> str:
 
 def title(device: str) -> str:
     """Return a line with the card, the driver, the versions and the commit."""
+    import torch
+
+    from judge.common.device import device_name
+
     card = device_name(torch.device("cpu"))
     if device == "cuda":
         # In a process of its own: this one must not hold the GPU, which may admit only one process.
@@ -249,6 +251,8 @@ def succeed(check: Check, words: list[str], until: float) -> list[str]:
 
 def measure_speed(check: Check, until: float, size: str) -> str:
     """Compare our step with the plain loop."""
+    from trials.bench.speed import describe, describe_step
+
     words = ["trials.bench", "--size", size, "--device", check.device, "--peer",
              "--seconds", str(TIMED_SECONDS[check.device]), "--rounds", "5", "--json"]
     lines = succeed(check, words, until)
@@ -279,6 +283,8 @@ def run_tests(check: Check, until: float) -> str:
 
 def train_judge(check: Check, until: float) -> str:
     """Make a sample and train a judge on it, just long enough for the parts that need one."""
+    from judge import sample
+
     sample.make(Path(check.data), **SAMPLE)
     words = ["judge", "train", "--data", check.data, "--size", check.size, "--weights", "none",
              "--epochs", "2", "--out", str(check.judge)]

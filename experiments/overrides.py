@@ -9,9 +9,11 @@ from typing import Any
 
 import yaml
 
+from experiments import trial_command
 from experiments.nni_adapter.database import without_repeats
 from judge.common.cli import Fraction, NonNegativeInt, PositiveInt
 from judge.common.errors import UserError
+from trials.session.settings import trial_parser
 
 NOT_CHOSEN = ("out", "earlier", "measure")  # options of a trial that NNI or Salon set
 
@@ -97,9 +99,6 @@ def with_values(command: str, values: dict[str, str], folder: Path) -> str:
 
     `values` are texts by name. Raises UserError for an unknown name or a value that does not fit.
     """
-    from experiments import trial_command  # not above: both may need torch, and --help does not
-    from trials.session.settings import trial_parser
-
     module, settings, options = trial_command.parse(command)
     known = [name for name in {**vars(settings), **vars(options)} if name not in NOT_CHOSEN]
     for name in values:

@@ -3,12 +3,12 @@
 They run in NNI's tuner process; experiment files name them, for example `className: experiments.tuner.Tpe`.
 """
 
-import json
 import logging
 import os
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 import nni
@@ -21,6 +21,7 @@ from nni.runtime import msg_dispatcher
 from nni.tuner import Tuner
 
 from experiments.nni_adapter import database, dispatcher, manager
+from experiments.trial_command import published
 from judge.common.errors import UserError
 from judge.common.files import last_line
 
@@ -59,8 +60,8 @@ class Tpe(TpeTuner):
                               for trial in self._earlier if trial.settled and trial.latest])
             self._fixed = [trial.parameters for trial in self._earlier if not trial.settled]
             if not self._earlier:
-                defaults = default_settings(self._reference)
-                self._fixed = [{name: defaults[name] for name in space}]
+                first = published(import_module(self._reference))
+                self._fixed = [{name: first[name] for name in space}]
 
     def generate_parameters(self, parameter_id, **options):
         """Return the published setting or unfinished trials of the resumed search, then TPE's proposals.
@@ -111,16 +112,6 @@ class Listed(Tuner):
 
     def receive_trial_result(self, parameter_id, parameters, value, **options) -> None:
         """Ignore the result."""
-
-
-def default_settings(module: str) -> dict:
-    """Return the published settings of a trial by name (`trial_command.published`), read in another process.
-
-    A trial imports torch, and the tuner would hold those 0.8 GB of memory throughout the search.
-    """
-    code = (f"import json, {module} as trial; from experiments.trial_command import published; "
-            "print(json.dumps(published(trial)))")
-    return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=database.ROOT))
 
 
 def check_plain_nni() -> None:

@@ -18,14 +18,13 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from judge.common import cache
-from judge.common.constants import LUMA, STAND_IN
+from judge.common.constants import DATA, LUMA, STAND_IN
 from judge.common.constants import SIZES as SIZES  # callers say images.SIZES
 from judge.common.device import available_cores
 from judge.common.errors import UserError, one_line, printable
 from judge.common.files import as_user_error
 from judge.folders import FORMATS, check_disjoint, list_images, name_apart, note
 
-DATA = Path("data")  # folder of the data sets that have a name
 DECODER_VERSION = 2  # part of the cache's key: raise it when `decode` returns other pixels for a file
 
 LARGE_IMAGE_PIXELS = 2**25  # larger images are decoded one by one, at 4 bytes a pixel

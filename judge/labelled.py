@@ -8,12 +8,12 @@ import torch
 from torch.nn.functional import pad
 
 from judge import images
+from judge.common.constants import DIGITS, FOLDER, MNIST
 from judge.common.errors import UserError, printable
 from judge.common.rng import rng
 from judge.folders import check_disjoint, is_visible, note
 from judge.score import MIN_IMAGES
 
-DIGITS, MNIST, FOLDER = "digits", "mnist", "folder"  # kinds of data
 MNIST_PADDING = 2  # black pixels on each side, as for LeNet-5 (LeCun et al. 1998): 32 px can be halved to 4
 TEN_DIGITS = tuple("0123456789")  # classes of both
 DIGITS_TEST_EVERY = 5  # one in five of the digits is a test image

@@ -9,18 +9,17 @@ Without --class a conditional GAN draws its classes in turn. The same seed gives
 """
 
 from pathlib import Path
-
-import torch
-from torchvision.transforms.v2.functional import to_pil_image
+from typing import TYPE_CHECKING
 
 from judge.common.cli import ComputeOptions, Namespace, Parser, PositiveInt, from_namespace, main
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, new_folder
-from judge.images import to_bytes
 from trials.gan import PATTERN
-from trials.inspection.adapters import classes_of, first_noise, load_networks
-from trials.parts.gan_base import NoiseGAN
-from trials.parts.sheets import captioned_grid
+
+if TYPE_CHECKING:
+    import torch
+
+    from trials.parts.gan_base import NoiseGAN
 
 COLUMNS = 10  # of the sheet
 
@@ -39,6 +38,11 @@ def command(arguments: list[str]) -> None:
     parser.add_fields(ComputeOptions)
     options = parser.parse_args(arguments)
     compute = from_namespace(ComputeOptions, options)
+
+    import torch
+
+    from trials.inspection.adapters import load_networks
+
     if compute.threads:
         torch.set_num_threads(compute.threads)
     net, record = load_networks(options.run, compute.torch_device())
@@ -48,9 +52,14 @@ def command(arguments: list[str]) -> None:
           f"{options.out / 'sheet.png'}")
 
 
-def draw(net: NoiseGAN, record: dict, options: Namespace) -> tuple[torch.Tensor, list[str]]:
+def draw(net: "NoiseGAN", record: dict, options: Namespace) -> tuple["torch.Tensor", list[str]]:
     """Return images, float [N, C, H, W] in [-1, 1], and the name of each: its number, after its class if it
     has one. Raises UserError if the trial's generator cannot draw them."""
+    import torch
+
+    from trials.inspection.adapters import classes_of, first_noise
+    from trials.parts.gan_base import NoiseGAN
+
     system, classes = record["system"], classes_of(record)
     if not isinstance(net, NoiseGAN):
         raise UserError(f"{options.run} is a trial of {system}, which translates images: use python -m "
@@ -74,8 +83,13 @@ def draw(net: NoiseGAN, record: dict, options: Namespace) -> tuple[torch.Tensor,
         return net.generate_in_batches(z), names
 
 
-def save(images: torch.Tensor, names: list[str], folder: Path) -> None:
+def save(images: "torch.Tensor", names: list[str], folder: Path) -> None:
     """Write each image to a PNG file of its name in `folder`, and all to sheet.png."""
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    from judge.images import to_bytes
+    from trials.parts.sheets import captioned_grid
+
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty: give another --out")
     pictures = {name: to_pil_image(pixels) for name, pixels in zip(names, to_bytes(images).cpu())}

@@ -10,13 +10,14 @@
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from experiments.answer import analysis, blind_pairs, collection, figures, retraining
-from experiments.api import load
+from experiments.answer.options import Confirmation
 from judge.common.cli import Fraction, Namespace, Parser, from_namespace, subcommands
 from judge.common.errors import UserError
+
+if TYPE_CHECKING:  # each command imports what it needs when it runs: torch and pandas take seconds
+    import pandas as pd
 
 FOLDER = Path(__file__).parent
 CONFIRMED, VOTES, SIZES = (FOLDER / f"{name}.csv" for name in ("confirmed", "votes", "sizes"))
@@ -25,6 +26,8 @@ STUDY, PICTURES = FOLDER.parent / "study", FOLDER.parent / "pictures"
 
 def searches(options: Namespace) -> None:
     """Write a table of all reports of the searches for each pair of domains."""
+    from experiments.answer import collection
+
     for pair, table in collection.collect(options.experiments).groupby("pair"):
         file = FOLDER / f"searches-{pair}.csv"
         table.to_csv(file, index=False, float_format="%.6g")
@@ -33,25 +36,33 @@ def searches(options: Namespace) -> None:
 
 def confirm(options: Namespace) -> None:
     """Train winners and published settings with fresh seeds, and measure them; the same command continues."""
+    from experiments.answer import collection, retraining
+
     settings = collection.confirmed_settings(read_searches(), options.pair)
-    retraining.run(from_namespace(retraining.Confirmation, options), settings, CONFIRMED)
+    retraining.run(from_namespace(Confirmation, options), settings, CONFIRMED)
 
 
 def sizes(options: Namespace) -> None:
     """Train six settings at two sizes; the same command continues."""
+    from experiments.answer import collection, retraining
+
     settings = collection.sizes_settings(read_searches(), options.pair)
-    retraining.compare_sizes(from_namespace(retraining.Confirmation, options), settings,
-                               options.draft_judge, options.budget, SIZES)  # fmt: skip
+    retraining.compare_sizes(
+        from_namespace(Confirmation, options), settings, options.draft_judge, options.budget, SIZES)
 
 
 def draw_pairs(options: Namespace) -> None:
     """Write the pictures that viewers compare: is the upper or the lower row the better painting?"""
+    from experiments.answer import blind_pairs
+
     key = blind_pairs.draw(read(CONFIRMED), options.out)
     print(f"{len(key)} pictures in {options.out}; {blind_pairs.KEY} is not for the viewers")
 
 
 def votes(options: Namespace) -> None:
     """Write the table of the viewers' votes."""
+    from experiments.answer import blind_pairs
+
     words = (word.split("=", 1) for word in options.answers)
     table = blind_pairs.count(options.out, {name: Path(file) for name, file in words})
     table.to_csv(VOTES, index=False)
@@ -60,12 +71,19 @@ def votes(options: Namespace) -> None:
 
 def results(options: Namespace) -> None:
     """Print all tables and what they answer."""
+    import pandas as pd
+
+    from experiments.answer import analysis
+
     print(analysis.text(read_searches(), *(pd.read_csv(file) if file.exists() else None
                                           for file in (CONFIRMED, VOTES, SIZES))))
 
 
 def draw_figures(options: Namespace) -> None:
     """Draw the figures of judge/RESULTS.md that there are data for; --search adds its contact sheet."""
+    from experiments.answer import figures
+    from experiments.api import load
+
     drawn = {"early_and_end": figures.early_and_end(read(STUDY / "seeds.csv")),
              "left_out": figures.left_out(read(STUDY / "leave_out.csv"))}
     if CONFIRMED.exists():
@@ -77,21 +95,25 @@ def draw_figures(options: Namespace) -> None:
     print(f"figures in {PICTURES}")
 
 
-def read_searches() -> pd.DataFrame:
+def read_searches() -> "pd.DataFrame":
     """Return the tables of the searches as one. Raises UserError if there is none yet."""
+    import pandas as pd
+
     files = sorted(FOLDER.glob("searches-*.csv"))
     return pd.concat(map(read, files or [FOLDER / "searches-monet.csv"]), ignore_index=True)
 
 
-def read(file: Path) -> pd.DataFrame:
+def read(file: Path) -> "pd.DataFrame":
     """Return a table of this folder. Raises UserError if it was not made yet."""
+    import pandas as pd
+
     if not file.exists():
         raise UserError(f"no {file}: PROTOCOL.md says how it is made")
     return pd.read_csv(file)
 
 
 def add_confirmation(parser: Parser) -> None:
-    parser.add_fields(retraining.Confirmation)
+    parser.add_fields(Confirmation)
 
 
 def add_sizes(parser: Parser) -> None:

@@ -4,7 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import geometric_mean
@@ -14,40 +14,22 @@ import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
 from experiments import trial_command
+from experiments.answer.options import Confirmation
 from experiments.nni_adapter.database import ROOT
 from experiments.study.independent_judge import IndependentJudge
 from judge import images
-from judge.common.cli import PositiveInt
 from judge.common.errors import UserError
 from judge.common.files import atomic_write
 from trials import cyclegan
+from trials.inspection.translation import load_trained
 from trials.parts.batches import load_held_out
 from trials.parts.sheets import sheet
 from trials.session.records import read_record
 from trials.session.steady import MIN_SHOWN
-from trials.translate import load_trained
 
 SEEDS = (1001, 1002, 1003, 1004)  # that no search has used
 TRIAL = {"size": "sketch"}  # what all trainings share
 SHEET, SHEET_PHOTOS = "yardstick.png", 8  # photographs of the half `yardstick`, and their paintings
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """What is trained, and the judge that measures it."""
-
-    pair: str
-    """The pair of domains: the name of its data set."""
-    halves: Path
-    """The folder with the halves of its data set (python -m judge halves)."""
-    judge: Path
-    """The searches' judge, of the half `search`."""
-    yardstick: Path
-    """The independent judge, of the half `yardstick`."""
-    out: Path = Path("runs/answer")
-    """Folder of the trainings."""
-    threads: PositiveInt = 1
-    """CPU threads of a training."""
 
 
 def run(options: Confirmation, settings: dict[str, dict], file: Path) -> None:

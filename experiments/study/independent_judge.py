@@ -7,11 +7,10 @@ It has another architecture and was trained on other images (`python -m judge ha
 import pandas as pd
 import torch
 
+from experiments.study.options import STYLE_WEIGHT
 from judge import images, model
 from judge.score import Scorer, edge_correlation
 from trials.parts.batches import HeldOut
-
-STYLE_WEIGHT = 0.4  # of style against content in final quality; chosen by looking: judge/RESULTS.md
 
 
 class IndependentJudge:

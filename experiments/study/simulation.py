@@ -9,15 +9,13 @@ completed trial.
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from experiments.api import load
-from judge.common.cli import NonNegativeFloat, PositiveInt
+from experiments.study.options import Simulation
 from judge.common.errors import UserError
 from judge.common.progress import progress
 from judge.score import find_formula
@@ -28,25 +26,6 @@ MEDIANSTOP_START = 0.4  # share of a trial's reports before Medianstop may stop 
 ETAS = (2, 3, 4)
 ORDERS = 5  # of proposals, per draw of settings
 MIN_CURVES = 30  # fewer are exhausted by one search
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """The searches to replay."""
-
-    table: Path | None = None
-    """Table of learning curves, instead of experiments: trial, step, score and its parts."""
-    trials: PositiveInt = 8
-    """The time of all searches: that of so many trials of full length."""
-    searches: PositiveInt = 200
-    """Number of searches, the same for each assessor; every five share a draw of settings, in five orders."""
-    at_once: PositiveInt = 2
-    """Trials at once."""
-    overhead: NonNegativeFloat = 0.1
-    """Time that NNI and the start of a trial take, as a share of a trial of full length."""
-    score: str | None = None
-    """Score by which trials are stopped and the best is chosen: a formula, or a file of `taste`; by default
-    that of the searches."""
 
 
 def curves_of(names: Sequence[str], score: str | None = None) -> pd.DataFrame:

@@ -12,10 +12,9 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -23,9 +22,9 @@ import torch
 from scipy.stats import kendalltau, rankdata, spearmanr
 
 from experiments import trial_command
-from experiments.study.independent_judge import STYLE_WEIGHT, IndependentJudge, final_quality
+from experiments.study.independent_judge import IndependentJudge, final_quality
+from experiments.study.options import STYLE_WEIGHT, Study
 from judge import images, model
-from judge.common.cli import NonNegativeInt, PositiveInt
 from judge.common.device import available_cores
 from judge.common.errors import UserError
 from judge.common.files import atomic_write
@@ -42,47 +41,9 @@ SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the schedule: when early scores are ra
 STEADY = f"{{}}, mean of {STEADY_REPORTS} reports"  # of a formula
 RESAMPLES = 2000  # bootstrap samples of the settings, for the intervals
 
-SHIPPED_TABLE = Path("experiments/study/study.csv")
 SHIPPED_JUDGE = "251194793c56"  # of the table that ships
 OLD_SKETCH = ("this table is of the earlier sketch (64 px, two halvings, ngf 16, 3 blocks, 5,000 steps); "
               "today's sketch is another")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a study trains, and the judges that measure it."""
-
-    data: str
-    """Data set to train on; the independent judge must have other images (python -m judge halves)."""
-    judge: str
-    """The judge whose score is studied."""
-    yardstick: str | None = None
-    """The independent judge, which measures final quality: of another architecture, seed and images. Without
-    one, early scores are not compared with the end."""
-    yardstick_data: str | None = None
-    """Data set to whose test paintings the independent judge measures distances."""
-    out: Path = Path("runs/study")
-    """Folder of the trials."""
-    table: Path = Path("runs/study.csv")
-    """Table of results; trials that are in it are not trained again."""
-    space: Path = Path("search_spaces/cyclegan.json")
-    """Search space to sample settings from; the first setting is the published one."""
-    size: Literal[("auto", *images.SIZES)] = "auto"
-    """sketch, draft or paper; auto is the size that trials on the device have by default."""
-    steps: PositiveInt | None = None
-    """Steps of the full schedule; by default those of the size."""
-    settings: PositiveInt = 17
-    """Number of settings to train, with the published one."""
-    seeds: PositiveInt = 1
-    """Number of seeds to train every setting with."""
-    again: NonNegativeInt = 4
-    """Number of best settings, and of worst ones, to train with one more seed, if there is a yardstick."""
-    photos: PositiveInt = 128
-    """Number of test photographs to paint."""
-    at_once: PositiveInt = 2
-    """Trials at once; they share the cores and the GPU."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train and to measure; auto is the GPU if there is one."""
 
 
 def run(study: Study) -> pd.DataFrame:

@@ -8,3 +8,5 @@ STAND_IN = ".stand-in"  # name of the empty file that marks a folder as the buil
 SIZES = {"sketch": 64, "draft": 128, "paper": 256}  # side in pixels of the square images, by preset
 DEFAULT_JUDGE = "models/judge.pt"
 DEFAULT_FORMULA = "style-and-scene"  # of the score, in judge.score.FORMULAS
+DATA = Path("data")  # folder of the data sets that have a name
+DIGITS, MNIST, FOLDER = "digits", "mnist", "folder"  # kinds of labelled data

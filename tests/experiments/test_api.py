@@ -17,9 +17,9 @@ from nbclient import NotebookClient
 from experiments import load, trial_command
 from judge.common.errors import UserError
 from tests.experiments.helpers import ROOT, TINY
-from trials import cyclegan
 from trials.session import Session
 from trials.session.engine import NoEngine
+from trials.training import cyclegan
 
 NOTEBOOK = ROOT / "experiments" / "search.ipynb"
 COMMAND = f"python -m trials.cyclegan {TINY} --steps 12 --budget 0.5 --reports 3"
@@ -33,11 +33,11 @@ STOPPED, DIVERGED = 8, 9
 def trained(tmp_path_factory, sample_data, judge_file) -> Path:
     """The folder of a tiny trial that was trained for half of its schedule."""
     folder = tmp_path_factory.mktemp("trained") / "trial"
-    module, settings, options = trial_command.parse(
+    _, settings, options = trial_command.parse(
         f"{COMMAND} --data {sample_data} --judge {judge_file} --device cpu --out {folder}")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     session = Session("cyclegan", settings.complete(torch.device("cpu")), options, NoEngine(), {})
-    assert session.run(module.train) == 0
+    assert session.run(cyclegan.train) == 0
     for number, handler in handlers.items():
         signal.signal(number, handler)
     return folder

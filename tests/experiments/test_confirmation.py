@@ -16,7 +16,8 @@ from experiments.tuner import Listed
 from judge import model
 from judge.common.cli import Namespace
 from judge.common.errors import UserError
-from trials.cyclegan import CycleGAN, Settings
+from trials.cyclegan import Settings
+from trials.training.cyclegan import CycleGAN
 
 PUBLISHED = {"identity_weight": Settings().identity_weight, "cycle_weight": Settings().cycle_weight}
 GOOD, BETTER = PUBLISHED | {"cycle_weight": 20.0}, PUBLISHED | {"cycle_weight": 30.0}

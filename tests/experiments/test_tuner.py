@@ -1,25 +1,15 @@
 """The TPE tuner: the published setting comes first, and each result counts once."""
 
 import json
-from functools import cache
 
 import pytest
 from nni.runtime import msg_dispatcher
 
-from experiments import tuner as tuners
 from experiments.tuner import Tpe
 from tests.experiments.helpers import ROOT
 from trials.cyclegan import Settings
 
 SPACE = json.loads((ROOT / "search_spaces/cyclegan.json").read_text())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def defaults_are_read_once():
-    """They are read in a process of its own, which takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuners, "default_settings", cache(tuners.default_settings))
-        yield
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from experiments.report import comparison, importance, page, results
 from experiments.report.page_data import PageData
 from judge.common.errors import UserError
 from tests.experiments.helpers import ROOT
-from trials import translate
-from trials.cyclegan import CycleGAN, Settings
-from trials.inspection import adapters
+from trials.cyclegan import Settings
+from trials.inspection import adapters, translation
+from trials.training.cyclegan import CycleGAN
 
 CPU = torch.device("cpu")
 
@@ -37,7 +37,7 @@ def test_all_code_reads_tensors_as_weights_only_and_nothing_else_unpickles_or_ev
     assert loads and all("weights_only=True" in call for call in loads)
 
 
-@pytest.mark.parametrize("read", [translate.load_trained, adapters.load])
+@pytest.mark.parametrize("read", [translation.load_trained, adapters.load])
 def test_a_damaged_checkpoint_or_record_is_named_in_one_line(tmp_path, sample_data, judge_file, read):
     settings = Settings(size="sketch", data=str(sample_data), judge=str(judge_file), ngf=2, blocks=1, ndf=2,
                         steps=10, photos=8, pool_size=2).complete(CPU)  # fmt: skip

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from judge.labelled import TEN_DIGITS
-from trials import conditional_gan, cyclegan, dcgan, gan
 from trials.parts.gan_base import NoiseGAN
+from trials.training import conditional_gan, cyclegan, dcgan, gan
 
 CPU = torch.device("cpu")
 SHAPE = (1, 8, 8)
@@ -60,7 +60,7 @@ def test_images_of_the_class_asked_for_are_drawn(conditional, tmp_path, command)
 def test_a_seed_draws_the_same_images_and_a_larger_count_more_of_them(tmp_path, command):
     for module, net in ((dcgan, dcgan.DCGAN), (gan, gan.GAN)):
         settings = module.Settings(data="digits").complete(CPU)
-        name = module.__name__.split(".")[1]
+        name = module.__name__.split(".")[-1]
         run = write_trial(tmp_path / name, name, net(settings, SHAPE, CPU))
         few, more, others = (drawn(command, run, tmp_path / f"{name}{i}", "--count", count, "--seed", seed)
                              for i, (count, seed) in enumerate([(3, 0), (5, 0), (3, 1)]))

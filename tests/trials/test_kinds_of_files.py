@@ -22,7 +22,8 @@ from PIL import Image, ImageCms
 from judge.common.errors import printable
 from judge.folders import list_images
 from judge.images import load_images
-from trials import translate
+from trials.inspection.translation import translate_folder
+from trials.translate import Options
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 QUARTERS = (RED, GREEN, BLUE, WHITE)  # upper left, upper right, lower left, lower right
@@ -379,9 +380,9 @@ class Same(torch.nn.Module):
 def painted(photos) -> tuple[Path, str]:
     """What trials.translate makes of them: its folder, and what it says."""
     out = photos.with_name("painted")
-    options = translate.Options(photos, photos, out, longest=EDGE)
+    options = Options(photos, photos, out, longest=EDGE)
     with redirect_stdout(StringIO()) as said:
-        assert translate.translate_folder(Same(), options, torch.device("cpu")) == 1
+        assert translate_folder(Same(), options, torch.device("cpu")) == 1
     return out, said.getvalue()
 
 

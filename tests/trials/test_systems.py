@@ -71,7 +71,7 @@ def trained(module: ModuleType, folder: Path, settings, until: int = -1) -> dict
 
 
 def system_of(module: ModuleType) -> str:
-    return module.__name__.removeprefix("trials.")
+    return module.__name__.removeprefix("trials.training.")
 
 
 @pytest.mark.parametrize("name, changes, proposed", TRIALS)
@@ -79,7 +79,7 @@ def test_a_continued_trial_ends_bit_for_bit_as_an_uninterrupted_one(
         tmp_path, settings_of, monkeypatch, name, changes, proposed):
     """With a larger budget, and after an early look and a stop between two reports. And it leaves no more on
     the disk than was announced."""
-    module, whole, cut = import_module(f"trials.{name}"), tmp_path / "whole", tmp_path / "cut"
+    module, whole, cut = import_module(f"trials.training.{name}"), tmp_path / "whole", tmp_path / "cut"
     settings = with_parameters(settings_of(module, steps=12, reports=2, **changes), proposed)
     expected = trained(module, whole, settings)
     monkeypatch.setattr(cadence, "EARLY_LOOK_SECONDS", 0)
@@ -106,7 +106,7 @@ def test_a_continued_trial_ends_bit_for_bit_as_an_uninterrupted_one(
 @pytest.mark.parametrize("name, changes", {name: changes for name, changes, _ in TRIALS}.items())
 def test_any_trial_can_be_measured_and_leaves_nothing(
         tmp_path, settings_of, monkeypatch, capsys, name, changes):  # fmt: skip
-    module = import_module(f"trials.{name}")
+    module = import_module(f"trials.training.{name}")
     settings = settings_of(module, steps=8, budget=0.5, reports=2, **changes).complete(CPU)
     monkeypatch.setattr(measurement, "MEASURED_SECONDS", 0)
     monkeypatch.chdir(tmp_path)
@@ -140,7 +140,7 @@ WRONG = [
 
 @pytest.mark.parametrize("name, wrong, reason", WRONG)
 def test_what_cannot_be_trained_is_refused_in_one_line(tmp_path, settings_of, name, wrong, reason):
-    module = import_module(f"trials.{name}")
+    module = import_module(f"trials.training.{name}")
     if isinstance(wrong.get("data"), dict):
         for colour, count in wrong["data"].items():
             (tmp_path / colour).mkdir()
@@ -169,7 +169,7 @@ def scores_after_one_step_and_all(module: ModuleType, folder: Path, settings) ->
     ("conditional_gan", CONVOLUTIONS, {"right": 0.4, "default": 0.2}),  # right: in the class asked for
 ])
 def test_gans_learn_a_pattern_and_digits(tmp_path, name, settings, gains, seed):
-    module = import_module(f"trials.{name}")
+    module = import_module(f"trials.training.{name}")
     settings = module.Settings(**settings, seed=seed)
     first, last = scores_after_one_step_and_all(module, tmp_path, settings)
     assert all(last[part] >= first[part] + gain for part, gain in gains.items()), (first, last)
@@ -180,7 +180,7 @@ def test_gans_learn_a_pattern_and_digits(tmp_path, name, settings, gains, seed):
     ("dcgan", "a folder"), ("conditional_gan", "digits"), ("stargan", "sample"),
 ])
 def test_complete_settings_lack_nothing_and_what_is_given_wins(name, data):
-    settings = import_module(f"trials.{name}").Settings(data=data, steps=70)
+    settings = import_module(f"trials.training.{name}").Settings(data=data, steps=70)
     complete = settings.complete(CPU)
     assert None not in vars(complete).values() and complete.steps == 70
     assert complete.describe_inputs()["data"].startswith(data)

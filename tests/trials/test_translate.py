@@ -15,10 +15,12 @@ from torch.nn.functional import interpolate
 
 from judge.common.errors import UserError
 from judge.images import to_bytes, to_float
-from trials import stargan, translate
-from trials.cyclegan import CycleGAN, Settings
-from trials.inspection import adapters
+from trials import translate
+from trials.cyclegan import Settings
+from trials.inspection import adapters, translation
 from trials.parts.networks import ResnetGenerator
+from trials.training import stargan
+from trials.training.cyclegan import CycleGAN
 
 CPU = torch.device("cpu")
 
@@ -62,31 +64,31 @@ def test_a_record_without_downsamplings_is_of_the_two_published_ones(trial):
     folder, net = trial
     change_settings(folder, lambda settings: [settings.pop(name) for name in Settings.OLDER])
     with pytest.raises(UserError, match="cannot be read.*state_dict"):  # the checkpoint is of a sketch
-        translate.load_trained(folder, CPU)
+        translation.load_trained(folder, CPU)
     published = CycleGAN(replace(net.settings, downsamplings=2), 10, CPU)
     torch.save(published.state_dict(), folder / "checkpoint.pt")
     photos = torch.rand(3, 3, 64, 64) * 2 - 1
-    torch.testing.assert_close(translate.load_trained(folder, CPU).paint(photos), published.paint(photos))
+    torch.testing.assert_close(translation.load_trained(folder, CPU).paint(photos), published.paint(photos))
 
 
 def test_a_record_without_a_networks_size_is_refused_by_name(trial):
     change_settings(trial[0], lambda settings: settings.update(ngf=None))
     with pytest.raises(UserError, match="another version.*ngf"):
-        translate.load_trained(trial[0], CPU)
+        translation.load_trained(trial[0], CPU)
 
 
 def test_a_trained_generator_paints_as_in_its_trial_and_another_folder_is_one_line(tmp_path, trial):
     photos = torch.rand(3, 3, 64, 64) * 2 - 1
-    loaded = translate.load_trained(trial[0], CPU)
+    loaded = translation.load_trained(trial[0], CPU)
     assert loaded.step == 1
     torch.testing.assert_close(loaded.paint(photos), trial[1].paint(photos))
     with pytest.raises(UserError, match="is not the folder of a trial"):
-        translate.load_trained(tmp_path / "elsewhere", CPU)
+        translation.load_trained(tmp_path / "elsewhere", CPU)
     with pytest.raises(UserError, match="--photos needs --out"):
         translate.command([f"--run={trial[0]}", "--photos=.", "--onnx=x.onnx"])
     (trial[0] / "checkpoint.pt").unlink()
     with pytest.raises(UserError, match="has no checkpoint"):
-        translate.load_trained(trial[0], CPU)
+        translation.load_trained(trial[0], CPU)
 
 
 def is_as_bytes(painted: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -100,8 +102,8 @@ def test_tiles_with_the_statistics_of_the_whole_image_equal_the_whole(generator,
     """Only the thumbnail makes tiles inexact; and no hook stays behind."""
     image = scene(160, 200)[None]
     expected = generator(to_float(image))
-    monkeypatch.setattr(translate, "resize", lambda image, *size, **options: image)
-    assert is_as_bytes(translate.translate_in_tiles(generator, image, tile, CPU), expected)
+    monkeypatch.setattr(translation, "resize", lambda image, *size, **options: image)
+    assert is_as_bytes(translation.translate_in_tiles(generator, image, tile, CPU), expected)
     assert generator(to_float(image)).equal(expected)
 
 
@@ -111,7 +113,7 @@ def test_no_seam_is_visible_between_tiles(generator):
         return to_float(painted).diff(dim=-1).abs().mean((0, 1, 2))
 
     image = scene(256, 256)[None]
-    painted = differences(translate.translate_in_tiles(generator, image, 64, CPU))
+    painted = differences(translation.translate_in_tiles(generator, image, 64, CPU))
     parts = [to_bytes(generator(to_float(part))) for part in image.split(64, dim=-1)]
     separate = differences(torch.cat(parts, dim=-1))
     assert painted[63::64].mean() < painted.mean() < separate[63::64].mean() / 1.1
@@ -119,7 +121,7 @@ def test_no_seam_is_visible_between_tiles(generator):
 
 @pytest.mark.parametrize(("shape", "tile"), [((1, 1), 64), ((3, 50), 1024), ((65, 131), 64), ((200, 33), 64)])
 def test_an_image_of_any_size_keeps_it(generator, shape, tile):
-    painted = translate.translate_image(generator, scene(*shape), tile, CPU)
+    painted = translation.translate_image(generator, scene(*shape), tile, CPU)
     assert painted.shape == (3, *shape) and painted.dtype == torch.uint8
 
 
@@ -200,16 +202,16 @@ def test_an_image_too_large_for_the_memory_is_skipped_and_a_full_disk_ends_all(p
             raise error
         return source
 
-    monkeypatch.setattr(translate, "translate_image", paint)
-    assert translate.translate_folder(torch.nn.Identity(), options, CPU) == 1
+    monkeypatch.setattr(translation, "translate_image", paint)
+    assert translation.translate_folder(torch.nn.Identity(), options, CPU) == 1
     assert len(list((tmp_path / "o").rglob("*.png"))) == 2
     painted = iter([OSError("a mistake in the program")])
     with pytest.raises(OSError, match="a mistake"):
-        translate.translate_folder(torch.nn.Identity(), replace(options, out=tmp_path / "p"), CPU)
+        translation.translate_folder(torch.nn.Identity(), replace(options, out=tmp_path / "p"), CPU)
     full = os.open("/dev/full", os.O_WRONLY)
-    monkeypatch.setattr(translate, "atomic_write", lambda *_: os.write(full, b"x"))
+    monkeypatch.setattr(translation, "atomic_write", lambda *_: os.write(full, b"x"))
     with pytest.raises(UserError, match="No space left on device: make room"):
-        translate.translate_folder(torch.nn.Identity(), replace(options, out=tmp_path / "q"), CPU)
+        translation.translate_folder(torch.nn.Identity(), replace(options, out=tmp_path / "q"), CPU)
 
 
 @pytest.fixture
@@ -240,8 +242,8 @@ def test_a_stargan_translates_to_the_domain_asked_for(domains, photos, tmp_path,
     torch.testing.assert_close(generator(images), net.make(images, targets))
     whole = scene(160, 200)[None]
     with pytest.MonkeyPatch.context() as patch:  # tiles are exact: see the test of a CycleGAN
-        patch.setattr(translate, "resize", lambda image, *size, **options: image)
-        painted = translate.translate_in_tiles(generator, whole, 64, CPU)
+        patch.setattr(translation, "resize", lambda image, *size, **options: image)
+        painted = translation.translate_in_tiles(generator, whole, 64, CPU)
     assert is_as_bytes(painted, generator(to_float(whole)))
 
 
@@ -283,12 +285,12 @@ def test_a_wrong_command_is_one_line(run, monkeypatch, arguments, words):
 def test_the_onnx_file_computes_what_the_generator_does(generator, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     file = tmp_path / "deep/painter.onnx"
-    translate.export(generator, file)
+    translation.export(generator, file)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     for shape in ((3, 3, 100, 72), (1, 3, 65, 67), (1, 3, 1, 50)):  # any size
         image = torch.rand(shape) * 2 - 1
         (output,) = session.run(None, {"image": image.numpy()})
-        expected = translate.AnySize(generator)(image)
+        expected = translation.AnySize(generator)(image)
         assert output.shape == shape and np.abs(output - expected.numpy()).max() <= 2 / 255
     assert list(file.parent.iterdir()) == [file]
 
@@ -298,8 +300,8 @@ def test_an_onnx_file_that_differs_or_cannot_be_made_is_not_written(generator, t
     export, other = torch.onnx.export, ResnetGenerator(4, 2).eval()
     monkeypatch.setattr(torch.onnx, "export", lambda network, *a, **options: export(other, *a, **options))
     with pytest.raises(UserError, match="not written: ONNX differs from PyTorch"):
-        translate.export(generator, tmp_path / "painter.onnx")
+        translation.export(generator, tmp_path / "painter.onnx")
     assert not list(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match="pip install onnx onnxruntime"):
-        translate.export(generator, tmp_path / "painter.onnx")
+        translation.export(generator, tmp_path / "painter.onnx")

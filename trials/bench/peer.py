@@ -18,10 +18,10 @@ from torch.nn.functional import l1_loss
 
 from judge.common.errors import UserError, one_line
 from judge.common.rng import rng
-from trials.cyclegan import CycleGAN
 from trials.parts.networks import ResidualBlock
 from trials.parts.pool import HistoryPool
 from trials.parts.schedule import decay_factor, set_lr
+from trials.training.cyclegan import CycleGAN
 
 
 def plain_generator(n: int, blocks: int, downsamplings: int, upsampling: str) -> nn.Sequential:

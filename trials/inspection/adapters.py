@@ -28,10 +28,12 @@ from judge.images import PAINTINGS, PHOTOS, DataSet, load_images, to_float
 from judge.labelled import LabelledImages, load_labelled
 from judge.model import CLASSES, Judge, sha256_of
 from judge.score import Scorer, extract_features
-from trials import conditional_gan, cyclegan, dcgan, gan, stargan
+from trials.dcgan import DcganSettings
+from trials.gan import PATTERN
 from trials.inspection.trained import FeatureExtractor, TrainedModel, read_trial, restore, settings_of
 from trials.parts.batches import load_held_out
 from trials.parts.gan_base import NoiseGAN
+from trials.training import conditional_gan, cyclegan, dcgan, gan, stargan
 
 WITH_CLASSES = ("stargan", "conditional_gan")  # systems whose networks are made for the classes of the data
 BATCH_SIZE = 100  # images that a generator makes at once
@@ -180,7 +182,7 @@ def load_stargan(net: stargan.StarGAN, device: torch.device) -> TrainedModel:
 def load_noise_gan(module: ModuleType, net: NoiseGAN, device: torch.device) -> TrainedModel:
     """Return the G and the D of a system that makes images of noise; of a conditional GAN, for the classes in
     turn. Raises UserError if the data is the pattern, not images."""
-    if net.settings.data == gan.PATTERN:
+    if net.settings.data == PATTERN:
         raise UserError("the pattern is not an image: only curves and progress work for this trial")
     data, scorer, facts = module.load_inputs(net.settings, device)
     if isinstance(scorer, Scorer):
@@ -214,10 +216,10 @@ def build_gan(settings: gan.Settings, state: dict, _: tuple, device: torch.devic
     """Return the networks of a trial of `trials.gan`. The last bias of G has a number for each pixel."""
     pixels = len(list(state["G"].values())[-1])
     edge = isqrt(pixels)
-    return gan.GAN(settings, (1, 1, pixels) if settings.data == gan.PATTERN else (1, edge, edge), device)
+    return gan.GAN(settings, (1, 1, pixels) if settings.data == PATTERN else (1, edge, edge), device)
 
 
-def dcgan_shape(settings: dcgan.DcganSettings, state: dict) -> tuple[int, int, int]:
+def dcgan_shape(settings: DcganSettings, state: dict) -> tuple[int, int, int]:
     """Return the shape of a trial's images. The last weights of G are [features, colours, 4, 4]."""
     return list(state["G"].values())[-1].shape[1], settings.edge, settings.edge
 

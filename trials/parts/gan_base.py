@@ -1,68 +1,23 @@
-"""What the GANs share: settings, the model's state, and the training loop of those that start from noise."""
+"""What the GANs share: the model's state, and the training loop of those that start from noise."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from judge.class_score import class_scorer
-from judge.common.cli import Beta, Fraction, LearningRate, NonNegativeInt, PositiveInt
-from judge.common.errors import UserError
 from judge.common.rng import rng
 from judge.images import to_float
 from judge.labelled import LabelledImages, describe_data
-from judge.score import MIN_IMAGES, Score
+from judge.score import Score
 from trials.parts.batches import epoch_indices, place, send
 from trials.parts.ema import Averaged
 from trials.parts.sheets import COLUMNS, ROWS, sheet
-from trials.session import Scheduled, Session, fill_unset
+from trials.session import Session
 
 # Training data, a scorer of generated images, and the facts of both for run.json, by name
 Inputs = tuple[LabelledImages, Callable[..., Score], dict[str, dict]]
-
-
-@dataclass(frozen=True)
-class GanSettings(Scheduled):
-    """Settings of every GAN. A subclass adds its own, and may change defaults and help texts."""
-
-    OLDER: ClassVar = {"ema": 0}  # of records that do not have it
-
-    data: str = "auto"
-    """Training data."""
-    budget: Fraction = 1.0
-    """Share of the full schedule to train for. To continue a trial, start it again with a larger share."""
-    seed: int = 0
-    """Seed of the initial weights, the batches and all that is drawn at random in a step."""
-
-    generator_lr: LearningRate = 2e-4
-    """Learning rate of G (1511.06434, section 4), for many thousand steps; short trials may need more."""
-    discriminator_lr: LearningRate = 2e-4
-    """Learning rate of D (1511.06434, section 4), likewise."""
-    beta1: Beta = 0.5
-    """Adam's first decay rate (1511.06434, section 4)."""
-    batch_size: PositiveInt = 128
-    """Real images a step, and as many generated ones (1511.06434, section 4)."""
-    ema: NonNegativeInt = 0
-    """Half-life in steps of a moving average of G's weights, which then makes all images that are scored and
-    kept (Yazici et al. 2019, 1806.04498). 0, as published, uses the last weights."""
-    reports: PositiveInt = 20
-    """Reports over the budget; the score is a mean of the last eight."""
-    steps: PositiveInt | None = None
-    """Length of the full schedule in steps."""
-    samples: PositiveInt | None = None
-    """Generated images that are scored at a report."""
-
-    def with_preset(self, preset: dict, **values: Any) -> Any:
-        """Return these settings with `values`, and with `preset` in the fields that are still None."""
-        if self.samples is not None and self.samples < MIN_IMAGES:
-            raise UserError(f"--samples {self.samples}: a score needs at least {MIN_IMAGES}")
-        return fill_unset(replace(self, **values), preset)
-
-    def describe_inputs(self) -> dict[str, str]:
-        """Return the names of the training data and of the judge, for a reader."""
-        return {"data": describe_data(self.data), "judge": "a classifier trained on the data"}
 
 
 def add_class_scorer(data: LabelledImages, device: torch.device) -> Inputs:

@@ -1,6 +1,11 @@
 """One run of a trial: settings in; reports, images and checkpoints out; one final score.
 
-A system is a file with a frozen dataclass `Settings` and a function `train(settings, session)`:
+The file trials/NAME.py has a system's frozen dataclass `Settings`, and is its command:
+
+    if __name__ == "__main__":
+        run(Settings)
+
+trials/training/NAME.py has a function `train(settings, session)`:
 
     def train(settings, session):
         model = ...                                     # a Checkpointed, with `step`
@@ -9,9 +14,6 @@ A system is a file with a frozen dataclass `Settings` and a function `train(sett
             session.add_losses(model.update(...))       # `update` adds 1 to model.step
             if session.report_due(model):               # each `every` steps, at the end, and once early
                 session.report(model, score, images, sheet)
-
-    if __name__ == "__main__":
-        run(train, Settings)
 
 CONTRIBUTING.md lists the other methods and functions of a system. `Settings.describe_inputs()` returns the
 data, the judge and so on as text by name, `data` first. `Settings.budget` may grow when a trial is continued.
@@ -23,14 +25,13 @@ from typing import Any
 HOMES = {
     "Checkpointed": "checkpoint", "DiskUse": "checkpoint", "RunOptions": "settings", "Scheduled": "settings",
     "Session": "session", "fill_unset": "settings", "parse_trial": "settings", "run": "command",
-    "with_parameters": "settings", "without_presets": "settings",
+    "training_of": "command", "with_parameters": "settings", "without_presets": "settings",
 }  # fmt: skip
 __all__ = list(HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name at its first use (PEP 562): most need torch, and the list of searches, which reads scores
-    by `trials.session.steady`, is not to wait for it."""
+    """Import a name at its first use (PEP 562): some need torch, and command lines are read without it."""
     if name not in HOMES:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     return getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -11,16 +11,15 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from judge import images
-from judge.common.constants import ROOT
-from judge.common.device import device_name, gpu_facts, tf32
+from judge.common.constants import DATA, ROOT
 from judge.common.errors import UserError
 from judge.common.files import FileLock, as_user_error, atomic_write, is_abandoned
 from judge.common.schema import NUMBER, matches
+
+if TYPE_CHECKING:  # records are read where nothing is trained, without torch
+    import torch
 
 RECORD = {  # the form of run.json
     "system?": str, "status?": str, "reason?": str, "seconds?": NUMBER,
@@ -96,7 +95,7 @@ def from_root(settings: dict) -> dict:
     """Return recorded settings with paths that hold in any folder: those of a search are relative to the root
     of the repository."""
     def locate(value: str) -> str:
-        here, places = (Path(), images.DATA), (ROOT, ROOT / images.DATA)
+        here, places = (Path(), DATA), (ROOT, ROOT / DATA)
         if any((place / value).exists() for place in here):
             return value
         return next((str(place / value) for place in places if (place / value).exists()), value)
@@ -135,7 +134,11 @@ class Record:
     Raises UserError if the folder cannot be written, is in use, or holds another trial or another run.json.
     """
 
-    def __init__(self, folder: Path, system: str, settings: Any, parameters: dict, device: torch.device):
+    def __init__(self, folder: Path, system: str, settings: Any, parameters: dict, device: "torch.device"):
+        import torch
+
+        from judge.common.device import device_name, gpu_facts, tf32
+
         self.folder, self._settings, self._inputs = folder, asdict(settings), {}
         self._Settings = type(settings)
         self._begun = False

@@ -8,6 +8,7 @@ from typing import Any
 
 from judge.common.cli import ComputeOptions, NonNegativeInt, Parser, from_namespace, parse_values
 from judge.common.errors import UserError
+from trials.session import records
 
 LIKE = (
     "Folder of another trial, whose settings are taken. Options beside it replace them, and what a preset "
@@ -51,6 +52,11 @@ class Scheduled:
         return -(-self.last_step() // self.report_interval())
 
 
+def system_of(Settings: type) -> str:
+    """Return the name of the system whose settings these are: that of their file."""
+    return Path(sys.modules[Settings.__module__].__file__).stem
+
+
 def trial_parser(Settings: type, prog: str) -> Parser:
     """Return a trial's command line parser: --like, and an option for each field of `Settings` and
     `RunOptions`."""
@@ -79,9 +85,7 @@ def parse_trial(Settings: type, prog: str, arguments: list[str]) -> tuple[Any, R
 
 def settings_like(Settings: type, folder: Path) -> dict[str, Any]:
     """Return the settings of the trial in `folder`, by name of field. Raises UserError as `parse_trial`."""
-    from trials.session import records  # not above: it imports torch
-
-    record, system = records.read_record(folder), Path(sys.modules[Settings.__module__].__file__).stem
+    record, system = records.read_record(folder), system_of(Settings)
     if not record.get("settings"):
         raise UserError(f"--like {folder}: there is no trial, a trial's folder has a run.json with settings")
     if (other := record.get("system")) != system:
@@ -95,7 +99,7 @@ def settings_like(Settings: type, folder: Path) -> dict[str, Any]:
 
 def without_presets(Settings: type, settings: dict[str, Any]) -> dict[str, Any]:
     """Return `settings` without those that the program fills in alike; data, judge and size stay."""
-    import torch  # not above: commands that list searches import this file
+    import torch  # not above: a command line is read without it
 
     def complete(settings: dict[str, Any]) -> Any:
         try:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from experiments.answer import collection, retraining
-from experiments.answer.retraining import Confirmation
+from experiments.answer.options import Confirmation
 from experiments.confirmation import PUBLISHED
 from judge.common.errors import UserError
 from trials.session.records import read_record

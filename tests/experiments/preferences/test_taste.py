@@ -6,7 +6,7 @@ import pytest
 
 from experiments.preferences import fit, votes
 from experiments.preferences.taste import taste
-from experiments.study.study import SHIPPED_TABLE
+from experiments.study.options import SHIPPED_TABLE
 from judge.common.errors import UserError
 from judge.score import FORMULAS, find_formula
 from tests.experiments.preferences.test_fit import STYLE

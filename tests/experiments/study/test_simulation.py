@@ -12,7 +12,8 @@ from nni.assessor import Assessor, AssessResult
 
 from experiments.assessor import SuccessiveHalving
 from experiments.study import simulation
-from experiments.study.simulation import LENGTHS, ORDERS, Simulation, replay
+from experiments.study.options import Simulation
+from experiments.study.simulation import LENGTHS, ORDERS, replay
 from judge.common.errors import UserError
 from trials.session.steady import steady
 

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from experiments.study import study
-from experiments.study.study import REPORTS, SHARES, STEADY, Study, final_quality, final_rows, ranking
+from experiments.study.options import SHIPPED_TABLE, Study
+from experiments.study.study import REPORTS, SHARES, STEADY, final_quality, final_rows, ranking
 from judge.common.errors import UserError
 from judge.score import FORMULAS, PARTS
 from tests.experiments.helpers import until
@@ -93,8 +94,8 @@ def test_a_space_may_choose_between_words_but_only_of_settings(tmp_path):
 
 
 def test_the_table_that_ships_is_said_to_be_of_the_earlier_sketch(capsys, tmp_path):
-    shipped = study.read_table(study.SHIPPED_TABLE)
-    assert f"{study.SHIPPED_TABLE}: {study.OLD_SKETCH}\n" == capsys.readouterr().err
+    shipped = study.read_table(SHIPPED_TABLE)
+    assert f"{SHIPPED_TABLE}: {study.OLD_SKETCH}\n" == capsys.readouterr().err
     assert "combined" in study.text(shipped)  # though it lacks the parameter `upsampling`
     shipped.assign(judge="another").to_csv(tmp_path / "new.csv")
     study.read_table(tmp_path / "new.csv")

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from trials.bench import __main__ as bench
-from trials.bench.__main__ import MATRIX_SIZE, TRIAL_REPORTS, matmul, split_seconds
+from trials.bench import speed
+from trials.bench.__main__ import Options
 from trials.bench.peer import AuthorsCycleGAN, PlainCycleGAN
-from trials.cyclegan import CycleGAN, Settings
+from trials.bench.speed import MATRIX_SIZE, TRIAL_REPORTS, matmul, split_seconds
+from trials.cyclegan import Settings
+from trials.training.cyclegan import CycleGAN
 
 CPU = torch.device("cpu")
 TINY = Settings(data="sample", size="sketch", precision="fp32", ngf=4, blocks=1, ndf=4, steps=100)
@@ -99,7 +101,7 @@ def test_operations_are_counted_before_a_graph_hides_them(monkeypatch):
     monkeypatch.setitem(MATRIX_SIZE, "cpu", 64)
     monkeypatch.setattr(CycleGAN, "prepare",
                         lambda net, a, b: setattr(net, "update", lambda a, b: None), raising=False)
-    result = bench.measure_steps(TINY.complete(CPU), bench.Options(rounds=1, seconds=0.01), CPU)
+    result = speed.measure_steps(TINY.complete(CPU), Options(rounds=1, seconds=0.01), CPU)
     assert result["flop_per_step"] > 1e6 and any("convolution" in name for name in result["operators"])
 
 
@@ -190,9 +192,9 @@ def test_on_a_gpu_each_row_has_the_kind_of_its_step_and_its_memory(monkeypatch):
     for name in ("memory_allocated", "max_memory_allocated"):
         monkeypatch.setattr(torch.cuda, name, lambda device: next(held) * 2**30)
     monkeypatch.setattr(Settings, "graphs", "auto", raising=False)
-    monkeypatch.setattr(bench, "random_batches",
+    monkeypatch.setattr(speed, "random_batches",
                         lambda settings, device: lambda step: [batch(0, 1), batch(1, 1)])
-    monkeypatch.setattr(bench, "time_in_turns", lambda functions, options, device: np.array([[0.1, 0.4]] * 2))
+    monkeypatch.setattr(speed, "time_in_turns", lambda functions, options, device: np.array([[0.1, 0.4]] * 2))
     settings = TINY.complete(CPU)
 
     class Ours(CycleGAN):
@@ -201,9 +203,9 @@ def test_on_a_gpu_each_row_has_the_kind_of_its_step_and_its_memory(monkeypatch):
         def __init__(self, settings, schedule, device):
             super().__init__(settings, schedule, CPU)
 
-    monkeypatch.setattr(bench, "CycleGAN", Ours)
-    result = bench.compare(settings, {}, bench.Options(peer=True), torch.device("cuda"))
-    ours, plain = bench.describe({"settings": asdict(settings), "device": "a GPU", "threads": 1, **result}
+    monkeypatch.setattr(speed, "CycleGAN", Ours)
+    result = speed.compare(settings, {}, Options(peer=True), torch.device("cuda"))
+    ours, plain = speed.describe({"settings": asdict(settings), "device": "a GPU", "threads": 1, **result}
                                  ).splitlines()[1:]
     assert ours == "ours 10 steps/s, as CUDA graphs, 2.00 GiB of GPU memory at the peak"
     assert plain.startswith("plain loop 2.5: ours is 4.00 times") and plain.endswith("eager, 4.00 GiB of GPU "

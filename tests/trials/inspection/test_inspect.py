@@ -18,11 +18,11 @@ from judge.common.errors import UserError
 from judge.common.rng import rng
 from judge.images import to_float
 from judge.labelled import LabelledImages, load_labelled
-from trials import conditional_gan, cyclegan, dcgan, gan
 from trials.inspection import adapters, figures, latent, metrics
 from trials.parts import sheets
 from trials.session import RunOptions, Session
 from trials.session.engine import NoEngine
+from trials.training import conditional_gan, cyclegan, dcgan, gan
 
 CPU = torch.device("cpu")
 SMALL = {"data": "digits", "steps": 4, "reports": 2, "batch_size": 8, "samples": 40}
@@ -32,7 +32,7 @@ def trial(module, folder: Path, **settings) -> Path:
     """Run a trial and return its folder."""
     complete = module.Settings(**settings).complete(CPU)
     options = RunOptions(out=folder, device="cpu", keep=True)
-    assert Session(module.__name__.split(".")[1], complete, options, NoEngine(), {}).run(module.train) == 0
+    assert Session(module.__name__.split(".")[-1], complete, options, NoEngine(), {}).run(module.train) == 0
     return folder
 
 

@@ -40,7 +40,7 @@ def test_without_a_half_life_there_is_no_copy():
     trial for trial in TRIALS if trial[0] != "style_transfer" and trial[1].get("data") != "pattern"])
 def test_a_trial_scores_the_average_keeps_it_and_trains_as_without(
         tmp_path, settings_of, name, changes, proposed):  # noqa: F811
-    module = import_module(f"trials.{name}")
+    module = import_module(f"trials.training.{name}")
     settings = settings_of(module, steps=60, reports=2, **changes | proposed)
     plain, averaged, cut = (tmp_path / folder for folder in ("plain", "averaged", "cut"))
     trained(module, plain, settings)

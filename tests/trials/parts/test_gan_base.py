@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from trials import conditional_gan, dcgan, gan
 from trials.parts.gan_base import NoiseGAN
+from trials.training import conditional_gan, dcgan, gan
 
 CPU = torch.device("cpu")
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])

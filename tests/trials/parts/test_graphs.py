@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from trials.cyclegan import CycleGAN, Settings
+from trials.cyclegan import Settings
 from trials.parts import graphs
+from trials.training.cyclegan import CycleGAN
 
 # A graph reads the rates as float32, in which a power of two is exact. Other rates are rounded, and a GAN's
 # steps enlarge that, on some processors to 1e-3 within ten steps.

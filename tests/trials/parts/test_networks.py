@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
+from trials.inspection.translation import tile_margin
 from trials.parts.networks import (
     DcganDiscriminator,
     DcganGenerator,
@@ -16,7 +17,6 @@ from trials.parts.networks import (
     StarganDiscriminator,
     StarganGenerator,
 )
-from trials.translate import tile_margin
 
 IMAGE = (3, 64, 64)
 

@@ -34,7 +34,7 @@ def train_until(moment: float, folder: Path) -> None:
 
     sys.addaudithook(at_each)  # Python tells it each open, rename, remove and mkdir beforehand
     sys.argv = f"gan --data pattern --steps 400 --reports 40 --out {folder}".split()
-    run(gan.train, gan.Settings)
+    run(gan.Settings)
 
 
 def exit_code(moment: float, folder: Path) -> int:

@@ -17,31 +17,25 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
-import torch
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from judge.common.cli import Namespace, NonNegativeInt, Parser, PositiveInt, subcommands
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write
-from judge.common.rng import rng
-from judge.labelled import describe_data, load_labelled
-from judge.score import MIN_IMAGES
-from trials.inspection import adapters, figures, latent, metrics
-from trials.inspection.trained import TrainedModel, read_trial
-from trials.parts import sheets
 from trials.session import RunOptions
 from trials.session.records import read_lines
+
+if TYPE_CHECKING:  # each command imports what it needs when it runs: torch and pandas take seconds
+    from trials.inspection.trained import TrainedModel
 
 COLUMNS = 8  # images in a row of a picture
 FRAME_MS = 400  # time that a frame of an animation is shown; the last frame is shown longer
 
 
-def load_model(options: Namespace, trained: bool = True, takes_noise: bool = False) -> TrainedModel:
+def load_model(options: Namespace, trained: bool = True, takes_noise: bool = False) -> "TrainedModel":
     """Return the networks of the trial. Raises UserError if they should take noise, but take images."""
+    from trials.inspection import adapters
+
     model = adapters.load(options.run, RunOptions(device=options.device).torch_device(), trained)
     if takes_noise and model.noise is None:
         raise UserError(f"{trial_title(options)}: its generator takes images, there is no noise to change")
@@ -50,18 +44,24 @@ def load_model(options: Namespace, trained: bool = True, takes_noise: bool = Fal
 
 def check_samples(options: Namespace) -> None:
     """Raise UserError if `--samples` is too few to measure."""
+    from judge.score import MIN_IMAGES
+
     if options.samples < MIN_IMAGES:
         raise UserError(f"--samples {options.samples} is too few for a distance: give at least {MIN_IMAGES}")
 
 
 def trial_title(options: Namespace) -> str:
     """Return the name of the trial for the title of a picture."""
+    from trials.inspection.trained import read_trial
+
     record, _ = read_trial(options.run)
     return f"{record['system']}, {options.run.name}"
 
 
 def save(options: Namespace, name: str, picture: Any) -> None:
     """Write a Pillow image, a list of them (an animation), or a Matplotlib figure to the file `name`."""
+    from PIL import Image
+
     folder = options.out or options.run / "inspect"
 
     def write(part: Path) -> None:
@@ -92,6 +92,10 @@ def print_result(options: Namespace, result: dict, *lines: str) -> None:
 
 def curves(options: Namespace) -> None:
     """Plot losses and score over the steps, and print their first, smallest, largest and last values."""
+    import pandas as pd
+
+    from trials.inspection import figures
+
     title, reports = trial_title(options), read_lines(options.run / "stats.jsonl")
     if not reports:
         raise UserError(f"{options.run} has no report yet: each report adds a line to stats.jsonl")
@@ -105,6 +109,9 @@ def curves(options: Namespace) -> None:
 
 def progress(options: Namespace) -> None:
     """Show the outputs at each report: some in a strip, one below the other, and all as an animation."""
+    from trials.inspection import figures
+    from trials.inspection.trained import read_trial
+
     read_trial(options.run)
     early = {report["step"] for report in read_lines(options.run / "stats.jsonl") if report.get("early")}
     outputs = figures.read_outputs(options.run)
@@ -117,6 +124,10 @@ def progress(options: Namespace) -> None:
 
 def measure(options: Namespace) -> None:
     """Print Inception Score, FID and KID of the outputs, and those of as many training images."""
+    import pandas as pd
+
+    from trials.inspection import metrics
+
     check_samples(options)
     model = load_model(options)
     announce(f"measuring {options.samples} outputs and as many real images")
@@ -130,6 +141,11 @@ def measure(options: Namespace) -> None:
 
 def histogram(options: Namespace) -> None:
     """Compare outputs with real images by class and confidence, and raise an alarm if G has collapsed."""
+    import pandas as pd
+
+    from trials.inspection import figures, metrics
+    from trials.parts import sheets
+
     check_samples(options)
     model = load_model(options)
     announce(f"comparing {options.samples} outputs with held-out images")
@@ -166,6 +182,10 @@ def histogram(options: Namespace) -> None:
 
 def neighbours(options: Namespace) -> None:
     """Show outputs with their nearest training images, and test whether training images are copied."""
+    import numpy as np
+
+    from trials.inspection import figures, metrics
+
     model = load_model(options)
     outputs = model.outputs(options.samples)
     held_out = model.real(len(model.data.test_pixels), held_out=True)
@@ -205,6 +225,11 @@ def neighbours(options: Namespace) -> None:
 
 def features(options: Namespace) -> None:
     """Classify images linearly by the discriminator's features, by an untrained one's, and by pixels."""
+    import pandas as pd
+
+    from judge.labelled import describe_data, load_labelled
+    from trials.inspection import metrics
+
     trained, untrained = load_model(options), load_model(options, trained=False)
     data = trained.labelled() if trained.labelled else trained.data
     if options.data:
@@ -223,6 +248,11 @@ def features(options: Namespace) -> None:
 
 def walk(options: Namespace) -> None:
     """Walk from one z to the next on a line and on a great circle; show the outputs with their numbers."""
+    import torch
+
+    from trials.inspection import figures, latent
+    from trials.parts import sheets
+
     model = load_model(options, takes_noise=True)
     if len(options.through) < 2:
         raise UserError("--through needs at least two outputs")
@@ -237,6 +267,11 @@ def walk(options: Namespace) -> None:
 
 def arithmetic(options: Namespace) -> None:
     """Show the output for z = a - b + c, where each is a mean over outputs, and outputs near it."""
+    import torch
+
+    from judge.common.rng import rng
+    from trials.inspection import figures, latent
+
     model = load_model(options, takes_noise=True)
     chosen = {name: getattr(options, name) for name in "abc"}
     z = model.noise(max(map(max, chosen.values())) + 1)

@@ -2,8 +2,8 @@
 
 from judge.labelled import load_labelled
 from tests.trials.test_systems import trained
-from trials import conditional_gan
-from trials.conditional_gan import Settings, one_of_each
+from trials.training import conditional_gan
+from trials.training.conditional_gan import Settings, one_of_each
 
 
 def test_real_images_of_a_sheet_go_through_the_classes_again_and_again():

@@ -8,10 +8,10 @@ from torch import nn
 
 from judge.score import Score
 from tests.trials.test_systems import trained
-from trials import gan
-from trials.gan import GAN, Settings, patterns, score_patterns
 from trials.session.records import read_lines
 from trials.session.steady import steady
+from trials.training import gan
+from trials.training.gan import GAN, Settings, patterns, score_patterns
 
 CPU = torch.device("cpu")
 BAD = {"optimizer": "sgd", "generator_lr": 0.01, "discriminator_lr": 0.01, "latent": "uniform", "loss": "mse",

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from judge.common.errors import UserError
-from trials.cyclegan import PRESETS, CycleGAN, Settings, check
+from trials.cyclegan import PRESETS, Settings
 from trials.parts import graphs
 from trials.parts.pool import HistoryPool
 from trials.parts.schedule import decay_factor
 from trials.session import with_parameters
+from trials.training.cyclegan import CycleGAN, check
 
 CPU = torch.device("cpu")
 TINY = Settings(data="sample", size="sketch", precision="fp32", ngf=4, blocks=1, ndf=4, steps=100)
@@ -136,7 +137,7 @@ def test_a_size_sets_everything_that_is_not_given(size, sample_data):
 
 @pytest.mark.parametrize("native", [True, False])
 def test_size_and_precision_depend_on_the_device_unless_they_are_given(monkeypatch, native):
-    monkeypatch.setattr("trials.cyclegan.supports_bf16", lambda device: native)
+    monkeypatch.setattr("judge.common.device.supports_bf16", lambda device: native)
     for device, size in (("cpu", "sketch"), ("cuda", "draft")):
         s = Settings(data="sample").complete(torch.device(device))
         assert (s.size, s.precision) == (size, "bf16" if native else "fp32")

@@ -15,11 +15,19 @@ from torchvision.transforms.functional import normalize
 
 from judge import model
 from judge.common.errors import UserError
-from trials import style_transfer
 from trials.session import RunOptions, Session
 from trials.session.engine import NoEngine
 from trials.session.records import read_json
-from trials.style_transfer import VGG19, Network, PairLosses, Pairs, PairScorer, Settings, StyleTransfer
+from trials.training import style_transfer
+from trials.training.style_transfer import (
+    VGG19,
+    Network,
+    PairLosses,
+    Pairs,
+    PairScorer,
+    Settings,
+    StyleTransfer,
+)
 
 CPU = torch.device("cpu")
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # mean and standard deviation of its channels

@@ -6,8 +6,8 @@ import torch
 
 from judge.score import Scorer
 from tests.trials.test_systems import trained
-from trials import dcgan
-from trials.dcgan import DCGAN, Settings, growth, load_inputs, warn_of_judge
+from trials.training import dcgan
+from trials.training.dcgan import DCGAN, Settings, growth, load_inputs, warn_of_judge
 
 CPU = torch.device("cpu")
 

@@ -12,9 +12,9 @@ from torchvision.utils import save_image
 from judge import sample
 from judge.images import list_images, read_full_size, to_float
 from tests.trials.test_systems import STARGAN, scores_after_one_step_and_all, trained
-from trials import stargan
 from trials.session.records import read_json
-from trials.stargan import Settings, StarGAN, as_table, flipped, held_out, in_each_domain
+from trials.training import stargan
+from trials.training.stargan import Settings, StarGAN, as_table, flipped, held_out, in_each_domain
 
 CPU = torch.device("cpu")
 TINY = Settings(data="somewhere", precision="fp32", steps=100, **STARGAN)
