@@ -6,7 +6,7 @@
     python -m experiments.answer pairs --out DIR       # sheets for viewers, without names
     python -m experiments.answer votes --out DIR NAME=FILE ...
     python -m experiments.answer results               # all tables and answers
-    python -m experiments.answer figures --search ID   # the figures of judge/RESULTS.md
+    python -m experiments.answer figures --search ID --drafts DIR     # of judge/RESULTS.md and the README
 """
 
 from pathlib import Path
@@ -15,11 +15,13 @@ import pandas as pd
 
 from experiments.answer import analysis, blind_pairs, collection, figures, retraining
 from experiments.api import load
+from experiments.confirmation import PUBLISHED
 from judge.common.cli import Fraction, Namespace, Parser, from_namespace, subcommands
 from judge.common.errors import UserError
 
 FOLDER = Path(__file__).parent
 CONFIRMED, VOTES, SIZES = (FOLDER / f"{name}.csv" for name in ("confirmed", "votes", "sizes"))
+PAIR = "monet"  # whose drafts are shown
 STUDY, PICTURES = FOLDER.parent / "study", FOLDER.parent / "pictures"
 
 
@@ -65,7 +67,10 @@ def results(options: Namespace) -> None:
 
 
 def draw_figures(options: Namespace) -> None:
-    """Draw the figures of judge/RESULTS.md that there are data for; --search adds its contact sheet."""
+    """Draw the figures of judge/RESULTS.md that there are data for.
+
+    --search adds the contact sheet of a search, --drafts the README's before and after.
+    """
     drawn = {"early_and_end": figures.early_and_end(read(STUDY / "seeds.csv")),
              "left_out": figures.left_out(read(STUDY / "leave_out.csv"))}
     if CONFIRMED.exists():
@@ -74,6 +79,11 @@ def draw_figures(options: Namespace) -> None:
         figure.savefig(PICTURES / f"{name}.png", dpi=100)
     if options.search:
         figures.contact_sheet(load(options.search)).save(PICTURES / "contact_sheet.png")
+    if options.drafts:
+        trained = {"published setting": PUBLISHED, "found setting": collection.share_name(0)}
+        drafts = {title: retraining.sizes_folder(options.drafts, PAIR, name) / "draft"
+                  for title, name in trained.items()}  # fmt: skip
+        figures.before_and_after(drafts).save(PICTURES / "before_and_after.png")
     print(f"figures in {PICTURES}")
 
 
@@ -109,8 +119,9 @@ def add_votes(parser: Parser) -> None:
     parser.add_argument("answers", nargs="+", metavar="NAME=FILE", help="viewer and file")
 
 
-def add_search(parser: Parser) -> None:
+def add_pictures(parser: Parser) -> None:
     parser.add_argument("--search", metavar="ID", help="search whose trials' paintings are shown together")
+    parser.add_argument("--drafts", type=Path, metavar="DIR", help="folder --out of `sizes`")
 
 
 if __name__ == "__main__":
@@ -118,5 +129,5 @@ if __name__ == "__main__":
         "searches": (lambda parser: parser.add_argument("experiments", nargs="+", metavar="ID"), searches),
         "confirm": (add_confirmation, confirm), "sizes": (add_sizes, sizes), "pairs": (add_out, draw_pairs),
         "votes": (add_votes, votes), "results": (lambda parser: None, results),
-        "figures": (add_search, draw_figures),
+        "figures": (add_pictures, draw_figures),
     })  # fmt: skip
