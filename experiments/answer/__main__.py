@@ -20,7 +20,7 @@ from judge.common.cli import Fraction, Namespace, Parser, from_namespace, subcom
 from judge.common.errors import UserError
 
 FOLDER = Path(__file__).parent
-CONFIRMED, VOTES, SIZES = (FOLDER / f"{name}.csv" for name in ("confirmed", "votes", "sizes"))
+VOTES, SIZES = FOLDER / "votes.csv", FOLDER / "sizes.csv"
 PAIR = "monet"  # whose drafts are shown
 STUDY, PICTURES = FOLDER.parent / "study", FOLDER.parent / "pictures"
 
@@ -28,27 +28,28 @@ STUDY, PICTURES = FOLDER.parent / "study", FOLDER.parent / "pictures"
 def searches(options: Namespace) -> None:
     """Write a table of all reports of the searches for each pair of domains."""
     for pair, table in collection.collect(options.experiments).groupby("pair"):
-        file = FOLDER / f"searches-{pair}.csv"
+        file = table_of("searches", pair)
         table.to_csv(file, index=False, float_format="%.6g")
         print(f"wrote {file}")
 
 
 def confirm(options: Namespace) -> None:
     """Train winners and published settings with fresh seeds, and measure them; the same command continues."""
-    settings = collection.confirmed_settings(read_searches(), options.pair)
-    retraining.run(from_namespace(retraining.Confirmation, options), settings, CONFIRMED)
+    settings = collection.confirmed_settings(read_all("searches"), options.pair)
+    retraining.run(from_namespace(retraining.Confirmation, options), settings,
+                   table_of("confirmed", options.pair))  # fmt: skip
 
 
 def sizes(options: Namespace) -> None:
     """Train six settings at two sizes; the same command continues."""
-    settings = collection.sizes_settings(read_searches(), options.pair)
+    settings = collection.sizes_settings(read_all("searches"), options.pair)
     retraining.compare_sizes(from_namespace(retraining.Confirmation, options), settings,
                                options.draft_judge, options.budget, SIZES)  # fmt: skip
 
 
 def draw_pairs(options: Namespace) -> None:
     """Write the pictures that viewers compare: is the upper or the lower row the better painting?"""
-    key = blind_pairs.draw(read(CONFIRMED), options.out)
+    key = blind_pairs.draw(read_all("confirmed"), options.out)
     print(f"{len(key)} pictures in {options.out}; {blind_pairs.KEY} is not for the viewers")
 
 
@@ -62,8 +63,9 @@ def votes(options: Namespace) -> None:
 
 def results(options: Namespace) -> None:
     """Print all tables and what they answer."""
-    print(analysis.text(read_searches(), *(pd.read_csv(file) if file.exists() else None
-                                          for file in (CONFIRMED, VOTES, SIZES))))
+    confirmed = read_all("confirmed") if tables_of("confirmed") else None
+    print(analysis.text(read_all("searches"), confirmed, *(pd.read_csv(file) if file.exists() else None
+                                                           for file in (VOTES, SIZES))))  # fmt: skip
 
 
 def draw_figures(options: Namespace) -> None:
@@ -73,8 +75,8 @@ def draw_figures(options: Namespace) -> None:
     """
     drawn = {"early_and_end": figures.early_and_end(read(STUDY / "seeds.csv")),
              "left_out": figures.left_out(read(STUDY / "leave_out.csv"))}
-    if CONFIRMED.exists():
-        drawn["intervals"] = figures.intervals(read(CONFIRMED))
+    if tables_of("confirmed"):
+        drawn["intervals"] = figures.intervals(read_all("confirmed"))
     for name, figure in drawn.items():
         figure.savefig(PICTURES / f"{name}.png", dpi=100)
     if options.search:
@@ -87,10 +89,20 @@ def draw_figures(options: Namespace) -> None:
     print(f"figures in {PICTURES}")
 
 
-def read_searches() -> pd.DataFrame:
-    """Return the tables of the searches as one. Raises UserError if there is none yet."""
-    files = sorted(FOLDER.glob("searches-*.csv"))
-    return pd.concat(map(read, files or [FOLDER / "searches-monet.csv"]), ignore_index=True)
+def table_of(name: str, pair: str) -> Path:
+    """Return the file of a table of a pair of domains. Each pair has its own, so that two may be trained at
+    once."""
+    return FOLDER / f"{name}-{pair}.csv"
+
+
+def tables_of(name: str) -> list[Path]:
+    """Return the files of this table that there are."""
+    return sorted(FOLDER.glob(f"{name}-*.csv"))
+
+
+def read_all(name: str) -> pd.DataFrame:
+    """Return this table for all pairs of domains. Raises UserError if there is none yet."""
+    return pd.concat(map(read, tables_of(name) or [table_of(name, PAIR)]), ignore_index=True)
 
 
 def read(file: Path) -> pd.DataFrame:
