@@ -3,7 +3,8 @@
 # make gpu-check    check Salon on this machine's GPU, in at most six minutes, with a table at the end
 # make lint         run ruff
 # make audit        list known vulnerabilities of the packages in constraints.txt (pip-audit, osv.dev)
-# make picture      make the README's picture: the page of a quickstart, taken with chromium (.ci/browser)
+# make picture      make the README's pictures: before and after, by the drafts of `experiments.answer sizes`, and
+#                   the page of a quickstart, taken with chromium (.ci/browser)
 
 PYTHON ?= python3
 VENV := .venv
@@ -47,6 +48,7 @@ audit: environment
 	fi
 
 picture: quickstart
+	$(RUN) -m experiments.answer figures --drafts runs/answer
 	chromium --headless --no-sandbox --hide-scrollbars --virtual-time-budget=5000 --window-size=1400,1000 \
 	    --screenshot=experiments/pictures/quickstart.png $(CURDIR)/runs/_latest/*.html
 

@@ -6,7 +6,7 @@
     python -m experiments.answer pairs --out DIR       # sheets for viewers, without names
     python -m experiments.answer votes --out DIR NAME=FILE ...
     python -m experiments.answer results               # all tables and answers
-    python -m experiments.answer figures --search ID   # the figures of judge/RESULTS.md
+    python -m experiments.answer figures --search ID --drafts DIR     # of judge/RESULTS.md and the README
 """
 
 from pathlib import Path
@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # each command imports what it needs when it runs: torch and 
     import pandas as pd
 
 FOLDER = Path(__file__).parent
-CONFIRMED, VOTES, SIZES = (FOLDER / f"{name}.csv" for name in ("confirmed", "votes", "sizes"))
+VOTES, SIZES = FOLDER / "votes.csv", FOLDER / "sizes.csv"
+PAIR = "monet"  # whose drafts are shown
 STUDY, PICTURES = FOLDER.parent / "study", FOLDER.parent / "pictures"
 
 
@@ -29,7 +30,7 @@ def searches(options: Namespace) -> None:
     from experiments.answer import collection
 
     for pair, table in collection.collect(options.experiments).groupby("pair"):
-        file = FOLDER / f"searches-{pair}.csv"
+        file = table_of("searches", pair)
         table.to_csv(file, index=False, float_format="%.6g")
         print(f"wrote {file}")
 
@@ -38,24 +39,25 @@ def confirm(options: Namespace) -> None:
     """Train winners and published settings with fresh seeds, and measure them; the same command continues."""
     from experiments.answer import collection, retraining
 
-    settings = collection.confirmed_settings(read_searches(), options.pair)
-    retraining.run(from_namespace(Confirmation, options), settings, CONFIRMED)
+    settings = collection.confirmed_settings(read_all("searches"), options.pair)
+    retraining.run(from_namespace(Confirmation, options), settings,
+                   table_of("confirmed", options.pair))  # fmt: skip
 
 
 def sizes(options: Namespace) -> None:
     """Train six settings at two sizes; the same command continues."""
     from experiments.answer import collection, retraining
 
-    settings = collection.sizes_settings(read_searches(), options.pair)
-    retraining.compare_sizes(
-        from_namespace(Confirmation, options), settings, options.draft_judge, options.budget, SIZES)
+    settings = collection.sizes_settings(read_all("searches"), options.pair)
+    retraining.compare_sizes(from_namespace(Confirmation, options), settings,
+                               options.draft_judge, options.budget, SIZES)  # fmt: skip
 
 
 def draw_pairs(options: Namespace) -> None:
     """Write the pictures that viewers compare: is the upper or the lower row the better painting?"""
     from experiments.answer import blind_pairs
 
-    key = blind_pairs.draw(read(CONFIRMED), options.out)
+    key = blind_pairs.draw(read_all("confirmed"), options.out)
     print(f"{len(key)} pictures in {options.out}; {blind_pairs.KEY} is not for the viewers")
 
 
@@ -75,32 +77,52 @@ def results(options: Namespace) -> None:
 
     from experiments.answer import analysis
 
-    print(analysis.text(read_searches(), *(pd.read_csv(file) if file.exists() else None
-                                          for file in (CONFIRMED, VOTES, SIZES))))
+    confirmed = read_all("confirmed") if tables_of("confirmed") else None
+    print(analysis.text(read_all("searches"), confirmed, *(pd.read_csv(file) if file.exists() else None
+                                                           for file in (VOTES, SIZES))))  # fmt: skip
 
 
 def draw_figures(options: Namespace) -> None:
-    """Draw the figures of judge/RESULTS.md that there are data for; --search adds its contact sheet."""
-    from experiments.answer import figures
+    """Draw the figures of judge/RESULTS.md that there are data for.
+
+    --search adds the contact sheet of a search, --drafts the README's before and after.
+    """
+    from experiments.answer import collection, figures, retraining
     from experiments.api import load
+    from experiments.confirmation import PUBLISHED
 
     drawn = {"early_and_end": figures.early_and_end(read(STUDY / "seeds.csv")),
              "left_out": figures.left_out(read(STUDY / "leave_out.csv"))}
-    if CONFIRMED.exists():
-        drawn["intervals"] = figures.intervals(read(CONFIRMED))
+    if tables_of("confirmed"):
+        drawn["intervals"] = figures.intervals(read_all("confirmed"))
     for name, figure in drawn.items():
         figure.savefig(PICTURES / f"{name}.png", dpi=100)
     if options.search:
         figures.contact_sheet(load(options.search)).save(PICTURES / "contact_sheet.png")
+    if options.drafts:
+        trained = {"published setting": PUBLISHED, "found setting": collection.share_name(0)}
+        drafts = {title: retraining.sizes_folder(options.drafts, PAIR, name) / "draft"
+                  for title, name in trained.items()}  # fmt: skip
+        figures.before_and_after(drafts).save(PICTURES / "before_and_after.png")
     print(f"figures in {PICTURES}")
 
 
-def read_searches() -> "pd.DataFrame":
-    """Return the tables of the searches as one. Raises UserError if there is none yet."""
+def table_of(name: str, pair: str) -> Path:
+    """Return the file of a table of a pair of domains. Each pair has its own, so that two may be trained at
+    once."""
+    return FOLDER / f"{name}-{pair}.csv"
+
+
+def tables_of(name: str) -> list[Path]:
+    """Return the files of this table that there are."""
+    return sorted(FOLDER.glob(f"{name}-*.csv"))
+
+
+def read_all(name: str) -> "pd.DataFrame":
+    """Return this table for all pairs of domains. Raises UserError if there is none yet."""
     import pandas as pd
 
-    files = sorted(FOLDER.glob("searches-*.csv"))
-    return pd.concat(map(read, files or [FOLDER / "searches-monet.csv"]), ignore_index=True)
+    return pd.concat(map(read, tables_of(name) or [table_of(name, PAIR)]), ignore_index=True)
 
 
 def read(file: Path) -> "pd.DataFrame":
@@ -131,8 +153,9 @@ def add_votes(parser: Parser) -> None:
     parser.add_argument("answers", nargs="+", metavar="NAME=FILE", help="viewer and file")
 
 
-def add_search(parser: Parser) -> None:
+def add_pictures(parser: Parser) -> None:
     parser.add_argument("--search", metavar="ID", help="search whose trials' paintings are shown together")
+    parser.add_argument("--drafts", type=Path, metavar="DIR", help="folder --out of `sizes`")
 
 
 if __name__ == "__main__":
@@ -140,5 +163,5 @@ if __name__ == "__main__":
         "searches": (lambda parser: parser.add_argument("experiments", nargs="+", metavar="ID"), searches),
         "confirm": (add_confirmation, confirm), "sizes": (add_sizes, sizes), "pairs": (add_out, draw_pairs),
         "votes": (add_votes, votes), "results": (lambda parser: None, results),
-        "figures": (add_search, draw_figures),
+        "figures": (add_pictures, draw_figures),
     })  # fmt: skip

@@ -15,6 +15,7 @@ SHARED = 6  # trials with which both searches of a seed begin: the published one
 PARAMETERS = ("identity_weight", "cycle_weight", "adversarial_weight", "generator_lr", "discriminator_lr",
               "upsampling")  # fmt: skip
 PUBLISHED_RESIZE = f"{PUBLISHED}, resize"
+SIZES_SHARES = (0, 0.25, 0.5, 0.75)  # of the list of trials, best first, which are compared at two sizes
 SEARCH = ["pair", "kind", "seed"]  # the columns that name a search
 
 
@@ -82,6 +83,11 @@ def sizes_settings(table: pd.DataFrame, pair: str) -> dict[str, dict]:
     sorted by score, the best one and those at one quarter, one half and three quarters of the list."""
     others = without_published(trials(table)).query("pair == @pair").drop_duplicates([*PARAMETERS])
     others = others.sort_values("final", ascending=False, kind="stable")
-    places = {f"{share:.0%} of the list": round(share * (len(others) - 1)) for share in (0, 0.25, 0.5, 0.75)}
+    places = {share_name(share): round(share * (len(others) - 1)) for share in SIZES_SHARES}
     chosen = {name: others.iloc[place][list(PARAMETERS)].to_dict() for name, place in places.items()}
     return published_settings() | chosen
+
+
+def share_name(share: float) -> str:
+    """Return the name of the setting at this place of the list, 0 for the best."""
+    return f"{share:.0%} of the list"

@@ -1,5 +1,6 @@
-"""The figures of judge/RESULTS.md, and the contact sheet of a search."""
+"""The figures of judge/RESULTS.md, the contact sheet of a search, and the README's before and after."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +17,16 @@ from experiments.study.reliability import log_curves
 from judge.images import SIZES, to_float
 from judge.score import DEFAULT_FORMULA, find_formula
 from trials.inspection.figures import image_rows, stack
+from trials.parts.sheets import captioned_grid
 from trials.session.steady import STEADY_REPORTS
+from trials.translate import load_trained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHARE = 0.5  # of the schedule, at which an early score is compared with the end
 COLUMNS = 8  # photographs of a contact sheet
+BEFORE_AND_AFTER = (256, 384)  # height and width of its photographs: they keep their proportions
 
 
 def new_figure(width: float, height: float, title: str) -> "Figure":
@@ -111,3 +115,14 @@ def crops(pixels: int) -> torch.Tensor:
         for left in np.linspace(0, image.shape[2] - edge, COLUMNS // 2).astype(int):
             squares.append(resize(image[:, -edge:, left : left + edge], [pixels, pixels], antialias=True))
     return to_float(torch.stack(squares))
+
+
+def before_and_after(trained: dict[str, Path]) -> Image.Image:
+    """Return the two photographs that scikit-learn ships, one above the other, and beside them what the
+    CycleGANs in the folders `trained` paint of them, each below its name."""
+    photos = to_float(torch.stack([resize(torch.from_numpy(photo.copy()).permute(2, 0, 1),
+                                          BEFORE_AND_AFTER, antialias=True)
+                                   for photo in load_sample_images().images]))  # fmt: skip
+    columns = [photos, *(load_trained(folder, torch.device("cpu")).paint(photos)
+                         for folder in trained.values())]
+    return captioned_grid(torch.stack(columns, dim=1).flatten(0, 1), len(columns), ["photograph", *trained])

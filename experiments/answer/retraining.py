@@ -106,7 +106,7 @@ def compare_sizes(options: Confirmation, settings: dict[str, dict], draft_judge:
     """
     rows, drafts = [], replace(options, judge=draft_judge)
     for name, parameters in settings.items():
-        folder = options.out / f"{options.pair}-sizes" / re.sub(r"\W+", "-", name)
+        folder = sizes_folder(options.out, options.pair, name)
         sketches = [train(parameters | {"seed": seed}, options, folder / f"sketch-{seed}")
                     for seed in SEEDS[:2]]  # fmt: skip
         draft = train(parameters | {"seed": SEEDS[0]}, drafts, folder / "draft", size="draft", budget=budget)
@@ -114,3 +114,8 @@ def compare_sizes(options: Confirmation, settings: dict[str, dict], draft_judge:
         rows.append({"setting": name, "sketch": geometric_mean(scores[:2]), "draft": scores[2]})
         atomic_write(file, lambda part: pd.DataFrame(rows).to_csv(part, index=False, float_format="%.6g"))
         print(f"{name}: sketch {rows[-1]['sketch']:.4f}, draft {rows[-1]['draft']:.4f}", flush=True)
+
+
+def sizes_folder(out: Path, pair: str, setting: str) -> Path:
+    """Return the folder of a setting's trainings by `compare_sizes`."""
+    return out / f"{pair}-sizes" / re.sub(r"\W+", "-", setting)

@@ -38,7 +38,7 @@ KEY = re.compile(  # of a picture
     r"pictures/(?:continued/(?P<continued>\w+)|(?P<trial>\w+)/(?P<step>\d{1,12})|sources)\.webp")
 LARGER = {"sketch": "draft", "draft": "paper"}  # sizes
 SHOWS = {  # what a size can show, with a part of its schedule and with the whole
-    "sketch": ("shows which settings are better, paints nothing yet",
+    "sketch": ("hints at which settings are better, paints nothing yet",
                "shows which settings are better, too small for brush strokes"),
     "draft": ("shows which settings are better, no finished paintings yet",
               "shows colours and scenes, coarse brush strokes"),

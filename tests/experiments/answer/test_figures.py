@@ -1,6 +1,7 @@
 """The figures show what is in the tables."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -42,3 +43,16 @@ def test_the_crops_of_the_contact_sheet_are_of_both_photographs():
     crops = figures.crops(32)
     assert crops.shape == (figures.COLUMNS, 3, 32, 32) and crops.min() >= -1 and crops.max() <= 1
     assert len({crop.numpy().tobytes() for crop in crops}) == figures.COLUMNS
+
+
+def test_before_and_after_shows_each_photograph_and_what_each_network_makes_of_it(tmp_path, monkeypatch):
+    nets = {tmp_path / "negative": lambda photos: -photos, tmp_path / "grey": lambda photos: photos * 0}
+    monkeypatch.setattr(figures, "load_trained", lambda folder, _: SimpleNamespace(paint=nets[folder]))
+    picture = figures.before_and_after(dict(zip(("published", "found"), nets)))
+    height, width = figures.BEFORE_AND_AFTER
+    assert picture.size == (3 * (width + 2) + 2, 2 * (height + 2) + 2 + 16)
+    for top in (18, 18 + height + 2):  # below the line of captions
+        photo, negative, grey = (np.asarray(picture.crop((left, top, left + width, top + height)), int)
+                                 for left in (2, width + 4, 2 * width + 6))
+        assert photo.std() > 20 and grey.std() == 0
+        assert np.abs(photo + negative - 255).max() <= 1
