@@ -17,9 +17,9 @@ from experiments.study.reliability import log_curves
 from judge.images import SIZES, to_float
 from judge.score import DEFAULT_FORMULA, find_formula
 from trials.inspection.figures import image_rows, stack
+from trials.inspection.translation import load_trained
 from trials.parts.sheets import captioned_grid
 from trials.session.steady import STEADY_REPORTS
-from trials.translate import load_trained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
