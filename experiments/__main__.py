@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from experiments import spelling
 from experiments.nni_adapter.database import (
     Experiment,
     error_prefix,
@@ -36,6 +37,7 @@ from experiments.nni_adapter.database import (
 )
 from experiments.overrides import OverrideOptions, Overrides
 from experiments.study.options import SHIPPED_TABLE, STYLE_WEIGHT, Simulation, Study
+from experiments.trial_command import trials_folder
 from judge.common.cli import (
     Fraction,
     Namespace,
@@ -54,11 +56,11 @@ STUDY_ERRORS = (OSError, ValueError, KeyError)  # of a file that is not a study'
 
 def check(options: Namespace) -> None:
     """Find mistakes in an experiment file and say what the search will cost, before anything runs."""
-    check_readable(options.file)
+    spelling.check(options.file, given(options))
     from experiments import search
 
     plan = search.check(options.file, given(options))
-    with search.trials_folder(plan.config):
+    with trials_folder(plan.config.trial_code_directory):
         print(search.describe(plan, options.keep), flush=True)
         search.measure(plan, options.unmeasured, options.long, options.any_judge)
 
@@ -68,20 +70,10 @@ def run(options: Namespace) -> int:
 
     The exit code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C.
     """
-    check_readable(options.file)
+    spelling.check(options.file, given(options))
     from experiments import search
 
     return shown(*search.run(options.file, options.keep, given(options), **start_options(options)))
-
-
-def check_readable(file: Path) -> None:
-    """Raise UserError if the experiment file is missing or no YAML, before torch and NNI are imported."""
-    import yaml
-
-    if not file.is_file():
-        raise UserError(f"no experiment file {file}")
-    with error_prefix(str(file)):
-        yaml.safe_load(file.read_text())
 
 
 def shown(experiment: Experiment, code: int) -> int:

@@ -5,11 +5,9 @@ import hashlib
 import importlib
 import io
 import logging
-import os
 import shutil
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -25,13 +23,13 @@ from nni.runtime.config import get_builtin_config_file, get_config_directory
 from nni.tools.package_utils import create_builtin_class_instance
 from sklearn.metrics import roc_auc_score
 
-from experiments import overrides
+from experiments import overrides, spelling
 from experiments.nni_adapter import remote
 from experiments.nni_adapter.database import RESUMES, ROOT, error_prefix
 from experiments.nni_adapter.manager import search_path
 from experiments.nni_adapter.place import check_place
 from experiments.overrides import NO_OVERRIDES, Overrides
-from experiments.trial_command import parse, published, python_of, quoted
+from experiments.trial_command import parse, published, python_of, quoted, trials_folder
 from judge import evaluation, images, model
 from judge.common import cache
 from judge.common.device import available_cores
@@ -117,7 +115,7 @@ def check(file: Path, given: Overrides = NO_OVERRIDES) -> Plan:
     check_place("the repository", ROOT)
     check_place("trialCodeDirectory", config.trial_code_directory)
     check_place("experimentWorkingDirectory", config.experiment_working_directory)
-    with trials_folder(config):
+    with trials_folder(config.trial_code_directory):
         module, chosen, run_options = parse(config.trial_command)
         with error_prefix("trialCommand", UserError):
             device = run_options.torch_device()
@@ -131,17 +129,6 @@ def check(file: Path, given: Overrides = NO_OVERRIDES) -> Plan:
             notes += check_assessor(config.assessor, settings.report_count())
         return Plan(file, config, module, settings, run_options, footprint,
                     gpus_used(config, run_options), notes, source)
-
-
-@contextlib.contextmanager
-def trials_folder(config: Any) -> Iterator[None]:
-    """Work where trials will: names of data and judges are relative to that folder."""
-    before = Path.cwd()
-    os.chdir(config.trial_code_directory)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def load(file: Path) -> Any:
@@ -178,13 +165,12 @@ def write_nni_defaults() -> None:
 def check_space(config: Any, module: ModuleType, settings: Any) -> None:
     """Check that NNI can draw from the space of each setting, that the trial takes the ends of what it draws,
     and that the published value is among it; `settings` are those of the trial's command, not completed."""
-    space, names = config.search_space, sorted(field.name for field in fields(settings))
+    space = config.search_space
     refuse(not isinstance(space, dict) or not space,
            "search space: it must be an object of names with _type and _value")
+    spelling.check_space(space, module, settings)
     for name, spec in space.items():
         where = f"search space: {name}"
-        refuse(name not in names,
-               f"{where} is not a setting of {module.__name__}; there are {', '.join(names)}")
         with error_prefix(where):
             validate_search_space({name: spec}, raise_exception=True)
         kind, values = spec["_type"], spec["_value"]

@@ -63,8 +63,7 @@ def change(config: Any, given: Overrides) -> list[str]:
         config.trial_concurrency = given.concurrency
     if given.seed is not None:
         config.tuner.class_args = (config.tuner.class_args or {}) | {"seed": given.seed}
-    values = {name: str(getattr(given, name)) for name in SETTINGS if getattr(given, name) is not None}
-    values |= split(given.set or ())
+    values = values_of(given)
     if not values:
         return []
     set_command(config, with_values(config.trial_command, values, Path(config.trial_code_directory)))
@@ -81,6 +80,12 @@ def change(config: Any, given: Overrides) -> list[str]:
 def set_command(config: Any, command: str) -> None:
     """Change the trial command of NNI's canonical `ExperimentConfig`."""
     config.trial_command = config.training_service.trial_command = command  # NNI has copied it there
+
+
+def values_of(given: Overrides) -> dict[str, str]:
+    """Return the settings of the trials that are given, by name. Raises UserError as `split`."""
+    values = {name: str(getattr(given, name)) for name in SETTINGS if getattr(given, name) is not None}
+    return values | split(given.set or ())
 
 
 def split(texts: Sequence[str]) -> dict[str, str]:

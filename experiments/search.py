@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import cost, disk
-from experiments.check import Plan, check, is_remote, judge_on_data, trials_folder, trials_per_gpu
+from experiments.check import Plan, check, is_remote, judge_on_data, trials_per_gpu
 from experiments.mps import Daemon, daemon
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import FAILED, Experiment, Trial, find_experiment
@@ -30,6 +30,7 @@ from experiments.overrides import NO_OVERRIDES, Overrides
 from experiments.report import results
 from experiments.report.live import LivePage, served
 from experiments.report.page_data import PageData, expected_end
+from experiments.trial_command import trials_folder
 from judge.common.cache import cache_folder
 from judge.common.cli import Interrupted, interrupt_on_signals, on_stop
 from judge.common.device import available_cores
@@ -66,7 +67,7 @@ def run(file: Path, keep: int | None = None, given: Overrides = NO_OVERRIDES, *,
     stops = Stops()
     try:
         plan = check(file, given)
-        with trials_folder(plan.config):
+        with trials_folder(plan.config.trial_code_directory):
             return run_plan(plan, keep, unmeasured, long, any_judge, mps, port, show, stops)
     finally:
         stops.release()

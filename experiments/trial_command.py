@@ -1,10 +1,13 @@
 """The command of a trial, `python -m trials.NAME OPTIONS`: read it and write it."""
 
 import importlib
+import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +35,17 @@ def published(module: ModuleType) -> dict[str, Any]:
     """Return the published settings of a trial: its defaults, and `Settings.PUBLISHED` where those depend on
     more."""
     return vars(module.Settings()) | getattr(module.Settings, "PUBLISHED", {})
+
+
+@contextmanager
+def trials_folder(folder: Path | str) -> Iterator[None]:
+    """Work where trials will: names of data and judges are relative to that folder."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def quoted(command: str) -> str:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from tests.experiments.helpers import ROOT
 from tests.test_endings import COMMANDS, ELSEWHERE, SUBCOMMANDS, SYSTEMS
@@ -25,7 +26,8 @@ HELPED = {*SUBCOMMANDS, *(command.name for command in COMMANDS),
               "searches", "confirm", "sizes", "pairs", "votes", "results", "figures"))}  # fmt: skip
 REFUSED = [
     "experiments check missing.yml", "experiments run pyproject.toml",
-    "experiments run experiments/gan.yml --trails 3", "judge score --imges x", "experiments report nosuchid",
+    "experiments run experiments/gan.yml --trails 3", "experiments check experiments/gan.yml --set wings=2",
+    "judge score --imges x", "experiments report nosuchid",
     "experiments note nosuchid text", "experiments resume nosuchid", "experiments promote nosuchid",
     "experiments simulate --trials 0", "experiments.answer confirm", "experiments.gpu_check --size huge",
     *(f"{name} --{option}" for name in (*SYSTEMS, "trials.bench") for option in ("stepz 3", "steps none")),
@@ -37,9 +39,25 @@ LINES = [*(f"{name} --help" for name in sorted(HELPED)), *REFUSED, "experiments 
 
 @pytest.mark.parametrize("module", sorted({line.split()[0] for line in LINES}))
 def test_help_lists_and_refusals_need_no_slow_package(module):
-    lines = [words for program, *words in map(str.split, LINES) if program == module]
+    run(module, [words for program, *words in map(str.split, LINES) if program == module])
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"trialCommand": "python -m trials.gan --stepz 3"}, "unrecognized arguments: --stepz 3"),
+    ({"searchSpace": {"wings": {"_type": "choice", "_value": [2]}}}, "wings is not a setting of trials.gan"),
+])
+def test_misspelt_names_in_an_experiment_are_refused_without_a_slow_package(tmp_path, changes, said):
+    content = yaml.safe_load((ROOT / "experiments/gan.yml").read_text()) | changes
+    (tmp_path / "search.yml").write_text(yaml.safe_dump(content | {"trialCodeDirectory": str(ROOT)}))
+    assert said in run("experiments", [["check", str(tmp_path / "search.yml")]])
+
+
+def run(module: str, lines: list[list[str]]) -> str:
+    """Run command lines of a program in one process, in which none may import a slow package; return what is
+    on stderr."""
     code = CODE.format(lines=lines, module=module, slow=SLOW)
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     said = [line for line in result.stdout.splitlines() if line.startswith("imported:")]
     assert dict(zip(map(" ".join, lines), said)) == {" ".join(words): "imported:" for words in lines}, result
     assert "Traceback" not in result.stderr and result.returncode == 0
+    return result.stderr

@@ -1,0 +1,56 @@
+"""Find misspelt names in an experiment file before torch and NNI are imported, which takes seconds."""
+
+import json
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+
+from experiments import overrides, trial_command
+from experiments.nni_adapter.database import error_prefix
+from experiments.overrides import Overrides
+from judge.common.errors import UserError
+from judge.common.schema import matches
+
+FORM = {"trialCommand": str, "trialCodeDirectory?": str, "searchSpace?": {}, "searchSpaceFile?": str}
+
+
+def check(file: Path, given: Overrides) -> None:
+    """Raise UserError if an experiment file is missing or no YAML, or if its trial command, its search space
+    or what is given names a setting that its trials do not have.
+
+    `experiments.check` finds all other mistakes, also that a file has another form.
+    """
+    if not file.is_file():
+        raise UserError(f"no experiment file {file}")
+    with error_prefix(str(file)):
+        content = yaml.safe_load(file.read_text())
+    if not matches(content, FORM):
+        return
+    folder = file.parent / (content.get("trialCodeDirectory") or ".")
+    if not folder.is_dir():
+        return
+    command = trial_command.quoted(content["trialCommand"])
+    if values := overrides.values_of(given):
+        overrides.with_values(command, values, folder)
+    with trial_command.trials_folder(folder):
+        module, settings, _ = trial_command.parse(command)
+    check_space(content.get("searchSpace") or read_space(file.parent, content), module, settings)
+
+
+def read_space(folder: Path, content: dict) -> Any:
+    """Return the search space in the file that an experiment file in `folder` names; None without one."""
+    with suppress(OSError, ValueError, RecursionError):  # the last: brackets nested too deep
+        return json.loads((folder / (content.get("searchSpaceFile") or "")).read_text())
+
+
+def check_space(space: Any, module: ModuleType, settings: Any) -> None:
+    """Raise UserError if a search space names what is no setting of the trials of `module`."""
+    names = sorted(field.name for field in fields(settings))
+    for name in space if isinstance(space, dict) else ():
+        if name not in names:
+            raise UserError(f"search space: {name} is not a setting of {module.__name__}; there are "
+                            f"{', '.join(names)}")
