@@ -25,7 +25,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Literal
 
-from judge.common.cli import Parser, PositiveInt, from_namespace, main
+from judge.common.cli import Parser, PositiveInt, from_namespace, importing, main
 from judge.common.constants import ROOT, SIZES
 from judge.common.errors import UserError
 from trials.session.records import git_commit, read_lines, read_record
@@ -99,9 +99,8 @@ def command(arguments: list[str]) -> int:
     parser = Parser(__doc__, prog="python -m experiments.gpu_check")
     parser.add_fields(Options)
     options = from_namespace(Options, parser.parse_args(arguments))
-
-    import torch
-
+    with importing():
+        import torch
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("torch finds no GPU here; --device cpu --size sketch tries the check on a CPU")
     if options.device == "cpu":

@@ -11,7 +11,7 @@ Without --class a conditional GAN draws its classes in turn. The same seed gives
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from judge.common.cli import ComputeOptions, Namespace, Parser, PositiveInt, from_namespace, main
+from judge.common.cli import ComputeOptions, Namespace, Parser, PositiveInt, from_namespace, importing, main
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, new_folder
 from trials.gan import PATTERN
@@ -38,11 +38,10 @@ def command(arguments: list[str]) -> None:
     parser.add_fields(ComputeOptions)
     options = parser.parse_args(arguments)
     compute = from_namespace(ComputeOptions, options)
+    with importing():
+        import torch
 
-    import torch
-
-    from trials.inspection.adapters import load_networks
-
+        from trials.inspection.adapters import load_networks
     if compute.threads:
         torch.set_num_threads(compute.threads)
     net, record = load_networks(options.run, compute.torch_device())

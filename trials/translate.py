@@ -13,7 +13,7 @@ so that no seams are visible. Images in --out are not translated again. GANs of 
 from dataclasses import dataclass
 from pathlib import Path
 
-from judge.common.cli import ComputeOptions, Parser, PositiveInt, from_namespace, main
+from judge.common.cli import ComputeOptions, Parser, PositiveInt, from_namespace, importing, main
 from judge.common.errors import UserError
 
 
@@ -52,13 +52,12 @@ def command(arguments: list[str]) -> int:
         raise UserError("--photos needs --out, and --out needs --photos: give both")
     if not options.photos and not options.onnx:
         raise UserError("give --photos and --out, or --onnx")
+    with importing():
+        import torch
 
-    import torch
-
-    from trials.inspection.adapters import find_generator, load_networks
-    from trials.inspection.translation import describe_training, export, translate_folder
-    from trials.parts.gan_base import NoiseGAN
-
+        from trials.inspection.adapters import find_generator, load_networks
+        from trials.inspection.translation import describe_training, export, translate_folder
+        from trials.parts.gan_base import NoiseGAN
     if compute.threads:
         torch.set_num_threads(compute.threads)
     device = compute.torch_device()

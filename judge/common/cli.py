@@ -20,7 +20,8 @@ import sys
 import textwrap
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, partial
 from math import inf
@@ -242,7 +243,7 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number  # a shell's
 
 
-def on_stop(handler: Callable[[int, Any], None]) -> None:
+def on_stop(handler: Callable[[int, Any], None] | signal.Handlers) -> None:
     """Call `handler` at Ctrl-C, SIGTERM, and SIGHUP, which comes when the terminal closes.
 
     What this process was started to ignore stays ignored: SIGHUP by nohup, SIGINT in a script's background.
@@ -264,6 +265,17 @@ def interrupt_on_signals() -> None:
             raise Interrupted(number)
 
     on_stop(interrupt)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Let a signal end the process at once during the `with` block, which imports what takes seconds before a
+    command begins. An import may lose an exception that a signal raises in it; torch's does."""
+    on_stop(signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        interrupt_on_signals()
 
 
 def main(prog: str, command: Callable[[list[str]], int | None]) -> None:

@@ -20,6 +20,7 @@ from judge.common.cli import (
     PositiveFloat,
     PositiveInt,
     from_namespace,
+    importing,
     main,
 )
 from judge.common.errors import UserError
@@ -54,12 +55,11 @@ def command(arguments: list[str]) -> None:
     namespace = parser.parse_args(arguments)
     options, settings = from_namespace(Options, namespace), from_namespace(Settings, namespace)
     variants = {word: variant(namespace, word) for word in namespace.against or ()}
+    with importing():
+        import torch
 
-    import torch
-
-    from judge.common.device import device_name
-    from trials.bench.speed import compare, describe, measure_steps, measure_trial
-
+        from judge.common.device import device_name
+        from trials.bench.speed import compare, describe, measure_steps, measure_trial
     if options.threads:
         torch.set_num_threads(options.threads)
     device = options.torch_device()

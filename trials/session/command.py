@@ -8,7 +8,7 @@ from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 
-from judge.common.cli import main
+from judge.common.cli import importing, main
 from judge.common.errors import UserError, one_line
 from trials.session.engine import NoEngine, current_engine
 from trials.session.records import write_json
@@ -29,13 +29,13 @@ def run(Settings: type) -> None:
     def command(arguments: list[str]) -> int:
         sys.stdout.reconfigure(line_buffering=True)  # NNI's log can be read while the trial runs
         settings, options = parse_trial(Settings, prog, arguments)
+        with importing():
+            import torch
 
-        import torch
+            from trials.session.measurement import measure
+            from trials.session.session import Session
 
-        from trials.session.measurement import measure
-        from trials.session.session import Session
-
-        train = training_of(f"trials.{system}").train
+            train = training_of(f"trials.{system}").train
         device, engine = options.torch_device(), NoEngine() if options.measure else current_engine()
         if threads := options.threads or engine.threads:
             torch.set_num_threads(threads)

@@ -182,7 +182,7 @@ def test_what_a_command_was_started_to_ignore_stays_ignored(run):
 
 
 def test_ctrl_c_while_a_command_is_imported_has_no_traceback(tmp_path):
-    """The packages that take seconds are imported before `main` is called."""
+    """Before `main` is called."""
     for module in ("judge", "trials.gan", "experiments"):
         code = f"""if True:
             import os, runpy, signal, sys
@@ -190,12 +190,29 @@ def test_ctrl_c_while_a_command_is_imported_has_no_traceback(tmp_path):
             sys.argv = ["-m", "--help"]
             class Stop:
                 def find_spec(name, *_):
-                    if name in ("judge.common", "torch"):
+                    if name == "judge.common":
                         os.kill(os.getpid(), signal.SIGINT)
             sys.meta_path.insert(0, Stop)
             runpy.run_module({module!r}, run_name="__main__", alter_sys=True)"""
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
         assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize(("inside", "code"), [(True, -signal.SIGTERM), (False, 128 + signal.SIGTERM)])
+def test_a_signal_ends_a_command_at_once_while_it_imports_what_takes_seconds(inside, code):
+    """An import may lose an exception: after a first Ctrl-C in the wrong moment a trial would go on."""
+    stop = "os.kill(os.getpid(), signal.SIGTERM)"
+    command = f"""if True:
+        import os, signal
+        from judge.common.cli import importing, main
+        def command(arguments):
+            with importing():
+                try: {stop if inside else "pass"}
+                except BaseException: pass
+            {stop}
+        main("x", command)"""
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (code, "" if inside else "x: stopped by SIGTERM\n")
 
 
 @pytest.mark.parametrize("words", ["'y' * 10**6", "'y'"], ids=["at once", "at the end"])
