@@ -1,12 +1,16 @@
 """The networks are the published ones."""
 
+from typing import get_args, get_type_hints
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
+from trials.cyclegan import Settings
 from trials.inspection.translation import tile_margin
 from trials.parts.networks import (
+    UPSAMPLING,
     DcganDiscriminator,
     DcganGenerator,
     GrowingDiscriminator,
@@ -136,6 +140,10 @@ def test_a_resolution_is_faded_in_without_a_jump(before, after):
     G.place = D.place = after
     torch.testing.assert_close(made, G(z), atol=1e-4, rtol=0)
     torch.testing.assert_close(said, D(images), atol=1e-4, rtol=0)
+
+
+def test_the_setting_names_every_way_to_upsample():
+    assert get_args(get_type_hints(Settings)["upsampling"]) == tuple(UPSAMPLING)
 
 
 @pytest.mark.parametrize("downsamplings", [1, 2, 3])
