@@ -28,6 +28,7 @@ from typing import Literal
 import torch
 
 from judge import images, sample
+from judge.common.children import bound
 from judge.common.cli import Parser, PositiveInt, from_namespace, main
 from judge.common.constants import ROOT
 from judge.common.device import device_name
@@ -190,7 +191,7 @@ def cut(text: str) -> str:
 def start(words: list[str], log: Path) -> subprocess.Popen:
     """Start `python -m WORDS` with its output in `log`."""
     with open(log, "w") as out:
-        return subprocess.Popen([sys.executable, "-u", "-m", *map(str, words)], cwd=ROOT, stdout=out,
+        return subprocess.Popen(bound([sys.executable, "-u", "-m", *words]), cwd=ROOT, stdout=out,
                                 stderr=subprocess.STDOUT, start_new_session=True)
 
 

@@ -9,9 +9,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 # Read by torch, NumPy and SciPy when they are imported, here and in the commands that tests start. On arrays
@@ -101,6 +104,42 @@ def signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def killed_with() -> Callable[[Callable, int], None]:
+    """Return a function that forks a process which calls `work`, waits until that has so many children, kills
+    it by SIGKILL, and asserts that they end."""
+
+    def kill(work: Callable[[], object], children: int) -> None:
+        def left() -> list[psutil.Process]:
+            return [process for process in started if process.is_running()
+                    and process.status() != psutil.STATUS_ZOMBIE]  # in a container nobody collects its code
+
+        def wait_for(condition: Callable[[], object]) -> None:
+            deadline = time.monotonic() + TEARDOWN_SECONDS
+            while not condition():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+        if not (parent := os.fork()):
+            with suppress(BaseException):
+                work()
+            os._exit(1)
+        started = []
+        try:
+            wait_for(lambda: len(psutil.Process(parent).children()) == children)
+            started = psutil.Process(parent).children()
+        finally:
+            os.kill(parent, signal.SIGKILL)
+            os.waitpid(parent, 0)
+        try:
+            wait_for(lambda: not left())
+        finally:
+            for process in left():
+                process.kill()
+
+    return kill
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from experiments import trial_command
 from experiments.nni_adapter.database import ROOT
 from experiments.study.independent_judge import IndependentJudge
 from judge import images
+from judge.common.children import bound
 from judge.common.cli import PositiveInt
 from judge.common.errors import UserError
 from judge.common.files import atomic_write
@@ -86,7 +87,7 @@ def train(parameters: dict, options: Confirmation, folder: Path, **changed: obje
                                    threads=options.threads)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "log", "a") as log:
-        subprocess.run(shlex.split(command), stdout=log, stderr=log, cwd=ROOT)
+        subprocess.run(bound(shlex.split(command)), stdout=log, stderr=log, cwd=ROOT)
     record = read_record(folder)
     if record.get("status") not in ("finished", "diverged"):
         raise UserError(f"{folder} did not finish: see {folder / 'log'}")

@@ -19,6 +19,7 @@ import yaml
 from experiments.nni_adapter import database
 from experiments.nni_adapter.database import ROOT, RUNNING, Experiment, Trial
 from experiments.nni_adapter.processes import with_variable, with_word
+from judge.common.children import bound
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write, last_line_of
 
@@ -66,7 +67,7 @@ def create(file: Path, id_: str, prepare: Callable[[int], None] = lambda port: N
         port = free_port()
         prepare(port)
         result = subprocess.run(
-            [*NNICTL, "create", "--config", str(file.resolve()), "--port", str(port)], cwd=ROOT,
+            bound([*NNICTL, "create", "--config", file.resolve(), "--port", port]), cwd=ROOT,
             env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL,
             start_new_session=True)  # Ctrl-C reaches us only
         if result.returncode == 0:

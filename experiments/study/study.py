@@ -25,6 +25,7 @@ from scipy.stats import kendalltau, rankdata, spearmanr
 from experiments import trial_command
 from experiments.study.independent_judge import STYLE_WEIGHT, IndependentJudge, final_quality
 from judge import images, model
+from judge.common.children import bound
 from judge.common.cli import NonNegativeInt, PositiveInt
 from judge.common.device import available_cores
 from judge.common.errors import UserError
@@ -188,7 +189,7 @@ class StudyTable:
             threads=max(1, available_cores() // study.at_once))  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "log", "a") as log:
-            trial = subprocess.Popen(shlex.split(command), stdout=log, stderr=log)
+            trial = subprocess.Popen(bound(shlex.split(command)), stdout=log, stderr=log)
         self.running.append(trial)
         if self.stopped:
             trial.terminate()

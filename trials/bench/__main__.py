@@ -30,6 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from judge import images
+from judge.common.children import bound
 from judge.common.cli import (
     ComputeOptions,
     Namespace,
@@ -290,7 +291,7 @@ def measure_trial(settings: Settings, options: Options, steps_per_second: float)
         arguments = [f"--{name.replace('_', '-')}={v}" for name, v in values.items() if v is not None]
         start = time.perf_counter()
         process = subprocess.run(
-            [sys.executable, "-m", "trials.cyclegan", *arguments], capture_output=True, text=True)
+            bound([sys.executable, "-m", "trials.cyclegan", *arguments]), capture_output=True, text=True)
         seconds = time.perf_counter() - start
         record, reports = read_record(Path(folder)), read_lines(Path(folder) / "stats.jsonl")
     if len(reports) < TRIAL_REPORTS:

@@ -128,7 +128,7 @@ def test_trials_and_measures_have_the_size_that_is_the_default_on_their_device(s
     monkeypatch.setattr(study.subprocess, "Popen", lambda words, **options: commands.append(words) or Mock())
     with pytest.raises(UserError, match="the trial of setting 1 did not finish"):
         study.StudyTable(small).complete([(1, 0)])
-    options = dict(zip(commands[0][3::2], commands[0][4::2]))
+    options = dict(zip(commands[0], commands[0][1:]))
     assert options["--size"] == "sketch" and options["--device"] == "cpu"
 
 
@@ -152,6 +152,12 @@ def test_a_study_that_is_interrupted_ends_its_trials_too(small, monkeypatch):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert [trial.returncode for trial in table.running] == [-signal.SIGTERM] * 2
+
+
+def test_a_study_that_is_killed_ends_its_trials_too(small, monkeypatch, killed_with):
+    monkeypatch.setattr(study.trial_command, "render", lambda *_, **options: "sleep 1000")
+    table = study.StudyTable(replace(small, at_once=2))
+    killed_with(lambda: table.complete([(0, 0), (1, 0), (2, 0)]), 2)
 
 
 def test_a_table_with_results_of_another_judge_is_refused_before_training_and_stays(small, monkeypatch):
@@ -189,7 +195,7 @@ def test_without_an_independent_judge_every_setting_is_trained_with_each_seed(sm
 @pytest.mark.slow
 def test_a_study_trains_measures_and_continues_where_it_was_stopped(small, monkeypatch, command):
     def start(words: list[str], **_) -> Mock:
-        code = command(*words[2:]).returncode
+        code = command(*words[words.index("-m") + 1 :]).returncode
         return Mock(returncode=code, wait=lambda: code)
 
     monkeypatch.setitem(cyclegan.PRESETS, "sketch", cyclegan.PRESETS["sketch"] | TINY)
