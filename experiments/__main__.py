@@ -57,10 +57,11 @@ def check(options: Namespace) -> None:
     check_readable(options.file)
     from experiments import search
 
-    plan = search.check(options.file, given(options))
-    with search.trials_folder(plan.config):
-        print(search.describe(plan, options.keep), flush=True)
-        search.measure(plan, options.unmeasured, options.long, options.any_judge)
+    with search.making_aside():  # nothing is written but the cache
+        plan = search.check(options.file, given(options))
+        with search.trials_folder(plan.config):
+            print(search.describe(plan, options.keep), flush=True)
+            search.measure(plan, options.unmeasured, options.long, options.any_judge)
 
 
 def run(options: Namespace) -> int:

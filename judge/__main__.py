@@ -203,10 +203,10 @@ def score(options: Namespace) -> None:
 
     device = compute_device(options)
     judge, _ = model.load_judge(options.judge, device)
-    dataset = images.find_dataset(options.data)
-    paintings = dataset.test[images.PAINTINGS]
     made, photos = (images.read_pairs(options.images, options.sources, judge.size) if options.sources
                     else (images.list_images([options.images]), []))
+    dataset = images.find_dataset(options.data)  # last: the data may be made anew
+    paintings = dataset.test[images.PAINTINGS]
 
     def load(paths: list[Path], size: int = judge.size) -> "torch.Tensor":
         return images.load_images(paths, size).pixels
