@@ -20,6 +20,7 @@ import pytest
 # Read by torch, NumPy and SciPy when they are imported, here and in the commands that tests start. On arrays
 # as small as these, threads on busy cores wait for each other much longer than they compute.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # of onnxruntime, as `trials.translate` does
 
 import torch
 

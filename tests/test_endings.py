@@ -1,6 +1,7 @@
 """Every command, ended in every way: its exit code, one line, nothing changed, nothing left.
 
-A new command joins by one line of `COMMANDS`; `pytest -v tests/test_endings.py` prints the table.
+A new command, or form of one, joins by one line of `COMMANDS`; `pytest -v tests/test_endings.py` prints the
+table.
 """
 
 import hashlib
@@ -48,6 +49,8 @@ class Command:
     """What it has printed when it waits for Ctrl-C; None: it ends by itself."""
     replaces: bool = False
     """It writes over what an earlier run of it has made."""
+    form: str = ""
+    """What tells it from other rows of the same program."""
 
     @property
     def module(self) -> str:
@@ -55,9 +58,14 @@ class Command:
         return self.line.split()[0]
 
     @property
-    def name(self) -> str:
+    def program(self) -> str:
         """The program, with its subcommand if it has any."""
         return " ".join(self.line.split()[: 1 + (self.module in SUBCOMMANDS)])
+
+    @property
+    def name(self) -> str:
+        """The name of the row."""
+        return f"{self.program} {self.form}".strip()
 
 
 NOTHING = Fault()
@@ -94,6 +102,8 @@ COMMANDS = [
     Command(f"trials.style_transfer --content {{photo}} --style {{painting}} --judge {{judge}} {SHORT}",
             "--style no.png", "out/*"),
     Command("trials.translate --run trials/cyclegan --photos {data}/testB --out out", "--run no", "out/*"),
+    Command("trials.translate --run trials/cyclegan --onnx painter.onnx", "--run no", "painter.onnx",
+            replaces=True, form="--onnx"),
     Command("trials.draw --run trials/gan --out out", "--class 3", "out/*"),
     Command("trials.bench --size sketch --ngf 4 --blocks 1 --ndf 4 --seconds 0.1 --rounds 1 "
             "--against batch_size=2", "--rounds 0"),
@@ -428,7 +438,7 @@ def test_every_command_is_in_the_table(monkeypatch):
     commands = programs() - set(SUBCOMMANDS)
     for module in SUBCOMMANDS:
         commands |= subcommands(module, monkeypatch)
-    assert {command.name for command in COMMANDS} == commands - ELSEWHERE.keys()
+    assert {command.program for command in COMMANDS} == commands - ELSEWHERE.keys()
 
 
 def table(endings: dict[str, dict[str, int]]) -> str:

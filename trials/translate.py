@@ -262,29 +262,34 @@ def shared_statistics(generator: nn.Module, thumbnail: torch.Tensor) -> Iterator
 
 def export(generator: nn.Module, file: Path) -> None:
     """Write `generator` to `file` for images of any number and size, and check the file."""
+    # Since 1.31 onnxruntime reports its use to its makers, and leaves a file in /tmp.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnx  # noqa: F401 (torch's exporter needs it)
         import onnxruntime
     except ImportError as error:
         raise UserError(f"--onnx needs the package {error.name}: pip install onnx onnxruntime") from None
     generator = AnySize(generator.cpu()).eval()
-    part = file.with_name(f"{file.name}.part")
-    with as_user_error(file.parent), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of constants that are meant to be constant
+
+    def write(part: Path) -> None:
+        with as_user_error(file.parent), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter warns of constants that are meant to be constant
+            torch.onnx.export(
+                generator, (torch.zeros(2, 3, 64, 96),), part, input_names=["image"],
+                output_names=["painted"], dynamic_axes={"image": {0: "n", 2: "height", 3: "width"}},
+                dynamo=False,
+            )  # fmt: skip
+        session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
+        for shape in ((1, 3, 64, 64), (2, 3, 127, 70), (1, 3, 9, 33)):
+            image = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+            (output,) = session.run(None, {"image": image.numpy()})
+            difference = (torch.from_numpy(output) - generator(image)).abs().max().item() / 2
+            if difference > MAX_ONNX_DIFFERENCE:
+                raise UserError(f"not written: ONNX differs from PyTorch by {difference * 255:.1f}/255")
+
+    with as_user_error(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.onnx.export(
-            generator, (torch.zeros(2, 3, 64, 96),), part, input_names=["image"], output_names=["painted"],
-            dynamic_axes={"image": {0: "n", 2: "height", 3: "width"}}, dynamo=False,
-        )  # fmt: skip
-    session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
-    for shape in ((1, 3, 64, 64), (2, 3, 127, 70), (1, 3, 9, 33)):
-        image = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        (output,) = session.run(None, {"image": image.numpy()})
-        difference = (torch.from_numpy(output) - generator(image)).abs().max().item() / 2
-        if difference > MAX_ONNX_DIFFERENCE:
-            part.unlink()
-            raise UserError(f"not written: ONNX differs from PyTorch by {difference * 255:.1f}/255")
-    part.replace(file)
+    atomic_write(file, write)
 
 
 if __name__ == "__main__":
