@@ -131,13 +131,15 @@ def find_images(photos: Path, out: Path) -> dict[Path, Path]:
 
 def translate_folder(generator: nn.Module, options: Options, device: torch.device) -> int:
     """Translate a folder of images, and return the exit code: 1 if an image was skipped."""
-    files, kept, skipped = find_images(options.photos, options.out), 0, 0
+    files, kept, skipped, painted = find_images(options.photos, options.out), 0, 0, set()
     for path, target in tqdm(files.items(), unit="image", disable=None):
-        if os.path.exists(target):
-            tqdm.write(f"kept, exists already: {printable(target)}")
-            kept += 1
-            continue
         try:
+            if (there := find_file(path, target)) in painted:
+                raise UserError(f"{path} would replace another translation, {target}: rename it")
+            if there:
+                tqdm.write(f"kept, exists already: {printable(target)}")
+                kept += 1
+                continue
             picture = translate_file(generator, path, options, device)
         except UserError as error:
             tqdm.write(f"skipped: {one_line(error)}")
@@ -146,10 +148,23 @@ def translate_folder(generator: nn.Module, options: Options, device: torch.devic
         with as_user_error(options.out):
             target.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(target, partial(picture.save, format="PNG"))
+            painted.add(find_file(path, target))
     print(f"{len(files) - kept - skipped} of {len(files)} images translated by {options.run}: {options.out}"
           + (f"; {kept} {'was' if kept == 1 else 'were'} there already" if kept else "")
           + (f"; {skipped} skipped" if skipped else ""))
     return 1 if skipped else 0
+
+
+def find_file(path: Path, target: Path) -> tuple[int, int] | None:
+    """Return what tells the file `target` from others, as names may not where case does not count; None if it
+    does not exist. Raises UserError if no file can have that name."""
+    try:
+        state = os.stat(target)
+        return state.st_dev, state.st_ino
+    except FileNotFoundError:
+        return None
+    except OSError as error:  # it is too long, or the name of a folder is a file's
+        raise UserError(f"{path} cannot be translated to {target}: {error.strerror}") from None
 
 
 def translate_file(generator: nn.Module, path: Path, options: Options, device: torch.device) -> Image.Image:
