@@ -246,6 +246,8 @@ def promote(options: Namespace) -> int:
         confirmed, code = search.run(file, **start_options(options))
     print()
     show_report(confirmed, options.yardstick, options.yardstick_data)
+    if code:
+        print("to continue it: the same command")
     return code
 
 

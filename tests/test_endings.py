@@ -26,7 +26,7 @@ import pytest
 import torch
 
 from judge.common import cli
-from tests.experiments.helpers import ROOT, write_experiment
+from tests.experiments.helpers import ROOT, snapshot, write_experiment
 from tests.experiments.preferences.viewers import random_parts
 from tests.experiments.report.conftest import write_trial
 from tests.fork_server import OURS, Done, Fault, ForkServer
@@ -187,19 +187,6 @@ class World:
     def cached(self) -> set[str]:
         """Return the names of what is in the cache."""
         return {file.name for file in (self.template / "cache").rglob("*")}
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    """Return a hash of each file below `folder`, and "" for each folder."""
-    content = {}
-    for parent, folders, files in os.walk(folder):
-        for name in folders + files:
-            path = Path(parent, name)
-            link = os.readlink(path).encode() if path.is_symlink() else None
-            content[str(path.relative_to(folder))] = (
-                "" if path.is_dir() and link is None
-                else hashlib.sha256(path.read_bytes() if link is None else link).hexdigest())
-    return content
 
 
 @pytest.fixture(scope="module")
@@ -386,6 +373,16 @@ def test_stopped(world, command, place, share, number):
     # -number: while it was imported; 0: a trial at its last step.
     codes = {128 + number, -number, *[0] * (command.module in SYSTEMS)}
     end(world, command, place, number.name, codes, moment(world, command, place, share, (number,)))
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each.program == "judge train"],
+                         ids=["judge train"], indirect=True)
+@pytest.mark.parametrize("share", [0, 0.3, 0.6, 1])
+@pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGINT, signal.SIGINT), (signal.SIGTERM,),
+                                     (signal.SIGHUP, signal.SIGHUP)])  # fmt: skip
+def test_a_training_is_stopped_at_every_phase_in_every_way(world, command, place, share, numbers):
+    codes = {128 + numbers[0], -numbers[0]}
+    end(world, command, place, numbers[0].name, codes, moment(world, command, place, share, numbers))
 
 
 def test_stopped_twice(world, command, place):

@@ -87,7 +87,12 @@ def train(parameters: dict, options: Confirmation, folder: Path, **changed: obje
                                    threads=options.threads)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "log", "a") as log:
-        subprocess.run(bound(shlex.split(command)), stdout=log, stderr=log, cwd=ROOT)
+        with subprocess.Popen(bound(shlex.split(command)), stdout=log, stderr=log, cwd=ROOT) as trial:
+            try:
+                trial.wait()
+            except BaseException:  # it saves its checkpoint; `subprocess.run` would kill it
+                trial.terminate()
+                raise
     record = read_record(folder)
     if record.get("status") not in ("finished", "diverged"):
         raise UserError(f"{folder} did not finish: see {folder / 'log'}")

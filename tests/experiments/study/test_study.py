@@ -2,18 +2,23 @@
 
 import json
 import os
+import shlex
 import signal
+import sys
 import threading
+import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from experiments.study import study
 from experiments.study.study import REPORTS, SHARES, STEADY, Study, final_quality, final_rows, ranking
+from judge.common.cli import main
 from judge.common.errors import UserError
 from judge.score import FORMULAS, PARTS
 from tests.experiments.helpers import until
@@ -152,6 +157,36 @@ def test_a_study_that_is_interrupted_ends_its_trials_too(small, monkeypatch):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert [trial.returncode for trial in table.running] == [-signal.SIGTERM] * 2
+
+
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+SLOW_TO_END = ("import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(3), sys.exit())); "
+               "time.sleep(1000)")
+
+
+@pytest.mark.parametrize("stop", [(INT,), (INT, INT), (TERM,), (HUP,), (TERM, INT)])
+def test_whatever_stops_a_study_says_so_in_a_line_and_nothing_of_it_is_left(small, monkeypatch, capfd, stop):
+    """The second signal comes while it waits for its trials."""
+    words = [sys.executable, "-c", SLOW_TO_END]
+    monkeypatch.setattr(study.trial_command, "render", lambda *_, **options: shlex.join(words))
+    table = study.StudyTable(replace(small, at_once=2))
+    capfd.readouterr()
+    if not (pid := os.fork()):
+        try:
+            main("study", lambda _: table.complete([(0, 0), (1, 0), (2, 0)]))
+        except SystemExit as ended:
+            threading._shutdown()
+            os._exit(ended.code)
+        os._exit(1)
+    until(lambda: len(psutil.Process(pid).children()) == 2)
+    trials = psutil.Process(pid).children()
+    until(lambda: all(SLOW_TO_END in trial.cmdline() for trial in trials))
+    for number in stop:
+        os.kill(pid, number)
+        time.sleep(1.2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + stop[0]
+    assert capfd.readouterr().err == f"study: stopped by {stop[0].name}\n"
+    assert not any(trial.is_running() for trial in trials)
 
 
 def test_a_study_that_is_killed_ends_its_trials_too(small, monkeypatch, killed_with):
