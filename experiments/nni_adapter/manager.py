@@ -163,6 +163,17 @@ def cancel_trial(experiment: Experiment, id_: str) -> None:
         raise UserError(f"NNI cannot stop trial {id_}: perhaps it has just ended") from None
 
 
+def ended_tensorboards(port: int) -> dict[str, str]:
+    """Return, by id, the addresses of those TensorBoards of NNI's web UI that have ended by themselves."""
+    url = f"http://127.0.0.1:{port}/api/v1/nni"
+    try:
+        tasks = requests.get(f"{url}/tensorboard-tasks", timeout=30).json()
+        asked = [requests.get(f"{url}/tensorboard/{task['id']}", timeout=30).json() for task in tasks]
+        return {task["id"]: f"http://127.0.0.1:{task['port']}" for task in asked if task["status"] == "ERROR"}
+    except (requests.RequestException, ValueError, KeyError, TypeError):  # `status` reports it
+        return {}
+
+
 def what_ended(experiment: Experiment, errors: list[str]) -> str:
     """Return which of NNI's processes has ended or failed, with the last line of its log, and the log."""
     logs = experiment.folder / "log"

@@ -18,7 +18,7 @@ import yaml
 
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import find_experiment
-from experiments.nni_adapter.manager import create, free_port, new_id, status, stop
+from experiments.nni_adapter.manager import create, free_port, new_id, port_of, status, stop
 from experiments.nni_adapter.processes import with_variable, with_word
 from experiments.search import TITLE
 from judge.common.files import last_line_of
@@ -249,6 +249,25 @@ def test_a_search_whose_tuner_or_assessor_raises_or_is_killed_ends_and_says_so_w
     assert f"NNI's tuner or assessor has ended, its last line: {last}" in line
     assert line.endswith("log/dispatcher.log)")
     until(lambda: not with_variable("HOME", str(tmp_path)))
+
+
+def test_a_tensorboard_that_ends_is_told_and_one_whose_manager_is_killed_with_run_ends(forked, tmp_path):
+    def of_nni(word: str = "") -> list[psutil.Process]:
+        return with_word(with_variable("HOME", str(tmp_path)), word)
+
+    run = forked(**HELD)
+    until(lambda: "1 reports" in run.text(), run)
+    search = find_experiment(str(newest(tmp_path / "search/runs")))
+    start = f"http://127.0.0.1:{port_of(search)}/api/v1/nni/tensorboard"  # as NNI's button does
+    for _ in range(2):
+        assert requests.post(start, json={"trials": search.trials()[0].id}, timeout=TIMEOUT).ok
+    first, _ = until(lambda: len(boards := of_nni("--logdir_spec")) == 2 and boards)
+    first.kill()
+    until(lambda: "has ended: NNI's web UI starts another" in run.text(), run)
+    assert len(of_nni("--logdir_spec")) == 1 and search.trials()[0].state == "RUNNING"
+    for process in (*of_nni("--experiment-id"), run):
+        os.kill(process.pid, KILL)
+    until(lambda: not of_nni())
 
 
 def test_plain_nnictl_refuses_what_check_refuses(tmp_path, nni_home):
