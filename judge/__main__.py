@@ -62,7 +62,8 @@ OPTIONS = {
     "score": {
         "--images": {"type": Path, "required": True, "metavar": "DIR", "help": "folder of images to score"},
         "--sources": {"type": Path, "metavar": "DIR",
-                      "help": "the photographs that they were made from, of the same names up to the ending"},
+                      "help": "the photographs that they were made from, of the same names up to the ending "
+                      "(Unicode's NFC and NFD are the same)"},
         "--score": {"default": DEFAULT_FORMULA, "metavar": "NAME|FILE",
                     "help": "formula of `default`: style-and-scene, combined, plain (mean P(painting)), or a "
                     "file with your weights (python -m experiments taste)"},

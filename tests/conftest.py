@@ -29,6 +29,7 @@ from judge.common.cli import STOP_SIGNALS
 
 SAMPLE = {"train": 12, "test": 8, "pixels": 72}
 TEARDOWN_SECONDS = 240
+KILLED_SECONDS = 60  # until processes have ended, on a busy machine
 NO_GPU = "no GPU here"
 # Asked before the variable below is emptied: CUDA reads it once in a process, when it is first asked.
 HAS_GPU = torch.cuda.is_available()
@@ -118,7 +119,7 @@ def killed_with() -> Callable[[Callable, int], None]:
                     and process.status() != psutil.STATUS_ZOMBIE]  # in a container nobody collects its code
 
         def wait_for(condition: Callable[[], object]) -> None:
-            deadline = time.monotonic() + TEARDOWN_SECONDS
+            deadline = time.monotonic() + KILLED_SECONDS
             while not condition():
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
