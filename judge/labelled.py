@@ -1,5 +1,6 @@
 """Labelled images: scikit-learn's digits, MNIST, and folders with a subfolder of images for each class."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -129,7 +130,8 @@ def _load_mnist(root: Path, download: bool) -> LabelledImages:
         if download and not _has_mnist(root):
             with scratch_folder(root / "MNIST") as folder:  # without a network, an empty one would be left
                 datasets.MNIST(folder, download=True)
-                (folder / "MNIST").rename(root / "MNIST")
+                with suppress(OSError):  # another process was first: its files stay
+                    (folder / "MNIST").rename(root / "MNIST")
         splits = [datasets.MNIST(root, train) for train in (True, False)]
         if any(len(split.data) != len(split.targets) for split in splits):
             raise RuntimeError("images and labels are not equally many")
