@@ -14,6 +14,17 @@ INSTALL := $(RUN) -m pip install --quiet -c constraints.txt -e
 
 .PHONY: quickstart test gpu-check lint audit picture clean environment test-environment sample-judge
 
+# What would stop the installation is said here: an error in a recipe would be a line for each make above it, too.
+ifeq ($(wildcard $(VENV)/installed)$(filter clean,$(MAKECMDGOALS)),)
+    REFUSED := $(shell \
+        $(PYTHON) -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))" 2>/dev/null || \
+        { echo "Salon needs Python 3.10 or newer with its venv module, as '$(PYTHON)' or by make PYTHON=..."; exit; }; \
+        line=$$($(PYTHON) -m experiments.nni_adapter.place 2>&1) || echo "$$line")
+    ifneq ($(REFUSED),)
+        $(error $(REFUSED))
+    endif
+endif
+
 # Make $(1) under a lock: two makes in one checkout would write the same files.
 define locked
 @$(MAKE) --question $(1) || { \
@@ -65,9 +76,6 @@ models/sample.pt: | $(VENV)/installed
 	$(RUN) -m judge train --data sample --size sketch --weights none --epochs 18 --out $@
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))" 2>/dev/null || \
-	    { echo "Salon needs Python 3.10 or newer with its venv module, as '$(PYTHON)' or by make PYTHON=..."; exit 1; }
-	@$(PYTHON) -m experiments.nni_adapter.place
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) .
 	touch $@

@@ -59,10 +59,11 @@ def check(options: Namespace) -> None:
     spelling.check(options.file, given(options))
     from experiments import search
 
-    plan = search.check(options.file, given(options))
-    with trials_folder(plan.config.trial_code_directory):
-        print(search.describe(plan, options.keep), flush=True)
-        search.measure(plan, options.unmeasured, options.long, options.any_judge)
+    with search.making_aside():  # nothing is written but the cache
+        plan = search.check(options.file, given(options))
+        with trials_folder(plan.config.trial_code_directory):
+            print(search.describe(plan, options.keep), flush=True)
+            search.measure(plan, options.unmeasured, options.long, options.any_judge)
 
 
 def run(options: Namespace) -> int:
@@ -237,6 +238,8 @@ def promote(options: Namespace) -> int:
         confirmed, code = search.run(file, **start_options(options))
     print()
     show_report(confirmed, options.yardstick, options.yardstick_data)
+    if code:
+        print("to continue it: the same command")
     return code
 
 

@@ -13,6 +13,7 @@ from nni.experiment.config.utils import parse_time
 from experiments.check import Plan
 from experiments.disk import gigabytes
 from experiments.nni_adapter.manager import search_path
+from judge.common.children import bound
 from judge.common.errors import UserError
 from judge.common.progress import DAY, duration, milliseconds
 from trials.session.engine import NniEngine
@@ -55,8 +56,8 @@ def measure(plan: Plan) -> Cost:
         environment["CUDA_VISIBLE_DEVICES"] = str(indices[0])
     threads = [] if plan.run_options.threads else ["--threads", str(NniEngine.threads)]
     result = subprocess.run(
-        [*shlex.split(config.trial_command), *threads, "--measure"], env=environment, capture_output=True,
-        cwd=config.trial_code_directory, text=True, stdin=subprocess.DEVNULL)
+        bound([*shlex.split(config.trial_command), *threads, "--measure"]), env=environment,
+        capture_output=True, cwd=config.trial_code_directory, text=True, stdin=subprocess.DEVNULL)
     printed = (result.stderr if result.returncode else result.stdout).strip().splitlines()
     last = printed[-1] if printed else f"no output, exit code {result.returncode}"
     if result.returncode:

@@ -25,6 +25,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Literal
 
+from judge.common.children import bound
 from judge.common.cli import Parser, PositiveInt, from_namespace, importing, main
 from judge.common.constants import ROOT, SIZES
 from judge.common.errors import UserError
@@ -191,7 +192,7 @@ def cut(text: str) -> str:
 def start(words: list[str], log: Path) -> subprocess.Popen:
     """Start `python -m WORDS` with its output in `log`."""
     with open(log, "w") as out:
-        return subprocess.Popen([sys.executable, "-u", "-m", *map(str, words)], cwd=ROOT, stdout=out,
+        return subprocess.Popen(bound([sys.executable, "-u", "-m", *words]), cwd=ROOT, stdout=out,
                                 stderr=subprocess.STDOUT, start_new_session=True)
 
 

@@ -20,6 +20,7 @@ from judge.common.errors import UserError
 
 CONTROL = "nvidia-cuda-mps-control"  # part of NVIDIA's driver
 QUIT_TIMEOUT = 120  # seconds: the daemon waits for its clients to end
+START_TIMEOUT = 60  # seconds
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,18 @@ def daemon(gpus: int) -> Iterator[Daemon]:
         environment = os.environ | variables
         # The daemon would number these GPUs anew, and NNI's numbers for its trials would be wrong.
         environment.pop("CUDA_VISIBLE_DEVICES", None)
+        # This ends the daemon, which is nobody's child, when the pipe ends, also by kill -9 of this process.
+        # Its own command does not name the daemon's program, by which `_start` finds the daemon.
+        ending = subprocess.Popen(
+            ["sh", "-c", 'cat; echo quit | "$CONTROL"'], env=environment | {"CONTROL": CONTROL},
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True)
         try:
             yield _start(environment, variables)
         finally:
+            ending.stdin.close()
             try:
-                subprocess.run([CONTROL], input="quit\n", env=environment, text=True, timeout=QUIT_TIMEOUT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                ending.wait(QUIT_TIMEOUT)
             except subprocess.TimeoutExpired:
                 print(f"--mps: {CONTROL} has not ended within {QUIT_TIMEOUT} s", file=sys.stderr)
 
@@ -64,8 +71,12 @@ def daemon(gpus: int) -> Iterator[Daemon]:
 def _start(environment: dict[str, str], variables: dict[str, str]) -> Daemon:
     output = Path(variables["CUDA_MPS_LOG_DIRECTORY"], "start")
     with open(output, "w") as file:  # not a pipe, which the daemon would hold open
-        started = subprocess.run([CONTROL, "-d"], env=environment, stdin=subprocess.DEVNULL, stdout=file,
-                                 stderr=file, start_new_session=True)  # Ctrl-C is for the trials first
-    if started.returncode:
+        try:
+            code = subprocess.run([CONTROL, "-d"], env=environment, stdin=subprocess.DEVNULL, stdout=file,
+                                  stderr=file, timeout=START_TIMEOUT,
+                                  start_new_session=True).returncode  # Ctrl-C is for the trials first
+        except subprocess.TimeoutExpired:
+            code = 1
+    if code:
         raise UserError(f"--mps: {CONTROL} did not start: {output.read_text().strip() or 'no output'}")
     return Daemon(variables, with_word(with_variable(*next(iter(variables.items()))), CONTROL))

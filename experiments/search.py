@@ -9,6 +9,7 @@ import tempfile
 import textwrap
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +35,7 @@ from experiments.trial_command import trials_folder
 from judge.common.cache import cache_folder
 from judge.common.cli import Interrupted, interrupt_on_signals, on_stop
 from judge.common.device import available_cores
+from judge.images import making_aside
 from trials.session.engine import NniEngine
 from trials.session.steady import score_text
 
@@ -66,21 +68,24 @@ def run(file: Path, keep: int | None = None, given: Overrides = NO_OVERRIDES, *,
     """
     stops = Stops()
     try:
-        plan = check(file, given)
-        with trials_folder(plan.config.trial_code_directory):
-            return run_plan(plan, keep, unmeasured, long, any_judge, mps, port, show, stops)
+        with making_aside() as keep_data:
+            plan = check(file, given)
+            with trials_folder(plan.config.trial_code_directory):
+                return run_plan(plan, keep, unmeasured, long, any_judge, mps, port, show, stops, keep_data)
     finally:
         stops.release()
 
 
 def run_plan(plan: Plan, keep: int | None, unmeasured: bool, long: bool, any_judge: bool, mps: bool,
-             port: int, show: bool, stops: "Stops") -> tuple[Experiment, int]:  # fmt: skip
-    """Run a checked experiment, as `run` does."""
+             port: int, show: bool, stops: "Stops",
+             keep_data: Callable[[], None]) -> tuple[Experiment, int]:  # fmt: skip
+    """Run a checked experiment, as `run` does; data that the check has made is kept once nothing refuses."""
     description = describe(plan, keep)
     with (served(prepared(plan), port, show) as page,
           daemon(plan.gpus) if mps else nullcontext() as mps_daemon):  # fmt: skip
         print(description, flush=True)
         measure(plan, unmeasured, long, any_judge)
+        keep_data()
         page.data.message = "starting NNI ..."
         return run_nni(plan, keep, mps_daemon, page, stops)
 
@@ -265,7 +270,7 @@ def repeated_failure(trials: list[Trial]) -> str | None:
 def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, mps_daemon: Daemon | None,
           tunnels: Tunnels, page: LivePage) -> str | None:  # fmt: skip
     """Show the trials until the search is over, and return what went wrong, if anything did."""
-    console, shown, data = Console(), {}, plan.settings.describe_inputs()["data"]
+    console, shown, data, told = Console(), {}, plan.settings.describe_inputs()["data"], set()
     started = time.monotonic()
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
@@ -274,6 +279,10 @@ def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, mps_d
                 return f"the search failed: {problem}"
             if place := manager.dead_runner(experiment, trials):
                 return f"the search failed: NNI's runner has died in {place}"
+            ended = manager.ended_tensorboards(port)
+            for id_ in ended.keys() - told:
+                console.print(f"TensorBoard at {ended[id_]} has ended: NNI's web UI starts another")
+            told |= ended.keys()
             tunnels.fetch(experiment, trials)
             if keep:
                 disk.prune(trials, plan.module, keep)

@@ -22,6 +22,7 @@ from nni.tuner import Tuner
 
 from experiments.nni_adapter import database, dispatcher, manager
 from experiments.trial_command import published
+from judge.common.children import bound
 from judge.common.errors import UserError
 from judge.common.files import last_line
 
@@ -130,7 +131,7 @@ def check_plain_nni() -> None:
         # NNI hides the GPUs from its tuner, but not from its manager.
         nni_manager = next(p for p in psutil.Process().parents() if manager.MANAGER in p.cmdline())
         command = [sys.executable, "-m", "experiments", "check", str(file), "--unmeasured"]
-        checked = subprocess.run(command, env=nni_manager.environ(), cwd=database.ROOT, text=True,
+        checked = subprocess.run(bound(command), env=nni_manager.environ(), cwd=database.ROOT, text=True,
                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if checked.returncode:
         raise UserError(last_line(checked.stderr))

@@ -62,7 +62,8 @@ OPTIONS = {
     "score": {
         "--images": {"type": Path, "required": True, "metavar": "DIR", "help": "folder of images to score"},
         "--sources": {"type": Path, "metavar": "DIR",
-                      "help": "the photographs that they were made from, of the same names up to the ending"},
+                      "help": "the photographs that they were made from, of the same names up to the ending "
+                      "(Unicode's NFC and NFD are the same)"},
         "--score": {"default": DEFAULT_FORMULA, "metavar": "NAME|FILE",
                     "help": "formula of `default`: style-and-scene, combined, plain (mean P(painting)), or a "
                     "file with your weights (python -m experiments taste)"},
@@ -203,10 +204,10 @@ def score(options: Namespace) -> None:
 
     device = compute_device(options)
     judge, _ = model.load_judge(options.judge, device)
-    dataset = images.find_dataset(options.data)
-    paintings = dataset.test[images.PAINTINGS]
     made, photos = (images.read_pairs(options.images, options.sources, judge.size) if options.sources
                     else (images.list_images([options.images]), []))
+    dataset = images.find_dataset(options.data)  # last: the data may be made anew
+    paintings = dataset.test[images.PAINTINGS]
 
     def load(paths: list[Path], size: int = judge.size) -> "torch.Tensor":
         return images.load_images(paths, size).pixels

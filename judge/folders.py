@@ -2,6 +2,7 @@
 
 import os
 import sys
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache as once
@@ -100,9 +101,15 @@ def name_apart(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
     """Return `paths` by their names below `folder` without endings, for files that belong together.
 
     x.jpg is named x, and its translation is x.png. Where that would not tell two files apart, as x.jpg and
-    x.png, both keep their endings.
+    x.png, both keep their endings. Names are texts in Unicode's composed form, NFC: Macs may write the same
+    name in the other form, NFD. Raises UserError if only that tells two files apart.
     """
-    names = {path: path.relative_to(folder) for path in paths}
+    names = {path: Path(unicodedata.normalize("NFC", str(path.relative_to(folder)))) for path in paths}
     counts = Counter(str(name) for full in names.values() for name in (full, full.with_suffix("")))
-    return {str(full if counts[short := str(full.with_suffix(""))] > 1 else short): path
-            for path, full in names.items()}
+    named = {}
+    for path, full in names.items():
+        name = str(full if counts[short := str(full.with_suffix(""))] > 1 else short)
+        if named.setdefault(name, path) != path:
+            raise UserError(f"{named[name]} and {path} have the same name, in Unicode's forms NFC and NFD: "
+                            "rename one of them")
+    return named

@@ -5,10 +5,14 @@ A is the paintings, B the photographs.
 """
 
 import hashlib
+import os
+import shutil
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,9 +26,10 @@ from judge.common.constants import DATA, LUMA, STAND_IN
 from judge.common.constants import SIZES as SIZES  # callers say images.SIZES
 from judge.common.device import available_cores
 from judge.common.errors import UserError, one_line, printable
-from judge.common.files import as_user_error
+from judge.common.files import as_user_error, scratch_folder
 from judge.folders import FORMATS, check_disjoint, list_images, name_apart, note
 
+ASIDE = "SALON_DATA"  # variable of the environment: see `making_aside`
 DECODER_VERSION = 2  # part of the cache's key: raise it when `decode` returns other pixels for a file
 
 LARGE_IMAGE_PIXELS = 2**25  # larger images are decoded one by one, at 4 bytes a pixel
@@ -65,6 +70,7 @@ def find_dataset(data: str) -> DataSet:
     if data == "sample" and not folder.is_dir():
         from judge import sample  # scikit-learn takes a second to import
 
+        folder = made_data() / data
         print(f"making the built-in sample in {folder}", file=sys.stderr)
         with as_user_error(folder.parent):
             sample.make(folder)
@@ -80,7 +86,35 @@ def find_dataset(data: str) -> DataSet:
 
 def data_folder(data: str) -> Path:
     """Return the folder that `data` names: a path, or a name below `data/`. It need not exist."""
-    return Path(data) if Path(data).is_dir() else DATA / data
+    places = Path(data), DATA / data, made_data() / data
+    return next((folder for folder in places if folder.is_dir()), DATA / data)
+
+
+def made_data() -> Path:
+    """Return the folder in which data is made, or put that is downloaded, on first use."""
+    return Path(os.environ.get(ASIDE, DATA))
+
+
+@contextmanager
+def making_aside() -> Iterator[Callable[[], None]]:
+    """Make data in a temporary folder, here and in programs that are started, until the end of the block or
+    until the function that this yields moves it to `DATA`: what is only checked, or is refused, writes none.
+    """
+    with tempfile.TemporaryDirectory(prefix="salon-") as folder:
+
+        def keep() -> None:
+            os.environ.pop(ASIDE, None)
+            for made in Path(folder).iterdir():
+                with as_user_error(DATA), scratch_folder(DATA / made.name) as part:
+                    shutil.copytree(made, part, dirs_exist_ok=True)
+                    with suppress(OSError):  # another process was first: keep its data
+                        part.rename(DATA / made.name)
+
+        os.environ[ASIDE] = folder
+        try:
+            yield keep
+        finally:
+            os.environ.pop(ASIDE, None)
 
 
 def resolve_name(data: str) -> str:

@@ -1,5 +1,6 @@
 """Labelled images: scikit-learn's digits, MNIST, and folders with a subfolder of images for each class."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch.nn.functional import pad
 from judge import images
 from judge.common.constants import DIGITS, FOLDER, MNIST
 from judge.common.errors import UserError, printable
+from judge.common.files import scratch_folder
 from judge.common.rng import rng
 from judge.folders import check_disjoint, is_visible, note
 from judge.score import MIN_IMAGES
@@ -74,8 +76,9 @@ def load_labelled(data: str, size: int = 0) -> LabelledImages:
     if kind == DIGITS:
         return _load_digits()
     if kind == MNIST:
-        return _load_mnist(images.DATA if data == MNIST else Path(data))
-    loaded = _load_folder(_folder_of(data), size)
+        return _load_mnist(Path(data) if data != MNIST else images.DATA if _has_mnist(images.DATA)
+                           else images.made_data(), download=data == MNIST)
+    loaded = _load_folder(images.data_folder(data), size)
     if len(loaded.test_pixels) < MIN_IMAGES:
         raise UserError(f"{data}: {len(loaded.test_pixels)} test images, a score takes at least {MIN_IMAGES}")
     return loaded
@@ -88,7 +91,7 @@ def load_domains(data: str, size: int) -> LabelledImages:
     with a subfolder of images for each domain, of which every tenth is a test image. Raises UserError if the
     data does not exist, has one domain only, or too few images of a domain.
     """
-    folder = _folder_of(data)
+    folder = images.data_folder(data)
     if folder.is_dir() and not _has_cyclegan_layout(folder):
         loaded = _load_folder(folder, size)
     else:
@@ -120,11 +123,16 @@ def _has_mnist(root: Path) -> bool:
     return (root / "MNIST" / "raw").is_dir()
 
 
-def _load_mnist(root: Path) -> LabelledImages:
+def _load_mnist(root: Path, download: bool) -> LabelledImages:
     try:
         from torchvision import datasets  # takes seconds to import
 
-        splits = [datasets.MNIST(root, train, download=root == images.DATA) for train in (True, False)]
+        if download and not _has_mnist(root):
+            with scratch_folder(root / "MNIST") as folder:  # without a network, an empty one would be left
+                datasets.MNIST(folder, download=True)
+                with suppress(OSError):  # another process was first: its files stay
+                    (folder / "MNIST").rename(root / "MNIST")
+        splits = [datasets.MNIST(root, train) for train in (True, False)]
         if any(len(split.data) != len(split.targets) for split in splits):
             raise RuntimeError("images and labels are not equally many")
     except (OSError, RuntimeError) as error:  # no network, damaged files
@@ -133,10 +141,6 @@ def _load_mnist(root: Path) -> LabelledImages:
     (pixels, labels), (test_pixels, test_labels) = (
         (pad(split.data[:, None], (MNIST_PADDING,) * 4), split.targets) for split in splits)
     return LabelledImages(MNIST, TEN_DIGITS, pixels, labels, test_pixels, test_labels)
-
-
-def _folder_of(data: str) -> Path:
-    return Path(data) if Path(data).is_dir() else images.DATA / data
 
 
 def _load_folder(folder: Path, size: int) -> LabelledImages:

@@ -2,15 +2,18 @@
 
 import math
 import multiprocessing
+import os
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch.nn.functional import conv2d, pad
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from judge.common.children import end_with
 from judge.common.rng import seeded
 from judge.corruptions import FAMILIES, between, choice, corrupt, reencode_jpeg
 from judge.images import luma
@@ -114,7 +117,7 @@ class AugmentedViews(Dataset):
 def load_batches(views: AugmentedViews, epochs: int, device: torch.device, workers: int) -> DataLoader:
     """Return the batches of all epochs, made by so many processes."""
     return DataLoader(views, batch_size=None, sampler=range(epochs * len(views)), num_workers=workers,
-                      pin_memory=device.type == "cuda")
+                      pin_memory=device.type == "cuda", worker_init_fn=partial(end_with, os.getpid()))
 
 
 def loader_workers(views: AugmentedViews, device: torch.device) -> int:

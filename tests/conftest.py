@@ -9,14 +9,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 # Read by torch, NumPy and SciPy when they are imported, here and in the commands that tests start. On arrays
 # as small as these, threads on busy cores wait for each other much longer than they compute.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # of onnxruntime, as `trials.translate` does
 
 import torch
 
@@ -25,6 +29,7 @@ from judge.common.cli import STOP_SIGNALS
 
 SAMPLE = {"train": 12, "test": 8, "pixels": 72}
 TEARDOWN_SECONDS = 240
+KILLED_SECONDS = 60  # until processes have ended, on a busy machine
 NO_GPU = "no GPU here"
 # Asked before the variable below is emptied: CUDA reads it once in a process, when it is first asked.
 HAS_GPU = torch.cuda.is_available()
@@ -101,6 +106,42 @@ def signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def killed_with() -> Callable[[Callable, int], None]:
+    """Return a function that forks a process which calls `work`, waits until that has so many children, kills
+    it by SIGKILL, and asserts that they end."""
+
+    def kill(work: Callable[[], object], children: int) -> None:
+        def left() -> list[psutil.Process]:
+            return [process for process in started if process.is_running()
+                    and process.status() != psutil.STATUS_ZOMBIE]  # in a container nobody collects its code
+
+        def wait_for(condition: Callable[[], object]) -> None:
+            deadline = time.monotonic() + KILLED_SECONDS
+            while not condition():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+        if not (parent := os.fork()):
+            with suppress(BaseException):
+                work()
+            os._exit(1)
+        started = []
+        try:
+            wait_for(lambda: len(psutil.Process(parent).children()) == children)
+            started = psutil.Process(parent).children()
+        finally:
+            os.kill(parent, signal.SIGKILL)
+            os.waitpid(parent, 0)
+        try:
+            wait_for(lambda: not left())
+        finally:
+            for process in left():
+                process.kill()
+
+    return kill
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Every command, ended in every way: its exit code, one line, nothing changed, nothing left.
 
-A new command joins by one line of `COMMANDS`; `pytest -v tests/test_endings.py` prints the table.
+A new command, or form of one, joins by one line of `COMMANDS`; `pytest -v tests/test_endings.py` prints the
+table.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ import pytest
 import torch
 
 from judge.common import cli
-from tests.experiments.helpers import ROOT, write_experiment
+from tests.experiments.helpers import ROOT, snapshot, write_experiment
 from tests.experiments.preferences.viewers import random_parts
 from tests.experiments.report.conftest import write_trial
 from tests.fork_server import OURS, Done, Fault, ForkServer
@@ -48,6 +49,8 @@ class Command:
     """What it has printed when it waits for Ctrl-C; None: it ends by itself."""
     replaces: bool = False
     """It writes over what an earlier run of it has made."""
+    form: str = ""
+    """What tells it from other rows of the same program."""
 
     @property
     def module(self) -> str:
@@ -55,9 +58,14 @@ class Command:
         return self.line.split()[0]
 
     @property
-    def name(self) -> str:
+    def program(self) -> str:
         """The program, with its subcommand if it has any."""
         return " ".join(self.line.split()[: 1 + (self.module in SUBCOMMANDS)])
+
+    @property
+    def name(self) -> str:
+        """The name of the row."""
+        return f"{self.program} {self.form}".strip()
 
 
 NOTHING = Fault()
@@ -94,6 +102,8 @@ COMMANDS = [
     Command(f"trials.style_transfer --content {{photo}} --style {{painting}} --judge {{judge}} {SHORT}",
             "--style no.png", "out/*"),
     Command("trials.translate --run trials/cyclegan --photos {data}/testB --out out", "--run no", "out/*"),
+    Command("trials.translate --run trials/cyclegan --onnx painter.onnx", "--run no", "painter.onnx",
+            replaces=True, form="--onnx"),
     Command("trials.draw --run trials/gan --out out", "--class 3", "out/*"),
     Command("trials.bench --size sketch --ngf 4 --blocks 1 --ndf 4 --seconds 0.1 --rounds 1 "
             "--against batch_size=2", "--rounds 0"),
@@ -177,19 +187,6 @@ class World:
     def cached(self) -> set[str]:
         """Return the names of what is in the cache."""
         return {file.name for file in (self.template / "cache").rglob("*")}
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    """Return a hash of each file below `folder`, and "" for each folder."""
-    content = {}
-    for parent, folders, files in os.walk(folder):
-        for name in folders + files:
-            path = Path(parent, name)
-            link = os.readlink(path).encode() if path.is_symlink() else None
-            content[str(path.relative_to(folder))] = (
-                "" if path.is_dir() and link is None
-                else hashlib.sha256(path.read_bytes() if link is None else link).hexdigest())
-    return content
 
 
 @pytest.fixture(scope="module")
@@ -378,6 +375,16 @@ def test_stopped(world, command, place, share, number):
     end(world, command, place, number.name, codes, moment(world, command, place, share, (number,)))
 
 
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each.program == "judge train"],
+                         ids=["judge train"], indirect=True)
+@pytest.mark.parametrize("share", [0, 0.3, 0.6, 1])
+@pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGINT, signal.SIGINT), (signal.SIGTERM,),
+                                     (signal.SIGHUP, signal.SIGHUP)])  # fmt: skip
+def test_a_training_is_stopped_at_every_phase_in_every_way(world, command, place, share, numbers):
+    codes = {128 + numbers[0], -numbers[0]}
+    end(world, command, place, numbers[0].name, codes, moment(world, command, place, share, numbers))
+
+
 def test_stopped_twice(world, command, place):
     fault = moment(world, command, place, 0.6, (signal.SIGINT, signal.SIGINT))
     codes = {130, -signal.SIGINT, *[0] * (command.module in SYSTEMS)}
@@ -428,7 +435,7 @@ def test_every_command_is_in_the_table(monkeypatch):
     commands = programs() - set(SUBCOMMANDS)
     for module in SUBCOMMANDS:
         commands |= subcommands(module, monkeypatch)
-    assert {command.name for command in COMMANDS} == commands - ELSEWHERE.keys()
+    assert {command.program for command in COMMANDS} == commands - ELSEWHERE.keys()
 
 
 def table(endings: dict[str, dict[str, int]]) -> str:

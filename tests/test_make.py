@@ -1,13 +1,17 @@
 """The Makefile, with a script in place of the environment's Python."""
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.experiments.helpers import snapshot
 
 ROOT = Path(__file__).parents[1]
 # Logs its arguments; "judge train" waits for the file may_end, and writes a judge.
@@ -60,6 +64,24 @@ def test_an_error_in_make_is_its_exit_code(checkout):
     process = make(checkout, "quickstart", subprocess.PIPE)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 2 and b"waiting" not in output, output
+
+
+@pytest.mark.parametrize("name, python, said", [
+    ("salon(1)", sys.executable, r"salon: the repository '.*/salon\(1\)': NNI cannot run in a path with"),
+    ("salon", "false", "Salon needs Python 3.10 or newer with its venv module, as 'false'"),
+])
+@pytest.mark.parametrize("target", ["quickstart", "test", "lint"])
+def test_what_cannot_be_installed_is_refused_in_one_line(tmp_path, name, python, said, target):
+    for package in ("judge", "experiments"):
+        shutil.copytree(ROOT / package, tmp_path / name / package, ignore=lambda folder, names: [
+            each for each in names if not each.endswith(".py") and Path(folder, each).is_file()])
+    shutil.copy2(ROOT / "Makefile", tmp_path / name)
+    before = snapshot(tmp_path)
+    process = make(tmp_path / name, target, subprocess.PIPE, PYTHON=python, PYTHONDONTWRITEBYTECODE="1")
+    output = process.communicate(timeout=300)[0].decode()
+    assert re.fullmatch(rf"Makefile:\d+: \*\*\* {said}.*  Stop\.\n", output) and process.returncode == 2
+    assert snapshot(tmp_path) == before
+    assert make(tmp_path / name, "clean", subprocess.DEVNULL, PYTHON=python).wait(timeout=300) == 0
 
 
 def test_the_check_of_the_gpu_is_a_command_that_a_machine_without_make_can_run(checkout):

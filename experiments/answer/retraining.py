@@ -18,6 +18,7 @@ from experiments.answer.options import Confirmation
 from experiments.nni_adapter.database import ROOT
 from experiments.study.independent_judge import IndependentJudge
 from judge import images
+from judge.common.children import bound
 from judge.common.errors import UserError
 from judge.common.files import atomic_write
 from trials import cyclegan
@@ -68,7 +69,12 @@ def train(parameters: dict, options: Confirmation, folder: Path, **changed: obje
                                    threads=options.threads)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "log", "a") as log:
-        subprocess.run(shlex.split(command), stdout=log, stderr=log, cwd=ROOT)
+        with subprocess.Popen(bound(shlex.split(command)), stdout=log, stderr=log, cwd=ROOT) as trial:
+            try:
+                trial.wait()
+            except BaseException:  # it saves its checkpoint; `subprocess.run` would kill it
+                trial.terminate()
+                raise
     record = read_record(folder)
     if record.get("status") not in ("finished", "diverged"):
         raise UserError(f"{folder} did not finish: see {folder / 'log'}")

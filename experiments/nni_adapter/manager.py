@@ -19,6 +19,7 @@ import yaml
 from experiments.nni_adapter import database
 from experiments.nni_adapter.database import ROOT, RUNNING, Experiment, Trial
 from experiments.nni_adapter.processes import with_variable, with_word
+from judge.common.children import bound
 from judge.common.errors import UserError
 from judge.common.files import as_user_error, atomic_write, last_line_of
 
@@ -66,7 +67,7 @@ def create(file: Path, id_: str, prepare: Callable[[int], None] = lambda port: N
         port = free_port()
         prepare(port)
         result = subprocess.run(
-            [*NNICTL, "create", "--config", str(file.resolve()), "--port", str(port)], cwd=ROOT,
+            bound([*NNICTL, "create", "--config", file.resolve(), "--port", port]), cwd=ROOT,
             env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL,
             start_new_session=True)  # Ctrl-C reaches us only
         if result.returncode == 0:
@@ -160,6 +161,17 @@ def cancel_trial(experiment: Experiment, id_: str) -> None:
         requests.delete(f"http://127.0.0.1:{port}/api/v1/nni/trial-jobs/{id_}", timeout=30).raise_for_status()
     except requests.RequestException:
         raise UserError(f"NNI cannot stop trial {id_}: perhaps it has just ended") from None
+
+
+def ended_tensorboards(port: int) -> dict[str, str]:
+    """Return, by id, the addresses of those TensorBoards of NNI's web UI that have ended by themselves."""
+    url = f"http://127.0.0.1:{port}/api/v1/nni"
+    try:
+        tasks = requests.get(f"{url}/tensorboard-tasks", timeout=30).json()
+        asked = [requests.get(f"{url}/tensorboard/{task['id']}", timeout=30).json() for task in tasks]
+        return {task["id"]: f"http://127.0.0.1:{task['port']}" for task in asked if task["status"] == "ERROR"}
+    except (requests.RequestException, ValueError, KeyError, TypeError):  # `status` reports it
+        return {}
 
 
 def what_ended(experiment: Experiment, errors: list[str]) -> str:

@@ -22,15 +22,21 @@ net.Server.prototype.listen = function (...args) {
     return listen.apply(this, args);
 };
 
-// So does TensorBoard, which NNI starts with --bind_all (extensions/nniTensorboardManager.js:110). The process
-// with --exp_params is that of tuner and assessor; ours reports their errors (dispatcher.py).
+// So does TensorBoard, which NNI starts with --bind_all (extensions/nniTensorboardManager.js:110), in a shell, and
+// which would outlive a manager that is killed; judge/common/children.py binds it. The process with --exp_params is
+// that of tuner and assessor; ours reports their errors (dispatcher.py).
 const root = path.resolve(__dirname, '../..');
+const argument = (name) => process.argv[process.argv.indexOf(name) + 1];
 const { spawn } = childProcess;
 let tuner;
 childProcess.spawn = function (command, args, options, ...rest) {
-    const onLoopback = (x) => (typeof x === 'string' ? x.replace('--bind_all', '--host=127.0.0.1') : x);
-    if (!Array.isArray(args)) return spawn(onLoopback(command), args, options, ...rest);
-    if (!args.includes('--exp_params')) return spawn(onLoopback(command), args.map(onLoopback), options, ...rest);
+    if (!Array.isArray(args)) return spawn(command, args, options, ...rest);
+    if (command === 'tensorboard') {
+        const words = args.join(' ').replace('--bind_all', '--host=127.0.0.1').split(' '); // as the shell would
+        const bound = ['-I', '-S', path.join(root, 'judge/common/children.py'), process.pid, command, ...words];
+        return spawn(argument('--python-interpreter'), bound.map(String), { ...options, shell: false });
+    }
+    if (!args.includes('--exp_params')) return spawn(command, args, options, ...rest);
     const env = options.env ?? process.env;
     const PYTHONPATH = [root, env.PYTHONPATH].filter(Boolean).join(':');
     const ours = args.map((x) => (x === 'nni' ? 'experiments.nni_adapter.dispatcher' : x));
@@ -53,7 +59,6 @@ Object.defineProperties(global.setTimeout, Object.getOwnPropertyDescriptors(setT
 // 3. Each experiment has its own folder for temporary files. NNI keeps its list of GPUs in one folder for
 // each user (training_service/local/gpuScheduler.js:21) and stops its collector for all experiments when the
 // first ends. No longer needed when that folder's name holds the experiment's id.
-const argument = (name) => process.argv[process.argv.indexOf(name) + 1];
 if (process.argv.includes('--experiment-id')) {
     const folder = path.join(argument('--experiments-directory'), argument('--experiment-id'), 'tmp');
     fs.mkdirSync(folder, { recursive: true });

@@ -11,6 +11,7 @@ its trials then save their checkpoints and end (`trials.session.engine`).
 
 import json
 import shlex
+import shutil
 import subprocess
 import tarfile
 from contextlib import suppress
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.nni_adapter.database import Experiment, Trial
+from judge.common.children import bound
 from judge.common.errors import UserError
 from judge.common.files import last_line
 
@@ -95,11 +97,10 @@ class Worker:
 
     def probe(self, python: str, paths: list[str]) -> dict:
         """Return the version of `nni`, numbers of `gpus` and `cores`, and which of `paths` are `missing`."""
+        if not shutil.which("ssh"):
+            raise UserError("machineList: install ssh on this machine to reach other machines")
         command = self.ssh(shlex.join([python, "-", *paths]))
-        try:
-            result = subprocess.run(command, input=PROBE, capture_output=True, text=True)
-        except FileNotFoundError:
-            raise UserError("machineList: install ssh on this machine to reach other machines") from None
+        result = subprocess.run(bound(command), input=PROBE, capture_output=True, text=True)
         if result.returncode:
             raise UserError(f"machineList: {self.name}: {last_line(result.stderr)}")
         return json.loads(result.stdout.splitlines()[-1])
@@ -113,7 +114,7 @@ class Worker:
         script = PACK % (id_, "$(ls trials)" if trials is None else shlex.join(trials))
         fetched = [f"{FOLDER}/{id_}"] if trials is None else [f"{FOLDER}/{id_}/trials/{t}" for t in trials]
         problem = ""
-        with subprocess.Popen(self.ssh(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        with subprocess.Popen(bound(self.ssh(script)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE) as packing:
             try:
                 with tarfile.open(fileobj=packing.stdout, mode="r|") as archive:
@@ -123,7 +124,7 @@ class Worker:
             stderr = packing.stderr.read().decode(errors="replace")
         if packing.returncode or (problem and problem != "empty file"):
             raise UserError(f"{self.name}: {last_line(stderr) or problem}")
-        subprocess.run(self.ssh(shlex.join(["rm", "-rf", *fetched])), capture_output=True)
+        subprocess.run(bound(self.ssh(shlex.join(["rm", "-rf", *fetched]))), capture_output=True)
 
 
 def workers(config: dict) -> list[Worker]:
@@ -145,8 +146,9 @@ class Tunnels:
         forward = f"127.0.0.1:{port + 1}:127.0.0.1:{port + 1}"
         for worker in self._workers:
             tunnel = subprocess.Popen(
-                worker.ssh(WATCHDOG, "-R", forward), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, start_new_session=True,  # Ctrl-C reaches us only; we close it in turn
+                bound(worker.ssh(WATCHDOG, "-R", forward)), text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C reaches us only; we close it in turn
             )  # fmt: skip
             self._tunnels.append((worker, tunnel))
             if tunnel.stdout.readline() != "ready\n":

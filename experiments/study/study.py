@@ -25,6 +25,7 @@ from experiments import trial_command
 from experiments.study.independent_judge import IndependentJudge, final_quality
 from experiments.study.options import STYLE_WEIGHT, Study
 from judge import images, model
+from judge.common.children import bound
 from judge.common.device import available_cores
 from judge.common.errors import UserError
 from judge.common.files import atomic_write
@@ -149,7 +150,7 @@ class StudyTable:
             threads=max(1, available_cores() // study.at_once))  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "log", "a") as log:
-            trial = subprocess.Popen(shlex.split(command), stdout=log, stderr=log)
+            trial = subprocess.Popen(bound(shlex.split(command)), stdout=log, stderr=log)
         self.running.append(trial)
         if self.stopped:
             trial.terminate()

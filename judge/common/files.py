@@ -84,8 +84,7 @@ def as_user_error(path: Path) -> Iterator[None]:
 
 def atomic_write(file: Path, write: Callable[[Path], Any]) -> None:
     """Call `write` with a temporary path and rename that to `file`, which is complete or unchanged always."""
-    # 60 characters are at most 240 bytes in UTF-8; a name may have 255.
-    part = file.with_name(f"{file.name[:60]}.{os.getpid()}.part")
+    part = part_of(file)
     try:
         write(part)
         with open(part) as written:
@@ -95,13 +94,19 @@ def atomic_write(file: Path, write: Callable[[Path], Any]) -> None:
         part.unlink(missing_ok=True)
 
 
+def part_of(path: Path) -> Path:
+    """Return the temporary path, beside `path`, of what this process writes to it."""
+    # 60 characters are at most 240 bytes in UTF-8; a name may have 255.
+    return path.with_name(f"{path.name[:60]}.{os.getpid()}.part")
+
+
 @contextmanager
 def scratch_folder(beside: Path) -> Iterator[Path]:
     """Yield a new folder beside the path `beside`, and remove it at the end of the block.
 
     Folders that were made for it go too, if nothing else has come into them.
     """
-    part = beside.with_name(f"{beside.name}.{os.getpid()}.part")
+    part = part_of(beside)
     made = missing_parents(part)
     try:
         part.mkdir(parents=True)

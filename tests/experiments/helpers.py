@@ -1,5 +1,6 @@
 """Functions for tests that run searches through the real NNI."""
 
+import hashlib
 import json
 import os
 import pty
@@ -103,6 +104,19 @@ def write_experiment(runs: Path, id_: str, config: dict, trials: list[tuple]) ->
                 db.execute("insert into MetricData values (0,?,?,?,0,?)",
                            (trial, str(number), kind, json.dumps(json.dumps(parts))))  # JSON in JSON
     return folder
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Return a hash of each file below `folder`, and "" for each folder."""
+    content = {}
+    for parent, folders, files in os.walk(folder):
+        for name in folders + files:
+            path = Path(parent, name)
+            link = os.readlink(path).encode() if path.is_symlink() else None
+            content[str(path.relative_to(folder))] = (
+                "" if path.is_dir() and link is None
+                else hashlib.sha256(path.read_bytes() if link is None else link).hexdigest())
+    return content
 
 
 class Forked:

@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import tempfile
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,14 +13,18 @@ import pytest
 import torch
 import yaml
 
+from experiments import __main__ as commands
 from experiments import check as checks
-from experiments import disk
-from experiments.check import check
+from experiments import disk, search
+from experiments.check import check, refuse
 from experiments.nni_adapter import remote
+from experiments.overrides import NO_OVERRIDES
 from experiments.search import describe
 from experiments.trial_command import parse
-from judge import evaluation
+from judge import evaluation, sample
+from judge.common.cli import Namespace
 from judge.common.errors import UserError
+from tests.experiments.helpers import TINY
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = {"reference": "trials.cyclegan"}
@@ -331,6 +336,36 @@ def test_names_are_looked_for_where_trials_will_look(
         else:
             assert check(file).settings.data == "mine"
         assert Path.cwd() == here and not list(here.iterdir()) and not (code / "data/sample").exists()
+
+
+@pytest.mark.slow
+def test_what_is_checked_or_refused_makes_no_data_and_a_search_that_starts_finds_it_made(
+    experiment, judge_file, tmp_path, monkeypatch, capsys,
+):
+    """Not even by the trial that is measured."""
+    make, code = sample.make, tmp_path / "code"
+    code.mkdir()
+    monkeypatch.setattr(sample, "make", lambda folder: make(folder, train=12, test=8, pixels=72))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "tmp").mkdir()
+    file = experiment(options=f"--data sample {TINY} --steps 4 --reports 2", trialCodeDirectory=str(code))
+    before = sorted(tmp_path.rglob("*"))
+    options = {"file": file, "keep": 1, "unmeasured": False, "any_judge": True, "long": False, "mps": False,
+               "port": 0, "open": False}
+    commands.check(Namespace(**vars(NO_OVERRIDES) | options))
+    assert "data: sample (built-in stand-in" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+    monkeypatch.setattr(search, "measure", lambda *_: refuse(True, "too long"))
+    with pytest.raises(UserError, match="too long"):
+        search.run(file)
+    assert sorted(tmp_path.rglob("*")) == before
+    monkeypatch.setattr(search, "measure", lambda *_: None)
+    monkeypatch.setattr(search, "run_nni", lambda *_: sorted(Path("data/sample").iterdir()))
+    assert len(search.run(file)) == 6
+    made = {path for path in tmp_path.rglob("*") if "data/sample" not in str(path)}
+    assert made == {*before, code / "data"}
 
 
 ONE_GPU = {"trialGpuNumber": 1, "trainingService": {"useActiveGpu": True}}

@@ -110,6 +110,18 @@ def test_nni_and_so_its_trials_find_the_daemon_and_its_end_is_noticed(
     assert seen.items() <= calls[0].items()
 
 
+def test_the_daemon_ends_with_a_run_that_is_killed(control, tmp_path):
+    record = control()
+    parent = os.fork()
+    if not parent:
+        with mps.daemon(1):
+            signal.pause()
+    helpers.until((tmp_path / "record.pid").exists)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    helpers.until(lambda: [words[0] for words in record()] == ["start", "quit"])
+
+
 @pytest.mark.parametrize("gpus, fail, said", [
     (1, None, "there is no nvidia-cuda-mps-control here"),
     (0, "", "none will run on a GPU of this machine"),

@@ -14,10 +14,11 @@ import psutil
 import pytest
 import requests
 import torch
+import yaml
 
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.database import find_experiment
-from experiments.nni_adapter.manager import create, free_port, new_id, status, stop
+from experiments.nni_adapter.manager import create, free_port, new_id, port_of, status, stop
 from experiments.nni_adapter.processes import with_variable, with_word
 from experiments.search import TITLE
 from judge.common.files import last_line_of
@@ -35,7 +36,9 @@ from tests.experiments.helpers import (
     manager_of,
     newest,
     processes_of,
+    snapshot,
     until,
+    write_experiment,
 )  # fmt: skip
 from trials.session.records import read_json, read_lines
 
@@ -164,12 +167,16 @@ def test_a_search_runs_to_its_end_on_loopback_and_its_promotion_trains_the_best_
 
 @pytest.fixture
 def forked(tmp_path, nni_home):
-    """Return a function that forks `run` off for a search of tiny trials, which at the end is killed."""
+    """Return a function that forks `run`, or another command that starts NNI, for a search of tiny trials;
+    what is left is killed. Of the search that the others go on from, one trial of three has ended."""
     running = []
 
-    def start(terminal: bool = False, **changes) -> Forked:
-        file = long_run.write_experiment(tmp_path / "search", trials=3, at_once=1, **changes)
-        running.append(Forked("run", str(file), "--unmeasured", terminal=terminal))
+    def start(command: str = "run", terminal: bool = False, **changes) -> Forked:
+        source = long_run.write_experiment(tmp_path / "search", trials=3, at_once=1, **changes)
+        if command != "run":
+            source = write_experiment(source.parent / "runs", "earlier", yaml.safe_load(source.read_text()), [
+                ("t0", {"x": 0.3, "y": 0.7}, "SUCCEEDED", [0.9], 1.0)])
+        running.append(Forked(command, str(source), *OPTIONS[command], "--unmeasured", terminal=terminal))
         return running[-1]
 
     yield start
@@ -183,29 +190,46 @@ HELD = {"trialCommand": "python -m tests.experiments.tiny --hold"}  # its first 
 CLOSED = "the terminal is closed"
 
 
-@pytest.mark.parametrize("phase, endings, code", [
-    ("disk: ", [INT], 130), ("nnictl", [INT, INT], 130), ("--experiment-id", [HUP], 129),
-    ("web UI: ", [TERM], 143), ("1 reports", [KILL], -KILL), ("1 reports", [INT, TERM, INT], 130),
-    ("web UI: ", [CLOSED], 129), ("succeeded", [INT], 130),
-])
+OPTIONS = {"run": (), "resume": (), "promote": ("--top", "1", "--seeds", "2")}
+# A phase has begun when a line has its words, or the command of a process of NNI's.
+EARLY = ("page: ", "disk: ", "nnictl", "--experiment-id", "web UI: ")
+STOPS = ((INT,), (INT, INT), (TERM,), (HUP,), (CLOSED,))
+ENDS = [  # each early phase is stopped in each way, each command at each phase and in each way
+    *((list(OPTIONS)[(row + column) % 3], phase, stop)
+      for row, phase in enumerate(EARLY) for column, stop in enumerate(STOPS)),
+    ("run", "1 reports", (KILL,)), ("run", "1 reports", (INT, TERM, INT)), ("run", "succeeded", (INT,)),
+    ("resume", "trial   1  running", (INT,)), ("promote", "1 reports", (INT, INT)),
+    ("promote", "1 reports", (KILL,)), ("promote", "succeeded", (TERM,)),
+]
+
+
+@pytest.mark.parametrize("command, phase, stop", ENDS)
 def test_whatever_stops_a_search_at_whatever_time_nothing_of_it_is_left(
-    phase, endings, code, forked, tmp_path,
+    command, phase, stop, forked, tmp_path,
 ):
-    """A phase has begun when a line has its words, or the command of a process of NNI's."""
-    run = forked(CLOSED in endings, **({} if phase == "succeeded" else HELD))
+    run = forked(command, CLOSED in stop, **({} if phase == "succeeded" else HELD))
+    source = tmp_path / "search/runs/earlier"
+    before = snapshot(source)
 
     def of_nni() -> list[psutil.Process]:
         return with_variable("HOME", str(tmp_path))
 
     until(lambda: phase in run.text() or with_word(of_nni(), phase), run)
-    for ending in endings:
-        run.close() if ending == CLOSED else run.send_signal(ending)
+    for way in stop:
+        run.close() if way == CLOSED else run.send_signal(way)
         time.sleep(0.3)
-    output = finish(run, code)
+    if stop == (KILL,):  # a lock is left, which nobody has
+        finish(run, -KILL)
+        until(lambda: not of_nni())
+        return
+    output = finish(run, 128 + (HUP if stop == (CLOSED,) else stop[0]))
     until(lambda: not of_nni())
-    if code == 130:
-        assert output.count("stopped by SIGINT") == 1 and "still running" not in output
-        assert ("python -m experiments resume" in output) == (phase in ("1 reports", "succeeded"))
+    assert snapshot(source) == before
+    if CLOSED not in stop:
+        assert output.count(f"stopped by {stop[0].name}") == 1 and "still running" not in output
+        again = "to continue it: the same command" if command == "promote" else "python -m experiments resume"
+        assert again in output or phase in EARLY
+        assert again not in output or phase not in EARLY[:2]
 
 
 @pytest.mark.parametrize("changes, last", [
@@ -225,6 +249,25 @@ def test_a_search_whose_tuner_or_assessor_raises_or_is_killed_ends_and_says_so_w
     assert f"NNI's tuner or assessor has ended, its last line: {last}" in line
     assert line.endswith("log/dispatcher.log)")
     until(lambda: not with_variable("HOME", str(tmp_path)))
+
+
+def test_a_tensorboard_that_ends_is_told_and_one_whose_manager_is_killed_with_run_ends(forked, tmp_path):
+    def of_nni(word: str = "") -> list[psutil.Process]:
+        return with_word(with_variable("HOME", str(tmp_path)), word)
+
+    run = forked(**HELD)
+    until(lambda: "1 reports" in run.text(), run)
+    search = find_experiment(str(newest(tmp_path / "search/runs")))
+    start = f"http://127.0.0.1:{port_of(search)}/api/v1/nni/tensorboard"  # as NNI's button does
+    for _ in range(2):
+        assert requests.post(start, json={"trials": search.trials()[0].id}, timeout=TIMEOUT).ok
+    first, _ = until(lambda: len(boards := of_nni("--logdir_spec")) == 2 and boards)
+    first.kill()
+    until(lambda: "has ended: NNI's web UI starts another" in run.text(), run)
+    assert len(of_nni("--logdir_spec")) == 1 and search.trials()[0].state == "RUNNING"
+    for process in (*of_nni("--experiment-id"), run):
+        os.kill(process.pid, KILL)
+    until(lambda: not of_nni())
 
 
 def test_plain_nnictl_refuses_what_check_refuses(tmp_path, nni_home):

@@ -16,6 +16,8 @@ class Settings:
     crash: bool = False  # trial 3 before it asks for its parameters, trial 5 after
     hold: bool = False  # each waits after its first report until it is stopped
     fail: bool = False  # each fails
+    seed: int = 0
+    budget: float = 1.0
 
     def complete(self, device) -> "Settings":
         return self
@@ -27,19 +29,24 @@ class Settings:
         return 2
 
 
+def given(option: str) -> bool:
+    """Return whether the command has this option, and not as `--option false`."""
+    return f"{option} false" not in " ".join(sys.argv) and option in sys.argv
+
+
 MEASURED = {"start": 1.0, "step": 0.01, "report": 0.01, "steps": 2, "reports": 2, "device": "cpu (tiny)",
             "memory": None}
 
 if __name__ == "__main__":
-    if "--measure" in sys.argv:
+    if given("--measure"):
         print(json.dumps(MEASURED))
         sys.exit()
-    crash = int(os.environ["NNI_TRIAL_SEQ_ID"]) if "--crash" in sys.argv else None
+    crash = int(os.environ["NNI_TRIAL_SEQ_ID"]) if given("--crash") else None
     if crash == 3:
         sys.exit("before it asks")
     host = engine.current_engine()
     settings = Settings(**host.get_parameters())
-    if "--fail" in sys.argv:
+    if given("--fail"):
         sys.exit(f"process {os.getpid()} fails")
     if crash == 5:
         sys.exit("after it has asked")
@@ -48,7 +55,7 @@ if __name__ == "__main__":
         host.report_intermediate(score)
         with open(host.folder / "stats.jsonl", "a") as stats:
             stats.write(json.dumps({"step": step, "score": score}) + "\n")
-        if "--hold" in sys.argv:
+        if given("--hold"):
             signal.pause()
     record = {"system": "tiny", "settings": asdict(settings), "status": "finished", "score": score}
     (host.folder / "run.json").write_text(json.dumps(record))

@@ -79,6 +79,16 @@ def test_names_are_apart_without_endings_where_they_can_be(tmp_path):
         ["a", "a.original", "b.jpg", "b.png", "c/a", "d", "d.jpg.png"], names)}
 
 
+def test_names_in_unicodes_two_forms_are_the_same_name(tmp_path):
+    composed, decomposed, bytes_ = "caf\u00e9", "cafe\u0301", os.fsdecode(b"caf\xe9")
+    paths = [tmp_path / f"{decomposed}.jpg", tmp_path / f"{bytes_}.jpg"]
+    assert name_apart(paths, tmp_path) == {composed: paths[0], bytes_: paths[1]}
+    paths = [tmp_path / f"{decomposed}.jpg", tmp_path / f"{composed}.png"]
+    assert name_apart(paths, tmp_path) == {f"{composed}.jpg": paths[0], f"{composed}.png": paths[1]}
+    paths = [tmp_path / f"{decomposed}/0.jpg", tmp_path / f"{composed}/0.jpg"]
+    refused("have the same name, in Unicode's forms NFC and NFD", name_apart, paths, tmp_path)
+
+
 def test_a_picture_is_in_one_group_only_also_by_way_of_links(tmp_path):
     one, two = save(tmp_path / "1.png", tmp_path / "2.png")
     (tmp_path / "link.png").symlink_to("1.png")

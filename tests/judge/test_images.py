@@ -130,6 +130,8 @@ def test_pairs_are_of_equal_names_whatever_the_order_of_the_endings(tmp_path):
     names = ["a", "a.original", "a-1", "sub/a", "b.jpg", "b.png"]
     sources = [save_image(tmp_path / "in" / (name if "b" in name[:1] else f"{name}.jpg")) for name in names]
     made = [save_image(tmp_path / "out" / f"{name}.png") for name in names]
+    sources.append(save_image(tmp_path / "in/caf\u00e9.jpg"))  # the same text in Unicode's two forms
+    made.append(save_image(tmp_path / "out/cafe\u0301.png"))
     folders = tmp_path / "out", tmp_path / "in", 16
     assert sorted(zip(*images.read_pairs(*folders))) == sorted(zip(made, sources))
     made[2].unlink()

@@ -66,6 +66,15 @@ def test_mnist_with_more_images_than_labels_is_refused(tmp_path):
         load_labelled(str(tmp_path))
 
 
+def test_mnist_that_cannot_be_downloaded_leaves_nothing(tmp_path, monkeypatch):
+    """Its empty folder would be taken for MNIST by --data auto."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["http://127.0.0.1:9/"])
+    with pytest.raises(UserError, match="MNIST cannot be loaded"):
+        load_labelled("mnist")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("count", "message"), [
     (0, "no data folder"), (1, "one image is too few"), (10, "1 test images, a score takes at least 4")])
 def test_missing_data_and_too_few_images_are_one_line(tmp_path, count, message):

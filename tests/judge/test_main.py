@@ -218,10 +218,12 @@ def test_score_has_content_with_sources_only(score, sample_data):
 
 
 def test_score_refuses_a_missing_judge_and_missing_or_too_few_images_in_one_line(
-        judge, score, workplace, sample_data):
+        judge, score, workplace, sample_data, judge_file):
     judge("score", "--images", "x", "--data", sample_data).refused("no judge at models/judge.pt")
     score().refused("images")
     score("--images", "out").refused("no folder out")
+    judge("score", "--judge", judge_file, "--data", "sample", "--images", "out").refused("no folder out")
+    assert not Path("data").exists()  # the sample is made at first use
     Path("out").mkdir()
     for number in range(3):
         shutil.copy(sample_data / f"testB/00{number}.png", "out")

@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import shutil
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -70,6 +71,16 @@ def test_the_batches_of_all_epochs_are_the_same_with_any_number_of_processes(cro
     alone, two = (list(load_batches(views, 3, CPU, workers)) for workers in (0, 2))
     assert [len(images) for images, _ in alone] == 3 * [2, 2, 1]  # no batch has views of two epochs
     assert all(torch.equal(a, b) for one, other in zip(alone, two, strict=True) for a, b in zip(one, other))
+
+
+def test_the_processes_that_make_batches_end_with_a_training_that_is_killed(crops, killed_with):
+    views = AugmentedViews([crops[:3], crops[3:5]], 64, 2)
+
+    def train():
+        for _ in load_batches(views, 1000, CPU, 2):
+            signal.pause()
+
+    killed_with(train, 2)
 
 
 def test_colours_change_a_little_each_image_in_its_own_way_and_grey_stays_grey():

@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -123,6 +124,33 @@ def test_no_seam_is_visible_between_tiles(generator):
 def test_an_image_of_any_size_keeps_it(generator, shape, tile):
     painted = translation.translate_image(generator, scene(*shape), tile, CPU)
     assert painted.shape == (3, *shape) and painted.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("name, reason", [
+    ("w" * 249, "File name too long"),  # two of them keep their endings: w.jpeg.png has 258 bytes
+    ("folder/x", "Not a directory"), ("x", "would replace another translation"),
+])
+def test_a_translation_that_no_file_can_hold_is_skipped_by_name_and_the_others_are_made(
+    tmp_path, monkeypatch, capsys, name, reason,
+):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    monkeypatch.setattr(translate, "translate_file", lambda *_: Image.new("RGB", (1, 1)))
+    files = [photos / f"{name}.jpeg", photos / f"{name}.png"][: 1 + (reason == "File name too long")]
+    for file in (*files, photos / "a.png"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (1, 1)).save(file)
+    out.mkdir()
+    (out / "folder").touch()
+    if name == "x":
+        (out / "x.png").symlink_to("a.png")  # as A.png and a.png are one file where case does not count
+    options = translate.Options(tmp_path, photos, out)
+    assert translate.translate_folder(Mock(), options, CPU) == 1
+    printed = capsys.readouterr().out
+    for file in files:
+        (line,) = [line for line in printed.splitlines() if line.startswith(f"skipped: {file} ")]
+        assert reason in line
+    assert f"1 of {1 + len(files)} images" in printed and f"{len(files)} skipped" in printed
+    assert (out / "a.png").is_file() and not list(out.glob("*.part"))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from judge import images
+from judge.common.children import bound
 from judge.common.errors import UserError, one_line
 from judge.model import describe_size
 from trials.bench.peer import AuthorsCycleGAN, PlainCycleGAN
@@ -222,7 +223,7 @@ def measure_trial(settings: Settings, options: "Options", steps_per_second: floa
         arguments = [f"--{name.replace('_', '-')}={v}" for name, v in values.items() if v is not None]
         start = time.perf_counter()
         process = subprocess.run(
-            [sys.executable, "-m", "trials.cyclegan", *arguments], capture_output=True, text=True)
+            bound([sys.executable, "-m", "trials.cyclegan", *arguments]), capture_output=True, text=True)
         seconds = time.perf_counter() - start
         record, reports = read_record(Path(folder)), read_lines(Path(folder) / "stats.jsonl")
     if len(reports) < TRIAL_REPORTS:

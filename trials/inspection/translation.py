@@ -70,13 +70,15 @@ def find_images(photos: Path, out: Path) -> dict[Path, Path]:
 
 def translate_folder(generator: nn.Module, options: "Options", device: torch.device) -> int:
     """Translate a folder of images, and return the exit code: 1 if an image was skipped."""
-    files, kept, skipped = find_images(options.photos, options.out), 0, 0
+    files, kept, skipped, painted = find_images(options.photos, options.out), 0, 0, set()
     for path, target in tqdm(files.items(), unit="image", disable=None):
-        if os.path.exists(target):
-            tqdm.write(f"kept, exists already: {printable(target)}")
-            kept += 1
-            continue
         try:
+            if (there := find_file(path, target)) in painted:
+                raise UserError(f"{path} would replace another translation, {target}: rename it")
+            if there:
+                tqdm.write(f"kept, exists already: {printable(target)}")
+                kept += 1
+                continue
             picture = translate_file(generator, path, options, device)
         except UserError as error:
             tqdm.write(f"skipped: {one_line(error)}")
@@ -85,10 +87,23 @@ def translate_folder(generator: nn.Module, options: "Options", device: torch.dev
         with as_user_error(options.out):
             target.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(target, partial(picture.save, format="PNG"))
+            painted.add(find_file(path, target))
     print(f"{len(files) - kept - skipped} of {len(files)} images translated by {options.run}: {options.out}"
           + (f"; {kept} {'was' if kept == 1 else 'were'} there already" if kept else "")
           + (f"; {skipped} skipped" if skipped else ""))
     return 1 if skipped else 0
+
+
+def find_file(path: Path, target: Path) -> tuple[int, int] | None:
+    """Return what tells the file `target` from others, as names may not where case does not count; None if it
+    does not exist. Raises UserError if no file can have that name."""
+    try:
+        state = os.stat(target)
+        return state.st_dev, state.st_ino
+    except FileNotFoundError:
+        return None
+    except OSError as error:  # it is too long, or the name of a folder is a file's
+        raise UserError(f"{path} cannot be translated to {target}: {error.strerror}") from None
 
 
 def translate_file(generator: nn.Module, path: Path, options: "Options", device: torch.device) -> Image.Image:
@@ -201,26 +216,31 @@ def shared_statistics(generator: nn.Module, thumbnail: torch.Tensor) -> Iterator
 
 def export(generator: nn.Module, file: Path) -> None:
     """Write `generator` to `file` for images of any number and size, and check the file."""
+    # Since 1.31 onnxruntime reports its use to its makers, and leaves a file in /tmp.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnx  # noqa: F401 (torch's exporter needs it)
         import onnxruntime
     except ImportError as error:
         raise UserError(f"--onnx needs the package {error.name}: pip install onnx onnxruntime") from None
     generator = AnySize(generator.cpu()).eval()
-    part = file.with_name(f"{file.name}.part")
-    with as_user_error(file.parent), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of constants that are meant to be constant
+
+    def write(part: Path) -> None:
+        with as_user_error(file.parent), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter warns of constants that are meant to be constant
+            torch.onnx.export(
+                generator, (torch.zeros(2, 3, 64, 96),), part, input_names=["image"],
+                output_names=["painted"], dynamic_axes={"image": {0: "n", 2: "height", 3: "width"}},
+                dynamo=False,
+            )  # fmt: skip
+        session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
+        for shape in ((1, 3, 64, 64), (2, 3, 127, 70), (1, 3, 9, 33)):
+            image = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+            (output,) = session.run(None, {"image": image.numpy()})
+            difference = (torch.from_numpy(output) - generator(image)).abs().max().item() / 2
+            if difference > MAX_ONNX_DIFFERENCE:
+                raise UserError(f"not written: ONNX differs from PyTorch by {difference * 255:.1f}/255")
+
+    with as_user_error(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.onnx.export(
-            generator, (torch.zeros(2, 3, 64, 96),), part, input_names=["image"], output_names=["painted"],
-            dynamic_axes={"image": {0: "n", 2: "height", 3: "width"}}, dynamo=False,
-        )  # fmt: skip
-    session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
-    for shape in ((1, 3, 64, 64), (2, 3, 127, 70), (1, 3, 9, 33)):
-        image = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        (output,) = session.run(None, {"image": image.numpy()})
-        difference = (torch.from_numpy(output) - generator(image)).abs().max().item() / 2
-        if difference > MAX_ONNX_DIFFERENCE:
-            part.unlink()
-            raise UserError(f"not written: ONNX differs from PyTorch by {difference * 255:.1f}/255")
-    part.replace(file)
+    atomic_write(file, write)

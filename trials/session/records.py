@@ -115,9 +115,9 @@ def versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """Return the commit of this code, with `-dirty` if files were changed; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    with suppress(OSError):  # git is not installed
-        folder = Path(__file__).parent
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout.strip() or None
+    with suppress(OSError, subprocess.TimeoutExpired):  # git is not installed, or waits
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60)
+        return done.stdout.strip() or None
 
 
 def same_input(a: Any, b: dict) -> bool:

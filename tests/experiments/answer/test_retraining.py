@@ -51,6 +51,11 @@ def test_a_diverged_training_has_the_score_0_and_no_parts(options, tmp_path):
     assert retraining.Yardstick(options)(tmp_path) == {"diverged": True, "default": 0.0}
 
 
+def test_a_training_ends_with_a_confirmation_that_is_killed(options, tmp_path, monkeypatch, killed_with):
+    monkeypatch.setattr(retraining.trial_command, "render", lambda *_, **more: "sleep 1000")
+    killed_with(lambda: retraining.train({"seed": 1}, options, tmp_path / "folder"), 1)
+
+
 def test_a_training_that_fails_is_named_with_its_log(options, tmp_path):
     broken = replace(options, judge=tmp_path / "nowhere.pt")
     with pytest.raises(UserError, match="folder did not finish: see .*folder/log"):

@@ -2,19 +2,24 @@
 
 import json
 import os
+import shlex
 import signal
+import sys
 import threading
+import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from experiments.study import study
 from experiments.study.options import SHIPPED_TABLE, Study
 from experiments.study.study import REPORTS, SHARES, STEADY, final_quality, final_rows, ranking
+from judge.common.cli import main
 from judge.common.errors import UserError
 from judge.score import FORMULAS, PARTS
 from tests.experiments.helpers import until
@@ -129,7 +134,7 @@ def test_trials_and_measures_have_the_size_that_is_the_default_on_their_device(s
     monkeypatch.setattr(study.subprocess, "Popen", lambda words, **options: commands.append(words) or Mock())
     with pytest.raises(UserError, match="the trial of setting 1 did not finish"):
         study.StudyTable(small).complete([(1, 0)])
-    options = dict(zip(commands[0][3::2], commands[0][4::2]))
+    options = dict(zip(commands[0], commands[0][1:]))
     assert options["--size"] == "sketch" and options["--device"] == "cpu"
 
 
@@ -153,6 +158,42 @@ def test_a_study_that_is_interrupted_ends_its_trials_too(small, monkeypatch):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert [trial.returncode for trial in table.running] == [-signal.SIGTERM] * 2
+
+
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+SLOW_TO_END = ("import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(3), sys.exit())); "
+               "time.sleep(1000)")
+
+
+@pytest.mark.parametrize("stop", [(INT,), (INT, INT), (TERM,), (HUP,), (TERM, INT)])
+def test_whatever_stops_a_study_says_so_in_a_line_and_nothing_of_it_is_left(small, monkeypatch, capfd, stop):
+    """The second signal comes while it waits for its trials."""
+    words = [sys.executable, "-c", SLOW_TO_END]
+    monkeypatch.setattr(study.trial_command, "render", lambda *_, **options: shlex.join(words))
+    table = study.StudyTable(replace(small, at_once=2))
+    capfd.readouterr()
+    if not (pid := os.fork()):
+        try:
+            main("study", lambda _: table.complete([(0, 0), (1, 0), (2, 0)]))
+        except SystemExit as ended:
+            threading._shutdown()
+            os._exit(ended.code)
+        os._exit(1)
+    until(lambda: len(psutil.Process(pid).children()) == 2)
+    trials = psutil.Process(pid).children()
+    until(lambda: all(SLOW_TO_END in trial.cmdline() for trial in trials))
+    for number in stop:
+        os.kill(pid, number)
+        time.sleep(1.2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + stop[0]
+    assert capfd.readouterr().err == f"study: stopped by {stop[0].name}\n"
+    assert not any(trial.is_running() for trial in trials)
+
+
+def test_a_study_that_is_killed_ends_its_trials_too(small, monkeypatch, killed_with):
+    monkeypatch.setattr(study.trial_command, "render", lambda *_, **options: "sleep 1000")
+    table = study.StudyTable(replace(small, at_once=2))
+    killed_with(lambda: table.complete([(0, 0), (1, 0), (2, 0)]), 2)
 
 
 def test_a_table_with_results_of_another_judge_is_refused_before_training_and_stays(small, monkeypatch):
@@ -190,7 +231,7 @@ def test_without_an_independent_judge_every_setting_is_trained_with_each_seed(sm
 @pytest.mark.slow
 def test_a_study_trains_measures_and_continues_where_it_was_stopped(small, monkeypatch, command):
     def start(words: list[str], **_) -> Mock:
-        code = command(*words[2:]).returncode
+        code = command(*words[words.index("-m") + 1 :]).returncode
         return Mock(returncode=code, wait=lambda: code)
 
     monkeypatch.setitem(cyclegan.PRESETS, "sketch", cyclegan.PRESETS["sketch"] | TINY)

@@ -39,6 +39,17 @@ def test_a_lock_is_one_processs_until_it_is_killed_or_closes_it(tmp_path):
     FileLock(file, "at work").close()
 
 
+def test_a_name_of_all_the_bytes_that_there_may_be_can_be_written(tmp_path):
+    for letter in ("x", "\u00e9", "\U0001f3a8"):
+        name = letter * (255 // len(letter.encode()))
+        atomic_write(tmp_path / name, lambda part: part.touch())
+        (tmp_path / name).unlink()
+        with new_folder(tmp_path / name):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        (tmp_path / name).rmdir()
+
+
 def test_a_lock_leaves_nothing_but_what_others_have_written_beside_it(tmp_path):
     for _ in range(2):
         with FileLock(tmp_path / "new" / "deep" / ".lock", "at work"):
