@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from experiments import spelling
+from experiments import early_check
 from experiments.nni_adapter.database import (
     Experiment,
     error_prefix,
@@ -56,7 +56,7 @@ STUDY_ERRORS = (OSError, ValueError, KeyError)  # of a file that is not a study'
 
 def check(options: Namespace) -> None:
     """Find mistakes in an experiment file and say what the search will cost, before anything runs."""
-    spelling.check(options.file, given(options))
+    early_check.check(options.file, given(options))
     from experiments import search
 
     with search.making_aside():  # nothing is written but the cache
@@ -71,7 +71,7 @@ def run(options: Namespace) -> int:
 
     The exit code is 0 when the search finished, 1 when it broke, 130 after Ctrl-C.
     """
-    spelling.check(options.file, given(options))
+    early_check.check(options.file, given(options))
     from experiments import search
 
     return shown(*search.run(options.file, options.keep, given(options), **start_options(options)))

@@ -23,7 +23,7 @@ from nni.runtime.config import get_builtin_config_file, get_config_directory
 from nni.tools.package_utils import create_builtin_class_instance
 from sklearn.metrics import roc_auc_score
 
-from experiments import overrides, spelling
+from experiments import early_check, overrides
 from experiments.nni_adapter import remote
 from experiments.nni_adapter.database import RESUMES, ROOT, error_prefix
 from experiments.nni_adapter.manager import search_path
@@ -35,6 +35,7 @@ from judge.common import cache
 from judge.common.device import available_cores
 from judge.common.errors import UserError, one_line
 from judge.common.files import atomic_write
+from judge.folders import data_folder
 from judge.score import FORMULAS
 from trials.session import DiskUse, RunOptions, training_of, with_parameters
 from trials.session.engine import NniEngine
@@ -73,7 +74,7 @@ def judge_on_data(settings: Any, any_judge: bool = False) -> str | None:
     file = getattr(settings, "judge", None)
     if file is None or settings.describe_inputs().get("judge") != file:
         return None
-    if not (images.data_folder(settings.data) / f"test{images.PHOTOS}").is_dir():
+    if not (data_folder(settings.data) / f"test{images.PHOTOS}").is_dir():
         return None  # a folder of one class
     data = images.find_dataset(settings.data)
     test = {domain: paths[:: -(-len(paths) // MAX_JUDGED_IMAGES)] for domain, paths in data.test.items()}
@@ -168,7 +169,7 @@ def check_space(config: Any, module: ModuleType, settings: Any) -> None:
     space = config.search_space
     refuse(not isinstance(space, dict) or not space,
            "search space: it must be an object of names with _type and _value")
-    spelling.check_space(space, module, settings)
+    early_check.check_space(space, module, settings)
     for name, spec in space.items():
         where = f"search space: {name}"
         with error_prefix(where):

@@ -1,4 +1,7 @@
-"""Folders of images: which files are images, which of them belong together, and which must not."""
+"""Folders of images: where they are, which files are images, which belong together, and which must not.
+
+Nothing here needs torch: what is missing is refused before it is imported.
+"""
 
 import os
 import sys
@@ -11,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from judge.common.constants import DATA
 from judge.common.errors import UserError, printable
 
 # Pillow knows more formats and goes by content, not by file name: it runs an .eps file as a program.
@@ -19,6 +23,36 @@ ENDINGS = ".jpg, .png, .webp, .tif, .gif, .bmp, .ppm, .avif or .jp2"  # the usua
 # Files and folders that systems put beside pictures, in lower case: thumbnails, deleted files and the like.
 OF_SYSTEMS = {"@eadir", "@__thumb", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx",
               "lost+found", "system volume information", "thumbs.db", "desktop.ini"}
+ASIDE = "SALON_DATA"  # variable of the environment: see `images.making_aside`
+
+
+def resolve_name(data: str) -> str:
+    """Return what `auto` stands for, monet2photo if it is there, else the sample; keep other names."""
+    return data if data != "auto" else "monet2photo" if (DATA / "monet2photo").is_dir() else "sample"
+
+
+def data_folder(data: str) -> Path:
+    """Return the folder that `data` names: a path, or a name below `data/`. It need not exist."""
+    places = Path(data), DATA / data, made_data() / data
+    return next((folder for folder in places if folder.is_dir()), DATA / data)
+
+
+def made_data() -> Path:
+    """Return the folder in which data is made, or put that is downloaded, on first use."""
+    return Path(os.environ.get(ASIDE, DATA))
+
+
+def check_data(data: str) -> None:
+    """Raise UserError if the folder that `data` names is missing; the built-in sample is made when needed."""
+    if not (folder := data_folder(resolve_name(data))).is_dir() and resolve_name(data) != "sample":
+        hint = f"python -m judge data {data}, or " if Path(data).name == data else ""
+        raise UserError(f"no data folder {folder}: {hint}give --data a folder, or sample")
+
+
+def check_judge(file: Path | str) -> None:
+    """Raise UserError if there is no such file of a judge."""
+    if not Path(file).exists():
+        raise UserError(f"no judge at {file}: python -m judge train --out {file}")
 
 
 def list_images(folders: Sequence[Path]) -> list[Path]:

@@ -27,9 +27,19 @@ from judge.common.constants import SIZES as SIZES  # callers say images.SIZES
 from judge.common.device import available_cores
 from judge.common.errors import UserError, one_line, printable
 from judge.common.files import as_user_error, scratch_folder
-from judge.folders import FORMATS, check_disjoint, list_images, name_apart, note
+from judge.folders import (
+    ASIDE,
+    FORMATS,
+    check_data,
+    check_disjoint,
+    data_folder,
+    list_images,
+    made_data,
+    name_apart,
+    note,
+    resolve_name,
+)
 
-ASIDE = "SALON_DATA"  # variable of the environment: see `making_aside`
 DECODER_VERSION = 2  # part of the cache's key: raise it when `decode` returns other pixels for a file
 
 LARGE_IMAGE_PIXELS = 2**25  # larger images are decoded one by one, at 4 bytes a pixel
@@ -74,25 +84,12 @@ def find_dataset(data: str) -> DataSet:
         print(f"making the built-in sample in {folder}", file=sys.stderr)
         with as_user_error(folder.parent):
             sample.make(folder)
-    if not folder.is_dir():
-        hint = f"python -m judge data {data}, or " if Path(data).name == data else ""
-        raise UserError(f"no data folder {folder}: {hint}give --data a folder, or sample")
+    check_data(data)
     train, test = ({domain: list_images([folder / f"{split}{domain}"]) for domain in (PAINTINGS, PHOTOS)}
                    for split in ("train", "test"))
     check_disjoint({f"{split}{domain}": paths for split, domains in (("train", train), ("test", test))
                     for domain, paths in domains.items()})
     return DataSet(printable(folder.resolve().name), train, test, stand_in=(folder / STAND_IN).exists())
-
-
-def data_folder(data: str) -> Path:
-    """Return the folder that `data` names: a path, or a name below `data/`. It need not exist."""
-    places = Path(data), DATA / data, made_data() / data
-    return next((folder for folder in places if folder.is_dir()), DATA / data)
-
-
-def made_data() -> Path:
-    """Return the folder in which data is made, or put that is downloaded, on first use."""
-    return Path(os.environ.get(ASIDE, DATA))
 
 
 @contextmanager
@@ -115,11 +112,6 @@ def making_aside() -> Iterator[Callable[[], None]]:
             yield keep
         finally:
             os.environ.pop(ASIDE, None)
-
-
-def resolve_name(data: str) -> str:
-    """Return what `auto` stands for, monet2photo if it is there, else the sample; keep other names."""
-    return data if data != "auto" else "monet2photo" if (DATA / "monet2photo").is_dir() else "sample"
 
 
 def from_folders(paintings: Sequence[Path], photos: Sequence[Path]) -> DataSet:

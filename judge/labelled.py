@@ -13,7 +13,7 @@ from judge.common.constants import DIGITS, FOLDER, MNIST
 from judge.common.errors import UserError, printable
 from judge.common.files import scratch_folder
 from judge.common.rng import rng
-from judge.folders import check_disjoint, is_visible, note
+from judge.folders import check_disjoint, data_folder, is_visible, made_data, note
 from judge.score import MIN_IMAGES
 
 MNIST_PADDING = 2  # black pixels on each side, as for LeNet-5 (LeCun et al. 1998): 32 px can be halved to 4
@@ -77,8 +77,8 @@ def load_labelled(data: str, size: int = 0) -> LabelledImages:
         return _load_digits()
     if kind == MNIST:
         return _load_mnist(Path(data) if data != MNIST else images.DATA if _has_mnist(images.DATA)
-                           else images.made_data(), download=data == MNIST)
-    loaded = _load_folder(images.data_folder(data), size)
+                           else made_data(), download=data == MNIST)
+    loaded = _load_folder(data_folder(data), size)
     if len(loaded.test_pixels) < MIN_IMAGES:
         raise UserError(f"{data}: {len(loaded.test_pixels)} test images, a score takes at least {MIN_IMAGES}")
     return loaded
@@ -91,7 +91,7 @@ def load_domains(data: str, size: int) -> LabelledImages:
     with a subfolder of images for each domain, of which every tenth is a test image. Raises UserError if the
     data does not exist, has one domain only, or too few images of a domain.
     """
-    folder = images.data_folder(data)
+    folder = data_folder(data)
     if folder.is_dir() and not _has_cyclegan_layout(folder):
         loaded = _load_folder(folder, size)
     else:

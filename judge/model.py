@@ -14,6 +14,7 @@ from judge.common.errors import UserError
 from judge.common.files import FileLock, as_user_error, atomic_write
 from judge.common.schema import matches
 from judge.common.tensors import read_tensors
+from judge.folders import check_judge
 from judge.images import luma
 
 CLASSES = ("photo", "painting", "neither")
@@ -142,6 +143,7 @@ def load_judge(
     Raises UserError if the file does not exist, is not a judge's, or holds one of another size than `size`
     pixels; None allows any.
     """
+    check_judge(file)
     try:
         content = read_tensors(file)
         card = ModelCard(**content["card"])
@@ -152,8 +154,6 @@ def load_judge(
         with torch.device("meta"):  # the initial weights are replaced, so they need not be drawn
             judge = Judge(card.arch, card.size, tuple(card.classes))
         judge.load_state_dict(content["weights"], assign=True)
-    except FileNotFoundError:
-        raise UserError(f"no judge at {file}: python -m judge train --out {file}") from None
     except Exception:  # other files fail in many ways
         raise UserError(
             f"{file} is not a judge's file (no {FORMAT}): python -m judge train makes one") from None

@@ -42,6 +42,12 @@ def test_help_lists_and_refusals_need_no_slow_package(module):
     run(module, [words for program, *words in map(str.split, LINES) if program == module])
 
 
+def test_a_missing_judge_and_missing_data_are_refused_without_a_slow_package(judge_file):
+    experiment = ["check", "experiments/cyclegan.yml"]
+    assert "no judge at nowhere.pt" in run("experiments", [[*experiment, "--judge", "nowhere.pt"]])
+    assert "no data folder" in run("experiments", [[*experiment, "--judge", str(judge_file), "--data", "no"]])
+
+
 @pytest.mark.parametrize("changes, said", [
     ({"trialCommand": "python -m trials.gan --stepz 3"}, "unrecognized arguments: --stepz 3"),
     ({"searchSpace": {"wings": {"_type": "choice", "_value": [2]}}}, "wings is not a setting of trials.gan"),

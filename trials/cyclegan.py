@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from judge.common.cli import Beta, Fraction, LearningRate, NonNegativeInt, PositiveInt, Range, Weight
 from judge.common.constants import DEFAULT_FORMULA, DEFAULT_JUDGE, SIZES
 from judge.common.errors import UserError
+from judge.folders import check_data, check_judge, resolve_name
 from trials.session import fill_unset, run
 
 if TYPE_CHECKING:
@@ -116,6 +117,11 @@ class Settings:
     photos: PositiveInt | None = None
     """Held-out photographs that are painted and scored at each report."""
 
+    def check_paths(self) -> None:
+        """Raise UserError if the judge or the data is missing. Needs no torch."""
+        check_judge(self.judge)
+        check_data(self.data)
+
     def complete(self, device: "torch.device") -> "Settings":
         """Return these settings with a value for everything that depends on the size or the device."""
         from judge import images
@@ -131,7 +137,7 @@ class Settings:
         length = {"steps": None, "epochs": None} if self.steps or self.epochs else {}
         automatic = "bf16" if supports_bf16(device) else "fp32"
         precision = automatic if self.precision == "auto" else self.precision
-        named = replace(self, size=size, data=images.resolve_name(self.data), precision=precision)
+        named = replace(self, size=size, data=resolve_name(self.data), precision=precision)
         return fill_unset(named, PRESETS[size] | length)
 
     @property

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 from judge.common.cli import Beta, Fraction, LearningRate, PositiveInt, Weight
 from judge.common.errors import UserError
+from judge.folders import resolve_name
 from trials.parts.gan_settings import GanSettings
 from trials.session import run
 
@@ -83,12 +84,11 @@ class Settings(GanSettings):
 
     def complete(self, device: "torch.device") -> "Settings":
         """Fill in what size and device decide. Raises UserError if the networks cannot have this edge."""
-        from judge import images
         from judge.common.device import supports_bf16
 
         default = "paper" if device.type == "cuda" else "sketch"
         size = default if self.size == "auto" else self.size
-        s = self.with_preset(PRESETS[size], size=size, data=images.resolve_name(self.data))
+        s = self.with_preset(PRESETS[size], size=size, data=resolve_name(self.data))
         if s.precision == "auto":
             s = replace(s, precision="bf16" if supports_bf16(device) else "fp32")
         if s.edge < 32 or s.edge & (s.edge - 1):

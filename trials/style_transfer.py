@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from judge.common.cli import Fraction, LearningRate, PositiveInt, Weight
 from judge.common.constants import DEFAULT_JUDGE, SIZES
 from judge.common.errors import UserError
+from judge.folders import resolve_name
 from trials.session import Scheduled, run
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Settings(Scheduled):
             raise UserError(f"--photos {self.photos}: a score needs at least {MIN_IMAGES}")
         default_pixels = (OWN_IMAGE_PIXELS[device.type] if self.content
                           else SIZES[images.default_size(device)])
-        return replace(self, data=images.resolve_name(self.data), lr=self.lr or DEFAULT_LR[self.optimizer],
+        return replace(self, data=resolve_name(self.data), lr=self.lr or DEFAULT_LR[self.optimizer],
                        edge=self.edge or default_pixels)
 
     def describe_inputs(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Find misspelt names in an experiment file before torch and NNI are imported, which takes seconds."""
+"""Find misspelt names and missing files before torch and NNI are imported, which takes seconds."""
 
 import json
 from contextlib import suppress
@@ -19,8 +19,8 @@ FORM = {"trialCommand": str, "trialCodeDirectory?": str, "searchSpace?": {}, "se
 
 
 def check(file: Path, given: Overrides) -> None:
-    """Raise UserError if an experiment file is missing or no YAML, or if its trial command, its search space
-    or what is given names a setting that its trials do not have.
+    """Raise UserError if an experiment file is missing or no YAML, if its trial command, its search space or
+    what is given names a setting that its trials do not have, or if the judge or the data is missing.
 
     `experiments.check` finds all other mistakes, also that a file has another form.
     """
@@ -35,9 +35,11 @@ def check(file: Path, given: Overrides) -> None:
         return
     command = trial_command.quoted(content["trialCommand"])
     if values := overrides.values_of(given):
-        overrides.with_values(command, values, folder)
+        command = overrides.with_values(command, values, folder)
     with trial_command.trials_folder(folder):
         module, settings, _ = trial_command.parse(command)
+        if hasattr(settings, "check_paths"):
+            settings.check_paths()
     check_space(content.get("searchSpace") or read_space(file.parent, content), module, settings)
 
 
