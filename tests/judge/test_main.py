@@ -109,11 +109,11 @@ def test_train_on_ones_own_folders(judge, sample_data):
     assert not card.training["stand_in"]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "score --images x", "controls"])
-def test_what_computes_has_threads_and_a_device(judge, judge_file, monkeypatch, command):
+@pytest.mark.parametrize("command", ["train", "evaluate", "score --images {photos}", "controls"])
+def test_what_computes_has_threads_and_a_device(judge, judge_file, sample_data, monkeypatch, command):
     threads = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    command = [*command.split(), "--data", "nowhere"]
+    command = [*command.format(photos=sample_data / "testB").split(), "--data", "nowhere"]
     command += [] if command[0] == "train" else ["--judge", judge_file]
     for options in ((), ("--threads", 3), ("--device", "cpu")):
         judge(*command, *options).refused("no data folder")
