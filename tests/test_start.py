@@ -20,8 +20,7 @@ CODE = """if True:
             assert ended.code in (None, 0, 2)
         print("imported:", *[name for name in {slow} if name in sys.modules], flush=True)
 """
-HELPED = {*SUBCOMMANDS, *(command.name for command in COMMANDS),
-          *(name for name in ELSEWHERE if "nni_adapter" not in name),  # which only programs start
+HELPED = {*SUBCOMMANDS, *ELSEWHERE, *(command.name for command in COMMANDS),
           *(f"experiments.answer {name}" for name in (
               "searches", "confirm", "sizes", "pairs", "votes", "results", "figures"))}  # fmt: skip
 REFUSED = [
