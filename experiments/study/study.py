@@ -8,6 +8,7 @@ From its table, scores are ranked (`ranking`) and searches are replayed (`simula
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from experiments.study.independent_judge import IndependentJudge, final_quality
 from experiments.study.options import STYLE_WEIGHT, Study
 from judge import images, model
 from judge.common.children import bound
+from judge.common.cli import on_stop
 from judge.common.device import available_cores
 from judge.common.errors import UserError
 from judge.common.files import atomic_write
@@ -105,10 +107,15 @@ class StudyTable:
                 list(pool.map(self._add, missing))
             except BaseException:  # no other trial starts; those that run save their checkpoints
                 self.stopped = True
-                for trial in self.running:
-                    trial.terminate()
+                on_stop(lambda *_: self._signal(signal.SIGKILL))  # a second one does not wait for that
+                self._signal(signal.SIGTERM)
                 raise
         return self._read()
+
+    def _signal(self, number: int) -> None:
+        """Send a signal to each of the trials."""
+        for trial in self.running:
+            trial.send_signal(number)
 
     def _stored(self) -> pd.DataFrame:
         """Return the table as it is stored, also with rows of other trials and judges."""
