@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass
 
@@ -122,7 +123,14 @@ def test_a_failure_that_stays_ends_the_trial_with_its_reason(tmp_path, waits, er
 
 def test_a_trial_that_waits_for_a_retry_can_be_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(session_module, "FIRST_BACKOFF", 1000)
-    monkeypatch.setattr(time, "sleep", lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
+    sleep = time.sleep
+
+    def stop(seconds: float):
+        if threading.current_thread() is threading.main_thread():
+            os.kill(os.getpid(), signal.SIGTERM)
+        sleep(seconds)  # of an engine's thread, which another test has started
+
+    monkeypatch.setattr(time, "sleep", stop)
     trial = session(tmp_path)
     assert trial.run(training(at=failing(BUSY))) == 128 + signal.SIGTERM
     assert record(tmp_path)["status"] == "stopped" and not trial.engine.finals
