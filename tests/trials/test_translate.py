@@ -134,7 +134,7 @@ def test_a_translation_that_no_file_can_hold_is_skipped_by_name_and_the_others_a
     tmp_path, monkeypatch, capsys, name, reason,
 ):
     photos, out = tmp_path / "photos", tmp_path / "out"
-    monkeypatch.setattr(translate, "translate_file", lambda *_: Image.new("RGB", (1, 1)))
+    monkeypatch.setattr(translation, "translate_file", lambda *_: Image.new("RGB", (1, 1)))
     files = [photos / f"{name}.jpeg", photos / f"{name}.png"][: 1 + (reason == "File name too long")]
     for file in (*files, photos / "a.png"):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def test_a_translation_that_no_file_can_hold_is_skipped_by_name_and_the_others_a
     if name == "x":
         (out / "x.png").symlink_to("a.png")  # as A.png and a.png are one file where case does not count
     options = translate.Options(tmp_path, photos, out)
-    assert translate.translate_folder(Mock(), options, CPU) == 1
+    assert translation.translate_folder(Mock(), options, CPU) == 1
     printed = capsys.readouterr().out
     for file in files:
         (line,) = [line for line in printed.splitlines() if line.startswith(f"skipped: {file} ")]

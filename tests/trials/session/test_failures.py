@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-import threading
+import sys
 import time
 from dataclasses import dataclass
 
@@ -126,9 +126,9 @@ def test_a_trial_that_waits_for_a_retry_can_be_stopped(tmp_path, monkeypatch):
     sleep = time.sleep
 
     def stop(seconds: float):
-        if threading.current_thread() is threading.main_thread():
+        if sys._getframe(1).f_code is session_module.wait.__code__:
             os.kill(os.getpid(), signal.SIGTERM)
-        sleep(seconds)  # of an engine's thread, which another test has started
+        sleep(seconds)  # of `subprocess`, or of a thread that another test has started
 
     monkeypatch.setattr(time, "sleep", stop)
     trial = session(tmp_path)
