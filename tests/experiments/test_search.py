@@ -264,7 +264,7 @@ def test_a_tensorboard_that_ends_is_told_and_one_whose_manager_is_killed_with_ru
     first, _ = until(lambda: len(boards := of_nni("--logdir_spec")) == 2 and boards)
     first.kill()
     until(lambda: "has ended: NNI's web UI starts another" in run.text(), run)
-    assert len(of_nni("--logdir_spec")) == 1 and search.trials()[0].state == "RUNNING"
+    assert len(of_nni("--logdir_spec")) == 1 and not search.trials()[0].over
     for process in (*of_nni("--experiment-id"), run):
         os.kill(process.pid, KILL)
     until(lambda: not of_nni())
