@@ -1,12 +1,9 @@
 """Find mistakes in an experiment file before anything runs; NNI reports few of them, and late."""
 
-import contextlib
 import hashlib
 import importlib
-import io
 import logging
 import shutil
-import traceback
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,14 +14,12 @@ import nni
 import torch
 from nni.algorithms.hpo.tpe_tuner import TpeArguments, TpeTuner
 from nni.common.hpo_utils import deformat_parameters, format_search_space, validate_search_space
-from nni.experiment.config import ExperimentConfig
-from nni.experiment.config.utils import unset_base_path
-from nni.runtime.config import get_builtin_config_file, get_config_directory
 from nni.tools.package_utils import create_builtin_class_instance
 from sklearn.metrics import roc_auc_score
 
 from experiments import early_check, overrides
 from experiments.nni_adapter import remote
+from experiments.nni_adapter.config import load
 from experiments.nni_adapter.database import RESUMES, ROOT, error_prefix
 from experiments.nni_adapter.manager import search_path
 from experiments.nni_adapter.place import check_place
@@ -34,7 +29,6 @@ from judge import evaluation, images, model
 from judge.common import cache
 from judge.common.device import available_cores
 from judge.common.errors import UserError, one_line
-from judge.common.files import atomic_write
 from judge.folders import data_folder
 from judge.score import FORMULAS
 from trials.session import DiskUse, RunOptions, training_of, with_parameters
@@ -130,37 +124,6 @@ def check(file: Path, given: Overrides = NO_OVERRIDES) -> Plan:
             notes += check_assessor(config.assessor, settings.report_count())
         return Plan(file, config, module, settings, run_options, footprint,
                     gpus_used(config, run_options), notes, source)
-
-
-def load(file: Path) -> Any:
-    """Return the experiment file as NNI's `ExperimentConfig`."""
-    refuse(not file.is_file(), f"no experiment file {file}")
-    write_nni_defaults()
-    try:
-        # NNI's readers raise errors of many kinds.
-        with error_prefix(str(file)), contextlib.redirect_stdout(io.StringIO()):
-            config = ExperimentConfig.load(file)
-            # The address that workers call: their own loopback (experiments.nni_adapter.remote).
-            config.nni_manager_ip = "127.0.0.1"
-            try:
-                return config.canonical_copy()
-            except AssertionError as error:  # NNI's have no text: the condition is in their line
-                condition = traceback.extract_tb(error.__traceback__)[-1].line.removeprefix("assert ")
-                raise ValueError(f"this must hold: {condition.replace('self.', '')}") from None
-    finally:
-        unset_base_path()  # NNI sets it in nni/experiment/config/base.py:144 and leaves it after an error
-
-
-def write_nni_defaults() -> None:
-    """Write NNI's lists of user-defined algorithms and services if they do not exist.
-
-    NNI does this at first use, not atomically (nni/runtime/config.py:35): another process may read half.
-    """
-    with contextlib.suppress(OSError):  # NNI reports it where it needs them
-        for name in ("registered_algorithms.yml", "training_services.json"):
-            file, content = get_config_directory() / name, get_builtin_config_file(name).read_bytes()
-            if not file.exists():
-                atomic_write(file, lambda part, content=content: part.write_bytes(content))
 
 
 def check_space(config: Any, module: ModuleType, settings: Any) -> None:

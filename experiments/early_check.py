@@ -1,4 +1,4 @@
-"""Find misspelt names and missing files before torch and NNI are imported, which takes seconds."""
+"""Find misspelt names, missing files and what NNI cannot read before torch is imported."""
 
 import json
 from contextlib import suppress
@@ -20,17 +20,26 @@ FORM = {"trialCommand": str, "trialCodeDirectory?": str, "searchSpace?": {}, "se
 
 def check(file: Path, given: Overrides) -> None:
     """Raise UserError if an experiment file is missing or no YAML, if its trial command, its search space or
-    what is given names a setting that its trials do not have, or if the judge or the data is missing.
+    what is given names a setting that its trials do not have, if the judge or the data is missing, or if NNI
+    cannot read it.
 
-    `experiments.check` finds all other mistakes, also that a file has another form.
+    `experiments.check` finds all other mistakes.
     """
     if not file.is_file():
         raise UserError(f"no experiment file {file}")
     with error_prefix(str(file)):
         content = yaml.safe_load(file.read_text())
-    if not matches(content, FORM):
-        return
-    folder = file.parent / (content.get("trialCodeDirectory") or ".")
+    if matches(content, FORM):
+        check_names(file.parent, content, given)
+    from experiments.nni_adapter import config  # after the names: NNI takes half a second
+
+    config.load(file)
+
+
+def check_names(place: Path, content: dict, given: Overrides) -> None:
+    """Raise UserError as `check` for the names in an experiment file, of this content and in the folder
+    `place`."""
+    folder = place / (content.get("trialCodeDirectory") or ".")
     if not folder.is_dir():
         return
     command = trial_command.quoted(content["trialCommand"])
@@ -40,7 +49,7 @@ def check(file: Path, given: Overrides) -> None:
         module, settings, _ = trial_command.parse(command)
         if hasattr(settings, "check_paths"):
             settings.check_paths()
-    check_space(content.get("searchSpace") or read_space(file.parent, content), module, settings)
+    check_space(content.get("searchSpace") or read_space(place, content), module, settings)
 
 
 def read_space(folder: Path, content: dict) -> Any:
