@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from experiments import overrides, trial_command
-from experiments.nni_adapter.database import error_prefix
+from experiments.nni_adapter.database import check_file, error_prefix
 from experiments.overrides import Overrides
 from judge.common.errors import UserError
 from judge.common.schema import matches
@@ -25,8 +25,7 @@ def check(file: Path, given: Overrides) -> None:
 
     `experiments.check` finds all other mistakes.
     """
-    if not file.is_file():
-        raise UserError(f"no experiment file {file}")
+    check_file(file)
     with error_prefix(str(file)):
         content = yaml.safe_load(file.read_text())
     if matches(content, FORM):

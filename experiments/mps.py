@@ -53,7 +53,7 @@ def daemon(gpus: int) -> Iterator[Daemon]:
         # The daemon would number these GPUs anew, and NNI's numbers for its trials would be wrong.
         environment.pop("CUDA_VISIBLE_DEVICES", None)
         # This ends the daemon, which is nobody's child, when the pipe ends, also by kill -9 of this process.
-        # Its own command does not name the daemon's program, by which `_start` finds the daemon.
+        # Its command does not name the daemon's program, by which `_start` finds the daemon.
         ending = subprocess.Popen(
             ["sh", "-c", 'cat; echo quit | "$CONTROL"'], env=environment | {"CONTROL": CONTROL},
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -270,7 +270,7 @@ def repeated_failure(trials: list[Trial]) -> str | None:
 def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, mps_daemon: Daemon | None,
           tunnels: Tunnels, page: LivePage) -> str | None:  # fmt: skip
     """Show the trials until the search is over, and return what went wrong, if anything did."""
-    console, shown, data, told = Console(), {}, plan.settings.describe_inputs()["data"], set()
+    console, shown, data, reported = Console(), {}, plan.settings.describe_inputs()["data"], set()
     started = time.monotonic()
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
@@ -280,9 +280,9 @@ def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, mps_d
             if place := manager.dead_runner(experiment, trials):
                 return f"the search failed: NNI's runner has died in {place}"
             ended = manager.ended_tensorboards(port)
-            for id_ in ended.keys() - told:
+            for id_ in ended.keys() - reported:
                 console.print(f"TensorBoard at {ended[id_]} has ended: NNI's web UI starts another")
-            told |= ended.keys()
+            reported |= ended.keys()
             tunnels.fetch(experiment, trials)
             if keep:
                 disk.prune(trials, plan.module, keep)

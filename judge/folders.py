@@ -44,7 +44,9 @@ def made_data() -> Path:
 
 def check_data(data: str) -> None:
     """Raise UserError if the folder that `data` names is missing; the built-in sample is made when needed."""
-    if not (folder := data_folder(resolve_name(data))).is_dir() and resolve_name(data) != "sample":
+    data = resolve_name(data)
+    folder = data_folder(data)
+    if data != "sample" and not folder.is_dir():
         hint = f"python -m judge data {data}, or " if Path(data).name == data else ""
         raise UserError(f"no data folder {folder}: {hint}give --data a folder, or sample")
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import pad
 
 from judge import images
-from judge.common.constants import DIGITS, FOLDER, MNIST
+from judge.common.constants import DATA, DIGITS, FOLDER, MNIST
 from judge.common.errors import UserError, printable
 from judge.common.files import scratch_folder
 from judge.common.rng import rng
@@ -47,7 +47,7 @@ class LabelledImages:
 
 def resolve_labelled_name(data: str) -> str:
     """Return what `auto` stands for, MNIST if it has been downloaded, else the digits; keep other names."""
-    return data if data != "auto" else MNIST if _has_mnist(images.DATA) else DIGITS
+    return data if data != "auto" else MNIST if _has_mnist(DATA) else DIGITS
 
 
 def describe_data(data: str) -> str:
@@ -76,8 +76,8 @@ def load_labelled(data: str, size: int = 0) -> LabelledImages:
     if kind == DIGITS:
         return _load_digits()
     if kind == MNIST:
-        return _load_mnist(Path(data) if data != MNIST else images.DATA if _has_mnist(images.DATA)
-                           else made_data(), download=data == MNIST)
+        named = DATA if _has_mnist(DATA) else made_data()
+        return _load_mnist(named if data == MNIST else Path(data), download=data == MNIST)
     loaded = _load_folder(data_folder(data), size)
     if len(loaded.test_pixels) < MIN_IMAGES:
         raise UserError(f"{data}: {len(loaded.test_pixels)} test images, a score takes at least {MIN_IMAGES}")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 # `paper` is the published configuration. The others are smaller, and their schedules are counted in steps, so
-# that a trial takes as long with any data. The pixels of a size are in judge.images.SIZES. At 64 px two
+# that a trial takes as long with any data. The pixels of a size are in SIZES. At 64 px two
 # downsamplings leave too few features for a scene.
 PRESETS = {
     "sketch": {"ngf": 24, "blocks": 4, "downsamplings": 1, "ndf": 16, "steps": 2_000, "photos": 64},

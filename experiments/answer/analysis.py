@@ -36,7 +36,7 @@ def against(table: pd.DataFrame, baseline: str, measure: str = "default") -> pd.
     and high, its 95 % interval (Welch); p, corrected over all rows by Holm's method.
 
     Args:
-        table: of `confirmation.run`.
+        table: of `retraining.run`.
         baseline: the setting to compare with.
         measure: `default` or one of its parts; a diverged training has no parts, and is left out there.
     """
@@ -63,7 +63,7 @@ def answer(comparison: pd.DataFrame) -> dict[str, str]:
 
 def tpe_against_random(table: pd.DataFrame) -> tuple[float, float, float, float]:
     """Return by how much TPE's winners have a higher mean log score than random search's of the same seed:
-    the mean over the seeds, its 95 % interval, and p (paired t-test). `table` is of `confirmation.run`."""
+    the mean over the seeds, its 95 % interval, and p (paired t-test). `table` is of `retraining.run`."""
     winners = table[table["setting"].str.match("tpe |random ")]
     kinds = winners["setting"].str.split(" ", expand=True)
     means = log_scores(winners["default"]).groupby([winners["pair"], kinds[1], kinds[0]]).mean().unstack()

@@ -23,7 +23,7 @@ def draw(confirmed: pd.DataFrame, out: Path, seed: int = 0) -> pd.DataFrame:
     rng, rows = np.random.default_rng(seed), []
     folders = confirmed.set_index(["pair", "setting", "seed"])["folder"]
     for pair in confirmed["pair"].unique():
-        names = [name for name in confirmed.loc[confirmed["pair"] == pair, "setting"].unique()]
+        names = confirmed.loc[confirmed["pair"] == pair, "setting"].unique()
         questions = [("winner or published", name, PUBLISHED) for name in names if "published" not in name]
         questions += [("TPE or random", name, name.replace("tpe", "random"))
                       for name in names if name.startswith("tpe ")]  # fmt: skip

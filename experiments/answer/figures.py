@@ -105,12 +105,16 @@ def contact_sheet(search: Search) -> Image.Image:
     return stack(rows)
 
 
+def photographs() -> list[torch.Tensor]:
+    """Return the two photographs that scikit-learn ships, uint8 [3, 427, 640]."""
+    return [torch.from_numpy(photo.copy()).permute(2, 0, 1) for photo in load_sample_images().images]
+
+
 def crops(pixels: int) -> torch.Tensor:
     """Return square crops of the two photographs, left to right, float [COLUMNS, 3, pixels, pixels] in
     [-1, 1]."""
     squares = []
-    for photo in load_sample_images().images:
-        image = torch.from_numpy(photo.copy()).permute(2, 0, 1)
+    for image in photographs():
         edge = image.shape[1] * 2 // 3
         for left in np.linspace(0, image.shape[2] - edge, COLUMNS // 2).astype(int):
             squares.append(resize(image[:, -edge:, left : left + edge], [pixels, pixels], antialias=True))
@@ -120,9 +124,7 @@ def crops(pixels: int) -> torch.Tensor:
 def before_and_after(trained: dict[str, Path]) -> Image.Image:
     """Return the two photographs that scikit-learn ships, one above the other, and beside them what the
     CycleGANs in the folders `trained` paint of them, each below its name."""
-    photos = to_float(torch.stack([resize(torch.from_numpy(photo.copy()).permute(2, 0, 1),
-                                          BEFORE_AND_AFTER, antialias=True)
-                                   for photo in load_sample_images().images]))  # fmt: skip
+    photos = to_float(resize(torch.stack(photographs()), BEFORE_AND_AFTER, antialias=True))
     columns = [photos, *(load_trained(folder, torch.device("cpu")).paint(photos)
                          for folder in trained.values())]
     return captioned_grid(torch.stack(columns, dim=1).flatten(0, 1), len(columns), ["photograph", *trained])

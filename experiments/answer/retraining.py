@@ -43,12 +43,11 @@ def run(options: Confirmation, settings: dict[str, dict], file: Path) -> None:
     present = {(row["pair"], row["setting"], row["seed"]) for row in rows}
     names = {}  # of each different setting, the first name
     for name, parameters in settings.items():
-        names.setdefault(tuple(parameters.values()), name)
+        names.setdefault(tuple(parameters.values()), file_name(name))
     for seed, (name, parameters) in product(SEEDS, settings.items()):
         if (options.pair, name, seed) in present:
             continue
-        same = re.sub(r"\W+", "-", names[tuple(parameters.values())])
-        folder = options.out / options.pair / f"{same}-{seed}"
+        folder = options.out / options.pair / f"{names[tuple(parameters.values())]}-{seed}"
         train(parameters | {"seed": seed}, options, folder)
         rows.append({"pair": options.pair, "setting": name, "seed": seed, "folder": str(folder),
                      **measure(folder)})  # fmt: skip
@@ -124,4 +123,9 @@ def compare_sizes(options: Confirmation, settings: dict[str, dict], draft_judge:
 
 def sizes_folder(out: Path, pair: str, setting: str) -> Path:
     """Return the folder of a setting's trainings by `compare_sizes`."""
-    return out / f"{pair}-sizes" / re.sub(r"\W+", "-", setting)
+    return out / f"{pair}-sizes" / file_name(setting)
+
+
+def file_name(setting: str) -> str:
+    """Return the name of a setting as part of a path."""
+    return re.sub(r"\W+", "-", setting)

@@ -10,8 +10,7 @@ from nni.experiment.config import ExperimentConfig
 from nni.experiment.config.utils import unset_base_path
 from nni.runtime.config import get_builtin_config_file, get_config_directory
 
-from experiments.nni_adapter.database import error_prefix
-from judge.common.errors import UserError
+from experiments.nni_adapter.database import check_file, error_prefix
 from judge.common.files import atomic_write
 
 
@@ -20,14 +19,13 @@ def load(file: Path) -> Any:
 
     Raises UserError if there is none or NNI cannot read it. Needs no torch.
     """
-    if not file.is_file():
-        raise UserError(f"no experiment file {file}")
+    check_file(file)
     write_nni_defaults()
     try:
         # NNI's readers raise errors of many kinds.
         with error_prefix(str(file)), contextlib.redirect_stdout(io.StringIO()):
             config = ExperimentConfig.load(file)
-            # The address that workers call: their own loopback (experiments.nni_adapter.remote).
+            # The address that workers call: their loopback (experiments.nni_adapter.remote).
             config.nni_manager_ip = "127.0.0.1"
             try:
                 return config.canonical_copy()

@@ -262,6 +262,12 @@ def known_experiments() -> dict[str, dict]:
     return listed if matches(listed, NNI_LIST) else {}
 
 
+def check_file(file: Path) -> None:
+    """Raise UserError if there is no such experiment file."""
+    if not file.is_file():
+        raise UserError(f"no experiment file {file}")
+
+
 @contextmanager
 def error_prefix(prefix: str, kinds: type | tuple[type, ...] = Exception) -> Iterator[None]:
     """Turn errors of these kinds into a UserError of one line that begins with `prefix`."""

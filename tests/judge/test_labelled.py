@@ -67,7 +67,7 @@ def test_mnist_with_more_images_than_labels_is_refused(tmp_path):
 
 
 def test_mnist_that_cannot_be_downloaded_leaves_nothing(tmp_path, monkeypatch):
-    """Its empty folder would be taken for MNIST by --data auto."""
+    """--data auto would read its empty folder as MNIST."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(UserError, match="MNIST cannot be loaded"):
