@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import psutil
@@ -58,14 +58,37 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item):
-    """Show the GPU to a test of CUDA, and to its fixtures."""
-    if not item.get_closest_marker("cuda"):
+    """Show the GPU to a test of CUDA, and restore the signal handlers, each for the test and its fixtures."""
+    with signals(), shown_gpu() if item.get_closest_marker("cuda") else nullcontext():
         return (yield)
+
+
+@contextmanager
+def shown_gpu() -> Iterator[None]:
+    """Undo `hide_gpu` for a while."""
     gpu_hidden.undo()
     try:
-        return (yield)
+        yield
     finally:
         hide_gpu()
+
+
+@contextmanager
+def signals() -> Iterator[None]:
+    """Let commands be stopped as in a terminal, and restore the handlers that they install.
+
+    In a script's background SIGINT is ignored, below nohup SIGHUP, and commands would inherit that. A handler
+    they do not inherit, and this one leaves the tests running as they were started.
+    """
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number, handler in before.items():
+        if handler == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -92,31 +115,19 @@ def isolated(tmp_path_factory):
         yield
 
 
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Let commands be stopped as in a terminal, and restore the handlers that they install.
-
-    In a script's background SIGINT is ignored, below nohup SIGHUP, and commands would inherit that. A handler
-    they do not inherit, and this one leaves the tests running as they were started.
-    """
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    for number, handler in before.items():
-        if handler == signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture
 def killed_with() -> Callable[[Callable, int], None]:
     """Return a function that forks a process which calls `work`, waits until that has so many children, kills
     it by SIGKILL, and asserts that they end."""
 
     def kill(work: Callable[[], object], children: int) -> None:
+        def lives(process: psutil.Process) -> bool:
+            with suppress(psutil.NoSuchProcess):
+                return process.status() != psutil.STATUS_ZOMBIE  # in a container nobody collects its code
+            return False
+
         def left() -> list[psutil.Process]:
-            return [process for process in started if process.is_running()
-                    and process.status() != psutil.STATUS_ZOMBIE]  # in a container nobody collects its code
+            return [*filter(lives, started)]
 
         def wait_for(condition: Callable[[], object]) -> None:
             deadline = time.monotonic() + KILLED_SECONDS

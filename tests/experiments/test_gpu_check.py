@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -83,12 +82,10 @@ def test_the_exit_code_says_whether_a_part_failed_and_only_then_files_stay(
             raise Failed("why")
         raise Skipped("why")
 
-    handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(gpu_check.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(gpu_check, "parts", lambda sizes: {"part": (10, part)})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpu_check.command(["--device", "cpu"]) == code
-    signal.signal(signal.SIGTERM, handler)
     assert len([*tmp_path.glob("gpu-check-*/file")]) == failed
     assert ("files and logs of the parts: " in capsys.readouterr().out) == failed
 

@@ -80,12 +80,11 @@ def test_trials_that_fail_for_several_reasons_do_not_and_numbers_and_paths_are_n
 
 @pytest.fixture
 def stops():
-    """Return signals as a search takes them; the tests' own handlers are put back."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in STOP_SIGNALS}
+    """Return signals as a search takes them."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
-    yield search.Stops()
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return search.Stops()
 
 
 def test_the_first_signal_interrupts_and_later_ones_do_not_but_a_second_ctrl_c_hurries(stops):
