@@ -41,12 +41,12 @@ def test_without_a_half_life_there_is_no_copy():
 def test_a_trial_scores_the_average_keeps_it_and_trains_as_without(
         tmp_path, settings_of, name, changes, proposed):  # noqa: F811
     module = import_module(f"trials.training.{name}")
-    settings = settings_of(module, steps=60, reports=2, **changes | proposed)
+    settings = settings_of(module, steps=20, reports=2, **changes | proposed)
     plain, averaged, cut = (tmp_path / folder for folder in ("plain", "averaged", "cut"))
     trained(module, plain, settings)
-    trained(module, averaged, replace(settings, ema=20))
-    trained(module, cut, replace(settings, ema=20), until=45)
-    trained(module, cut, replace(settings, ema=20))
+    trained(module, averaged, replace(settings, ema=8))
+    trained(module, cut, replace(settings, ema=8), until=15)
+    trained(module, cut, replace(settings, ema=8))
     states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in (plain, averaged, cut)]
     torch.testing.assert_close(states[0], {part: states[1][part] for part in states[0]}, rtol=0, atol=0)
     torch.testing.assert_close(states[1], states[2], rtol=0, atol=0)
