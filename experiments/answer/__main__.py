@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # each command imports what it needs when it runs: torch and 
 FOLDER = Path(__file__).parent
 VOTES, SIZES = FOLDER / "votes.csv", FOLDER / "sizes.csv"
 PAIR = "monet"  # whose drafts are shown
+TRAININGS = 64  # of the confirmation: two pairs of domains, eight settings each, four seeds
 STUDY, PICTURES = FOLDER.parent / "study", FOLDER.parent / "pictures"
 
 
@@ -57,7 +58,7 @@ def draw_pairs(options: Namespace) -> None:
     """Write the pictures that viewers compare: is the upper or the lower row the better painting?"""
     from experiments.answer import blind_pairs
 
-    key = blind_pairs.draw(read_all("confirmed"), options.out)
+    key = blind_pairs.draw(read_confirmed(), options.out)
     print(f"{len(key)} pictures in {options.out}; {blind_pairs.KEY} is not for the viewers")
 
 
@@ -72,12 +73,16 @@ def votes(options: Namespace) -> None:
 
 
 def results(options: Namespace) -> None:
-    """Print all tables and what they answer."""
+    """Print all tables that there are, and what they answer."""
     import pandas as pd
 
     from experiments.answer import analysis
 
-    confirmed = read_all("confirmed") if tables_of("confirmed") else None
+    confirmed = None
+    try:
+        confirmed = read_confirmed()
+    except UserError as unfinished:
+        print(f"{unfinished}\n")
     print(analysis.text(read_all("searches"), confirmed, *(pd.read_csv(file) if file.exists() else None
                                                            for file in (VOTES, SIZES))))  # fmt: skip
 
@@ -94,7 +99,7 @@ def draw_figures(options: Namespace) -> None:
     drawn = {"early_and_end": figures.early_and_end(read(STUDY / "seeds.csv")),
              "left_out": figures.left_out(read(STUDY / "leave_out.csv"))}
     if tables_of("confirmed"):
-        drawn["intervals"] = figures.intervals(read_all("confirmed"))
+        drawn["intervals"] = figures.intervals(read_confirmed())
     for name, figure in drawn.items():
         figure.savefig(PICTURES / f"{name}.png", dpi=100)
     if options.search:
@@ -123,6 +128,15 @@ def read_all(name: str) -> "pd.DataFrame":
     import pandas as pd
 
     return pd.concat(map(read, tables_of(name) or [table_of(name, PAIR)]), ignore_index=True)
+
+
+def read_confirmed() -> "pd.DataFrame":
+    """Return the table of the confirmation. Raises UserError if it is not complete."""
+    table = read_all("confirmed")
+    if len(table) < TRAININGS:
+        raise UserError(f"the confirmation has {len(table)} of {TRAININGS} trainings: repeat `confirm`, "
+                        "which continues it")
+    return table
 
 
 def read(file: Path) -> "pd.DataFrame":
