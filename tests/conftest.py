@@ -26,6 +26,7 @@ import torch
 
 from judge import model, sample
 from judge.common.cli import STOP_SIGNALS
+from tests.processes import runs
 
 SAMPLE = {"train": 12, "test": 8, "pixels": 72}
 TEARDOWN_SECONDS = 240
@@ -121,13 +122,8 @@ def killed_with() -> Callable[[Callable, int], None]:
     it by SIGKILL, and asserts that they end."""
 
     def kill(work: Callable[[], object], children: int) -> None:
-        def lives(process: psutil.Process) -> bool:
-            with suppress(psutil.NoSuchProcess):
-                return process.status() != psutil.STATUS_ZOMBIE  # in a container nobody collects its code
-            return False
-
         def left() -> list[psutil.Process]:
-            return [*filter(lives, started)]
+            return [*filter(runs, started)]
 
         def wait_for(condition: Callable[[], object]) -> None:
             deadline = time.monotonic() + KILLED_SECONDS

@@ -78,13 +78,8 @@ def results(options: Namespace) -> None:
 
     from experiments.answer import analysis
 
-    confirmed = None
-    try:
-        confirmed = read_confirmed()
-    except UserError as unfinished:
-        print(f"{unfinished}\n")
-    print(analysis.text(read_all("searches"), confirmed, *(pd.read_csv(file) if file.exists() else None
-                                                           for file in (VOTES, SIZES))))  # fmt: skip
+    others = (pd.read_csv(file) if file.exists() else None for file in (VOTES, SIZES))
+    print(analysis.text(read_all("searches"), confirmed_or_none(), *others))
 
 
 def draw_figures(options: Namespace) -> None:
@@ -98,8 +93,8 @@ def draw_figures(options: Namespace) -> None:
 
     drawn = {"early_and_end": figures.early_and_end(read(STUDY / "seeds.csv")),
              "left_out": figures.left_out(read(STUDY / "leave_out.csv"))}
-    if tables_of("confirmed"):
-        drawn["intervals"] = figures.intervals(read_confirmed())
+    if (confirmed := confirmed_or_none()) is not None:
+        drawn["intervals"] = figures.intervals(confirmed)
     for name, figure in drawn.items():
         figure.savefig(PICTURES / f"{name}.png", dpi=100)
     if options.search:
@@ -118,16 +113,12 @@ def table_of(name: str, pair: str) -> Path:
     return FOLDER / f"{name}-{pair}.csv"
 
 
-def tables_of(name: str) -> list[Path]:
-    """Return the files of this table that there are."""
-    return sorted(FOLDER.glob(f"{name}-*.csv"))
-
-
 def read_all(name: str) -> "pd.DataFrame":
     """Return this table for all pairs of domains. Raises UserError if there is none yet."""
     import pandas as pd
 
-    return pd.concat(map(read, tables_of(name) or [table_of(name, PAIR)]), ignore_index=True)
+    files = sorted(FOLDER.glob(f"{name}-*.csv")) or [table_of(name, PAIR)]
+    return pd.concat(map(read, files), ignore_index=True)
 
 
 def read_confirmed() -> "pd.DataFrame":
@@ -137,6 +128,14 @@ def read_confirmed() -> "pd.DataFrame":
         raise UserError(f"the confirmation has {len(table)} of {TRAININGS} trainings: repeat `confirm`, "
                         "which continues it")
     return table
+
+
+def confirmed_or_none() -> "pd.DataFrame | None":
+    """Return the table of the confirmation, or, if it is not complete, say so and return None."""
+    try:
+        return read_confirmed()
+    except UserError as unfinished:
+        print(f"{unfinished}\n")
 
 
 def read(file: Path) -> "pd.DataFrame":

@@ -12,6 +12,7 @@ import pytest
 from experiments import gpu_check
 from experiments.gpu_check import Check, Failed, Skipped
 from tests.experiments.helpers import ROOT, TIMEOUT, until
+from tests.processes import runs
 
 SOON = float("inf")  # an end that does not come
 
@@ -127,8 +128,7 @@ time.sleep(600)
     with pytest.raises(Failed, match="a_program took too long"):
         gpu_check.call(check, [name], Patience())
     pids = [int(word) for word in (tmp_path / "pids").read_text().split()]
-    until(lambda: not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-                          for pid in pids))
+    until(lambda: not any(runs(process) for process in psutil.process_iter() if process.pid in pids))
 
 
 def test_the_figures_of_the_speed_are_the_benchmarks_or_its_error(check, program, monkeypatch, capsys):

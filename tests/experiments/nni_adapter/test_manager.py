@@ -10,6 +10,7 @@ import pytest
 
 from experiments.nni_adapter import manager
 from experiments.nni_adapter.processes import with_variable
+from tests.processes import runs
 
 # Each prints that it runs. A manager ends its children by SIGTERM before itself, as NNI's does.
 MANAGER = """
@@ -43,7 +44,7 @@ def start(tmp_path):
 
 
 def ended(*processes: psutil.Process) -> list[bool]:
-    return [not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in processes]
+    return [not runs(process) for process in processes]
 
 
 def test_the_manager_ends_its_children_and_what_it_leaves_is_ended_except_trials_which_end_themselves(

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from judge.common.children import bound, end_with
+from tests.processes import runs
 
 ROOT = Path(__file__).parents[3]
 STARTERS = {"run", "Popen", "call", "check_call", "check_output"}  # functions of `subprocess`
@@ -31,11 +32,11 @@ def test_a_command_is_ended_with_its_parent_also_one_of_another_thread(number):
     parent = subprocess.Popen([sys.executable, "-c", PARENT, "sleep", "1000"], cwd=ROOT, text=True,
                               stdout=subprocess.PIPE)
     command = psutil.Process(int(parent.stdout.readline()))
-    assert command.is_running()
+    assert runs(command)
     parent.send_signal(number)
     parent.communicate()
     deadline = time.monotonic() + 60
-    while command.is_running() and command.status() != psutil.STATUS_ZOMBIE:
+    while runs(command):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
