@@ -8,7 +8,7 @@ from judge.common.cli import NonNegativeFloat, NonNegativeInt, PositiveInt
 from judge.common.constants import SIZES
 
 SHIPPED_TABLE = Path("experiments/study/study.csv")
-STYLE_WEIGHT = 0.4  # of style against content in final quality; chosen by looking: judge/RESULTS.md
+STYLE_WEIGHT = 0.4  # of style against content in final quality; chosen by eye
 
 
 @dataclass(frozen=True)
