@@ -4,9 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, mannwhitneyu, spearmanr, ttest_1samp, ttest_ind
+from scipy.stats import binomtest, gmean, mannwhitneyu, spearmanr, ttest_1samp, ttest_ind
 
-from experiments.answer.collection import PUBLISHED_RESIZE, SEARCH, SHARED, trials, without_published
+from experiments.answer.collection import (
+    PUBLISHED_RESIZE,
+    SEARCH,
+    SHARED,
+    confirmed_settings,
+    trials,
+    without_published,
+)
 from experiments.confirmation import PUBLISHED
 from trials.session.steady import MIN_SHOWN
 
@@ -27,6 +34,20 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def log_scores(scores: pd.Series) -> pd.Series:
     """Return the base-10 logarithms of scores, those below `MIN_SHOWN` as that one."""
     return np.log10(scores.clip(lower=MIN_SHOWN))
+
+
+def settings(searches: pd.DataFrame, confirmed: pd.DataFrame) -> pd.DataFrame:
+    """Return the settings of the confirmation, the best first for each pair of domains.
+
+    Columns: the parameters; score, by the independent judge, the geometric mean over seeds, with the lowest
+    and the highest. The tables are of `collect` and `retraining.run`.
+    """
+    scores = confirmed["default"].clip(lower=MIN_SHOWN).groupby([confirmed["pair"], confirmed["setting"]])
+    scores = scores.agg(score=gmean, lowest="min", highest="max").reset_index()
+    parameters = pd.concat([pd.DataFrame(confirmed_settings(searches, pair)).T.assign(pair=pair)
+                            for pair in scores["pair"].unique()]).infer_objects()
+    table = scores.merge(parameters.rename_axis("setting").reset_index(), on=["pair", "setting"])
+    return table.sort_values(["pair", "score"], ascending=[True, False], ignore_index=True)
 
 
 def against(table: pd.DataFrame, baseline: str, measure: str = "default") -> pd.DataFrame:
@@ -110,6 +131,8 @@ def text(searches: pd.DataFrame, confirmed: pd.DataFrame | None, votes: pd.DataF
     blocks = [f"best score of each search\n{best}",
               f"TPE's proposals against later random ones\n{_lines(proposals(searches))}"]
     if confirmed is not None:
+        table = settings(searches, confirmed).to_string(index=False, float_format="{:.3g}".format)
+        blocks.append(f"trained again with new seeds: score by the independent judge\n{table}")
         for baseline in (PUBLISHED, PUBLISHED_RESIZE):
             comparison = against(confirmed, baseline)
             blocks.append(f"winners against {baseline}, log10 of the independent judge's score: "

@@ -43,6 +43,15 @@ def test_winners_that_are_better_win_and_equal_ones_do_not():
     assert one["low"] < one["gain"] < one["high"] and one["gain"] == pytest.approx(0.5, abs=0.05)
 
 
+def test_the_settings_of_the_confirmation_are_listed_with_their_parameters_and_scores():
+    table = analysis.settings(searches(0.0), confirmed({"monet tpe 1": 0.5}, spread=0.02))
+    assert len(table) == 16 and list(table["setting"][:1]) == ["tpe 1"]
+    best = table.iloc[0]
+    assert best["lowest"] < best["score"] < best["highest"] and best["score"] == pytest.approx(0.316, rel=0.1)
+    published = table.set_index(["pair", "setting"]).loc["sisley", PUBLISHED_RESIZE]
+    assert (published["identity_weight"], published["upsampling"]) == (5, "resize")
+
+
 def test_a_comparison_is_corrected_for_all_twelve_winners():
     table = confirmed({"monet tpe 1": 0.5})
     scores = np.log10(table.query("pair == 'monet'").set_index("setting")["default"])
