@@ -70,6 +70,11 @@ def test_a_diverged_training_counts_as_the_worst_score_and_has_no_parts():
     assert part["gain"] > 0.1
 
 
+def test_a_part_that_is_always_the_same_makes_no_difference_and_no_noise(recwarn):
+    comparison = analysis.against(confirmed({}).assign(clean=1.0), PUBLISHED, "clean")
+    assert (comparison["gain"] == 0).all() and (comparison["p"] == 1).all() and not recwarn
+
+
 def test_tpe_is_compared_with_the_random_search_of_its_seed():
     gain, low, high, p = analysis.tpe_against_random(confirmed(
         {f"{pair} tpe {seed}": 0.3 for pair in ("monet", "sisley") for seed in (1, 2, 3)}))
