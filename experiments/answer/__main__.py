@@ -57,17 +57,25 @@ def sizes(options: Namespace) -> None:
 def draw_pairs(options: Namespace) -> None:
     """Write the pictures that viewers compare: is the upper or the lower row the better painting?"""
     from experiments.answer import blind_pairs
+    from experiments.answer.collection import PUBLISHED_RESIZE
+    from experiments.confirmation import PUBLISHED
 
-    key = blind_pairs.draw(read_confirmed(), options.out)
+    baseline = PUBLISHED_RESIZE if options.resize else PUBLISHED
+    key = blind_pairs.draw(read_confirmed(), options.out, baseline)
     print(f"{len(key)} pictures in {options.out}; {blind_pairs.KEY} is not for the viewers")
 
 
 def votes(options: Namespace) -> None:
-    """Write the table of the viewers' votes."""
+    """Add the viewers' votes to their table, in place of earlier ones on the same questions."""
+    import pandas as pd
+
     from experiments.answer import blind_pairs
 
     words = (word.split("=", 1) for word in options.answers)
     table = blind_pairs.count(options.out, {name: Path(file) for name, file in words})
+    if VOTES.exists():
+        earlier = pd.read_csv(VOTES)
+        table = pd.concat([earlier[~earlier["question"].isin(table["question"])], table])
     table.to_csv(VOTES, index=False)
     print(f"wrote {VOTES}")
 
@@ -161,6 +169,12 @@ def add_out(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
 
 
+def add_pairs(parser: Parser) -> None:
+    add_out(parser)
+    parser.add_argument("--resize", action="store_true",
+                        help="winners against the published setting with resize: not in the protocol")
+
+
 def add_votes(parser: Parser) -> None:
     add_out(parser)
     parser.add_argument("answers", nargs="+", metavar="NAME=FILE", help="viewer and file")
@@ -174,7 +188,7 @@ def add_pictures(parser: Parser) -> None:
 if __name__ == "__main__":
     subcommands("python -m experiments.answer", __doc__, {
         "searches": (lambda parser: parser.add_argument("experiments", nargs="+", metavar="ID"), searches),
-        "confirm": (add_confirmation, confirm), "sizes": (add_sizes, sizes), "pairs": (add_out, draw_pairs),
+        "confirm": (add_confirmation, confirm), "sizes": (add_sizes, sizes), "pairs": (add_pairs, draw_pairs),
         "votes": (add_votes, votes), "results": (lambda parser: None, results),
         "figures": (add_pictures, draw_figures),
     })  # fmt: skip

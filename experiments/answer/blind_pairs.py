@@ -13,10 +13,12 @@ KEY = "key.csv"  # what the pairs are: not for the viewers
 GAP = 12  # pixels between two sheets
 
 
-def draw(confirmed: pd.DataFrame, out: Path, seed: int = 0) -> pd.DataFrame:
+def draw(confirmed: pd.DataFrame, out: Path, baseline: str = PUBLISHED, seed: int = 0) -> pd.DataFrame:
     """Write a picture per pair of sheets, numbered in random order, and KEY; return the content of KEY.
 
-    The photographs are above, the paintings of the one side below them, and those of the other below these.
+    Each winner is compared with the setting `baseline`, and, with the published one as in the protocol, TPE's
+    winners with random search's. The photographs are above, the paintings of the one side below them, and
+    those of the other below these.
     Columns of KEY: number, pair, question, seed, first and second (settings), upper (the one of the two that
     is above).
     """
@@ -24,9 +26,9 @@ def draw(confirmed: pd.DataFrame, out: Path, seed: int = 0) -> pd.DataFrame:
     folders = confirmed.set_index(["pair", "setting", "seed"])["folder"]
     for pair in confirmed["pair"].unique():
         names = confirmed.loc[confirmed["pair"] == pair, "setting"].unique()
-        questions = [("winner or published", name, PUBLISHED) for name in names if "published" not in name]
+        questions = [(f"winner or {baseline}", name, baseline) for name in names if "published" not in name]
         questions += [("TPE or random", name, name.replace("tpe", "random"))
-                      for name in names if name.startswith("tpe ")]  # fmt: skip
+                      for name in names if name.startswith("tpe ") and baseline == PUBLISHED]
         for question, first, second in questions:
             for chosen in sorted(rng.choice(SEEDS, 2, replace=False)):
                 files = [Path(folders[pair, name, chosen]) / SHEET for name in (first, second)]

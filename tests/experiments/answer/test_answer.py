@@ -1,11 +1,24 @@
 """The commands of the protocol say what is missing."""
 
 import shutil
+from argparse import Namespace
 
+import pandas as pd
 import pytest
 
 from experiments.answer import __main__ as answer
 from judge.common.errors import UserError
+
+
+def test_votes_on_other_questions_are_added_and_those_on_the_same_are_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(answer, "VOTES", tmp_path / "votes.csv")
+    (tmp_path / "me.csv").write_text("0,upper\n")
+    for question, upper in ("a", "tpe 1"), ("b", "tpe 1"), ("a", "published"):
+        key = {"pair": "monet", "question": question, "seed": 1001, "first": "tpe 1", "second": "published"}
+        pd.DataFrame([key | {"upper": upper}]).rename_axis("number").to_csv(tmp_path / "key.csv")
+        answer.votes(Namespace(out=tmp_path, answers=[f"me={tmp_path / 'me.csv'}"]))
+    table = pd.read_csv(tmp_path / "votes.csv").set_index("question")
+    assert table["choice"].to_dict() == {"a": "published", "b": "tpe 1"}
 
 
 def test_before_the_confirmation_is_complete_the_searches_are_shown_and_nothing_is_tested(

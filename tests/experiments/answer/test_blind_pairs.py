@@ -41,6 +41,12 @@ def test_pictures_show_the_photographs_then_both_sides_as_the_key_says(confirmed
     assert blind_pairs.draw(confirmed, tmp_path / "again").equals(key)
 
 
+def test_winners_are_also_compared_with_resize_alone(confirmed, tmp_path):
+    key = blind_pairs.draw(confirmed, tmp_path / "out", PUBLISHED_RESIZE)
+    assert set(key["question"]) == {"winner or published, resize"} and len(key) == 2 * 2
+    assert set(key["second"]) == {PUBLISHED_RESIZE}
+
+
 def test_votes_are_turned_back_into_settings(confirmed, tmp_path):
     key = blind_pairs.draw(confirmed, tmp_path / "out")
     (tmp_path / "me.csv").write_text("0,upper\n1, lower\n")
