@@ -108,7 +108,8 @@ def draw_figures(options: Namespace) -> None:
     if options.search:
         figures.contact_sheet(load(options.search)).save(PICTURES / "contact_sheet.png")
     if options.drafts:
-        trained = {"published setting": PUBLISHED, "found setting": collection.share_name(0)}
+        trained = {"published": PUBLISHED, "published, resize": collection.PUBLISHED_RESIZE,
+                   "highest score of the searches": collection.share_name(0)}  # fmt: skip
         drafts = {title: retraining.sizes_folder(options.drafts, PAIR, name) / "draft"
                   for title, name in trained.items()}  # fmt: skip
         figures.before_and_after(drafts).save(PICTURES / "before_and_after.png")
