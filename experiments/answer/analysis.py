@@ -45,9 +45,9 @@ def settings(searches: pd.DataFrame, confirmed: pd.DataFrame) -> pd.DataFrame:
     """
     scores = confirmed["default"].clip(lower=MIN_SHOWN).groupby([confirmed["pair"], confirmed["setting"]])
     scores = scores.agg(score=gmean, lowest="min", highest="max").reset_index()
-    parameters = pd.concat([pd.DataFrame(confirmed_settings(searches, pair)).T.assign(pair=pair)
-                            for pair in scores["pair"].unique()]).infer_objects()
-    table = scores.merge(parameters.rename_axis("setting").reset_index(), on=["pair", "setting"])
+    rows = [{"pair": pair, "setting": name, **parameters} for pair in scores["pair"].unique()
+            for name, parameters in confirmed_settings(searches, pair).items()]
+    table = scores.merge(pd.DataFrame(rows), on=["pair", "setting"])
     return table.sort_values(["pair", "score"], ascending=[True, False], ignore_index=True)
 
 

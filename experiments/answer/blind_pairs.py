@@ -19,6 +19,7 @@ def draw(confirmed: pd.DataFrame, out: Path, baseline: str = PUBLISHED, seed: in
     Each winner is compared with the setting `baseline`, and, with the published one as in the protocol, TPE's
     winners with random search's. The photographs are above, the paintings of the one side below them, and
     those of the other below these.
+
     Columns of KEY: number, pair, question, seed, first and second (settings), upper (the one of the two that
     is above).
     """
@@ -27,8 +28,9 @@ def draw(confirmed: pd.DataFrame, out: Path, baseline: str = PUBLISHED, seed: in
     for pair in confirmed["pair"].unique():
         names = confirmed.loc[confirmed["pair"] == pair, "setting"].unique()
         questions = [(f"winner or {baseline}", name, baseline) for name in names if "published" not in name]
-        questions += [("TPE or random", name, name.replace("tpe", "random"))
-                      for name in names if name.startswith("tpe ") and baseline == PUBLISHED]
+        if baseline == PUBLISHED:
+            questions += [("TPE or random", name, name.replace("tpe", "random"))
+                          for name in names if name.startswith("tpe ")]
         for question, first, second in questions:
             for chosen in sorted(rng.choice(SEEDS, 2, replace=False)):
                 files = [Path(folders[pair, name, chosen]) / SHEET for name in (first, second)]
