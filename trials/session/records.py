@@ -165,9 +165,9 @@ class Record:
         same = not previous.get("settings") or self._has_settings(previous)
         trained = (self.folder / "checkpoint.pt").exists() or read_lines(self.folder / "stats.jsonl")
         if trained and not same:
-            settings = from_root(recorded_settings(self._Settings, previous))
-            changed = ", ".join(name for name in settings | self._settings if name not in UNHASHED
-                                and settings.get(name) != self._settings.get(name))
+            theirs, ours = self._recorded(previous), from_root(self._settings)
+            changed = ", ".join(name for name in theirs | ours if name not in UNHASHED
+                                and theirs.get(name) != ours.get(name))
             raise UserError(f"{self.folder} holds a trial with another {changed}: choose another --out")
         if trained:
             return previous
@@ -225,8 +225,10 @@ class Record:
 
     def _has_settings(self, record: dict) -> bool:
         """Return whether a trial of these settings would take the same steps as that of `record`."""
-        recorded = from_root(recorded_settings(self._Settings, record))
-        return settings_hash(recorded) == settings_hash(self._settings)
+        return settings_hash(self._recorded(record)) == settings_hash(from_root(self._settings))
+
+    def _recorded(self, record: dict) -> dict:
+        return from_root(recorded_settings(self._Settings, record))
 
     def close(self) -> None:
         """Unlock the folder."""

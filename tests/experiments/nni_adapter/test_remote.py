@@ -32,13 +32,15 @@ ENDLESS = "--steps 100000 --reports 5000"
 class Machine:
     """Another machine as far as processes can tell: the only way in is ssh, through a port of our loopback.
 
-    Its disk is this machine's except for /tmp, of which it sees only `shared`.
+    Its disk is this machine's except for /tmp, of which it sees only `shared`, and the code if it is there.
     """
 
     def __init__(self, shared: Path, sshd: list[str], disk: str):
-        setup = (f"ip link set lo up && mount --bind {shared} /mnt"
-                 f" && mount -t tmpfs -o size={disk} tmpfs /tmp && mkdir -p {shared}"
-                 f" && mount --move /mnt {shared} && echo up && exec sleep 1000000")
+        seen = [path for path in (shared, ROOT, Path(sys.prefix)) if path.is_relative_to("/tmp")]
+        binds = "".join(f" && mkdir -p {path} && mount --bind /mnt/{path.relative_to('/tmp')} {path}"
+                        for path in seen)  # fmt: skip
+        setup = (f"ip link set lo up && mount --bind /tmp /mnt && mount -t tmpfs -o size={disk} tmpfs /tmp"
+                 f"{binds} && umount /mnt && echo up && exec sleep 1000000")
         self._space = subprocess.Popen(["unshare", "--net", "--mount", "bash", "-c", setup], text=True,
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self._listener, self._servers, self._sshd = socket.socket(), [], sshd

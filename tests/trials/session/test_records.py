@@ -115,6 +115,19 @@ def test_files_of_a_record_are_found_from_any_folder_and_its_trial_goes_on_there
         trial(Placed(**settings | {"data": "other"}), tmp_path / "t")
 
 
+def test_a_trial_goes_on_in_another_folder_than_the_root_whose_data_folder_has_the_same_name(
+    tmp_path, monkeypatch
+):
+    """The quickstart makes data/sample, the default of style transfer, at the root."""
+    (tmp_path / "salon/data/mine").mkdir(parents=True)
+    monkeypatch.setattr(records, "ROOT", tmp_path / "salon")
+    monkeypatch.chdir(tmp_path)
+    options, steps = RunOptions(out=tmp_path / "t", device="cpu"), []
+    Session("counter", Placed(), options, NoEngine(), {}).run(training(last=5))
+    assert Session("counter", Placed(), options, NoEngine(), {}).run(training(at=steps.append)) == 0
+    assert steps == [5, 6, 7, 8, 9]
+
+
 def test_what_does_not_change_a_step_does_not_change_the_hash():
     base, names = asdict(Plain()), {"budget": 0.1, "graphs": "off", "compile": "on"}
     assert len({settings_hash(base | {name: value}) for name, value in names.items()}) == 1
