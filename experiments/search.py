@@ -281,7 +281,7 @@ def watch(experiment: Experiment, port: int, plan: Plan, keep: int | None, mps_d
                 return f"the search failed: NNI's runner has died in {place}"
             ended = manager.ended_tensorboards(port)
             for id_ in ended.keys() - reported:
-                console.print(f"TensorBoard at {ended[id_]} has ended: NNI's web UI starts another")
+                print(f"TensorBoard at {ended[id_]} has ended: NNI's web UI starts another")
             reported |= ended.keys()
             tunnels.fetch(experiment, trials)
             if keep:

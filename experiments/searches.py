@@ -147,8 +147,11 @@ def print_list(rows: Sequence[Summary]) -> None:
                          min_width=None if title in CUT_OFF else width)  # fmt: skip
     for line in lines:
         table.add_row(*map(Text, line.values()))
-    # Elsewhere than in a terminal nothing is cut off.
-    Console(width=None if sys.stdout.isatty() else 1000, highlight=False).print(table)
+    # Elsewhere than in a terminal nothing is cut off. Rich itself would end with code 1 if nobody reads.
+    console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
+    with console.capture() as text:
+        console.print(table)
+    print(text.get(), end="")
 
 
 def cells(row: Summary) -> dict[str, str]:

@@ -215,6 +215,9 @@ def world(tmp_path_factory, sample_data, judge_file, pytestconfig) -> Iterator[W
             assert done.code == 0, done
         write_search(template / "work/runs", "search")
         write_search(template / "work/runs", "other")
+        nni_list = template / "home/nni-experiments/.experiment"
+        nni_list.parent.mkdir()
+        nni_list.write_text(json.dumps({id_: {"id": id_, "logDir": "runs"} for id_ in ("search", "other")}))
         pd.DataFrame([(trial, step, 0.1 + trial * step / 800) for trial in range(30) for step in range(20)],
                      columns=["trial", "step", "score"]).to_csv(template / "work/curves.csv", index=False)
         assert world.run("experiments note runs/search old", template).code == 0
