@@ -15,7 +15,7 @@ from judge.common.errors import UserError, is_out_of_memory, one_line
 from judge.common.tensors import read_tensors
 from judge.images import to_float
 from judge.labelled import LabelledImages
-from trials.session.records import from_root, read_record, recorded_settings
+from trials.session.records import read_record, settings_here
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def read_trial(folder: Path) -> tuple[dict, ModuleType]:
 def settings_of(Settings: type, record: dict, folder: Path) -> Any:
     """Return the settings in a trial's record. Raises UserError if another version of Salon wrote them."""
     try:
-        settings = Settings(**parse_values(Settings, from_root(recorded_settings(Settings, record))))
+        settings = Settings(**parse_values(Settings, settings_here(Settings, record)))
         complete = settings.complete(torch.device("cpu"))
         missing = [name for name, value in vars(complete).items()
                    if value is not None and getattr(settings, name) is None]

@@ -103,6 +103,11 @@ def from_root(settings: dict) -> dict:
     return settings | {name: locate(settings[name]) for name in PATHS if isinstance(settings.get(name), str)}
 
 
+def settings_here(Settings: type, record: dict) -> dict:
+    """Return the settings in a run.json, as `recorded_settings`, with paths that hold in any folder."""
+    return from_root(recorded_settings(Settings, record))
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that the figures depend on."""
     installed = {"python": platform.python_version()}
@@ -165,7 +170,7 @@ class Record:
         same = not previous.get("settings") or self._has_settings(previous)
         trained = (self.folder / "checkpoint.pt").exists() or read_lines(self.folder / "stats.jsonl")
         if trained and not same:
-            theirs, ours = self._recorded(previous), from_root(self._settings)
+            theirs, ours = settings_here(self._Settings, previous), from_root(self._settings)
             changed = ", ".join(name for name in theirs | ours if name not in UNHASHED
                                 and theirs.get(name) != ours.get(name))
             raise UserError(f"{self.folder} holds a trial with another {changed}: choose another --out")
@@ -225,10 +230,8 @@ class Record:
 
     def _has_settings(self, record: dict) -> bool:
         """Return whether a trial of these settings would take the same steps as that of `record`."""
-        return settings_hash(self._recorded(record)) == settings_hash(from_root(self._settings))
-
-    def _recorded(self, record: dict) -> dict:
-        return from_root(recorded_settings(self._Settings, record))
+        theirs, ours = settings_here(self._Settings, record), from_root(self._settings)
+        return settings_hash(theirs) == settings_hash(ours)
 
     def close(self) -> None:
         """Unlock the folder."""

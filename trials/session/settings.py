@@ -91,8 +91,7 @@ def settings_like(Settings: type, folder: Path) -> dict[str, Any]:
     if (other := record.get("system")) != system:
         raise UserError(f"--like {folder}: that is a trial of trials.{other}, not of trials.{system}")
     try:
-        recorded = records.from_root(records.recorded_settings(Settings, record))
-        return vars(Settings(**parse_values(Settings, recorded)))
+        return vars(Settings(**parse_values(Settings, records.settings_here(Settings, record))))
     except UserError as error:
         raise UserError(f"--like {folder}: another version trained it: {error}") from None
 
